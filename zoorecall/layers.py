@@ -1,0 +1,118 @@
+"""Primitives whose parameters carry a leading run axis.
+
+Shape letters: R runs, B batch, L length, D width, C channels, V vocabulary, T taps.
+
+Every parameter of a model has the run axis first. A layer is built for one run (R = 1); a pack
+concatenates the parameters of such models along R (`model.Pack`), so nothing here knows how
+many runs there are until it sees a parameter's shape. Parameters are float32; each primitive
+casts them to the dtype of its input, which alone decides the precision of the computation.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def per_run(parameter: Tensor, x: Tensor) -> Tensor:
+    """View a parameter [R, *rest] so that it broadcasts against x [R, ..., *rest], in x's dtype."""
+    ones = (1,) * (x.ndim - parameter.ndim)
+    return parameter.to(x.dtype).view(parameter.shape[0], *ones, *parameter.shape[1:])
+
+
+def normal(*shape: int, std: float) -> nn.Parameter:
+    """A parameter of one run, [1, *shape], drawn from N(0, std^2)."""
+    return nn.Parameter(torch.randn(1, *shape) * std)
+
+
+def uniform(*shape: int, bound: float) -> nn.Parameter:
+    """A parameter of one run, [1, *shape], drawn from U(-bound, bound)."""
+    return nn.Parameter(torch.empty(1, *shape).uniform_(-bound, bound))
+
+
+class Linear(nn.Module):
+    """y = x W^T + b with one W, b a run: [R, ..., d_in] -> [R, ..., d_out].
+
+    `std=None` initializes as `torch.nn.Linear`; a number draws the weights from N(0, std^2) and
+    sets the bias to zero, as GPT-2 and Zoology do.
+    """
+
+    def __init__(self, d_in: int, d_out: int, bias: bool = True, std: float | None = None):
+        super().__init__()
+        bound = 1 / math.sqrt(d_in)
+        make_weight = {"bound": bound} if std is None else {"std": std}
+        self.weight = (uniform if std is None else normal)(d_out, d_in, **make_weight)
+        self.bias = None
+        if bias:
+            self.bias = uniform(d_out, bound=0.0 if std is not None else bound)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight.to(x.dtype)
+        rows = x.flatten(1, -2)  # [R, B*L, d_in]
+        if self.bias is None:
+            y = torch.bmm(rows, weight.mT)
+        else:
+            y = torch.baddbmm(self.bias.to(x.dtype).unsqueeze(1), rows, weight.mT)
+        return y.view(*x.shape[:-1], y.shape[-1])
+
+
+class Embedding(nn.Module):
+    """One table a run: tokens [R, ...] -> vectors [R, ..., D], drawn from N(0, std^2)."""
+
+    def __init__(self, num_embeddings: int, d_model: int, std: float = 0.02):
+        super().__init__()
+        self.weight = normal(num_embeddings, d_model, std=std)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        R, V, D = self.weight.shape
+        first = torch.arange(R, device=tokens.device).view(R, *(1,) * (tokens.ndim - 1)) * V
+        return F.embedding(tokens + first, self.weight.reshape(R * V, D))
+
+
+class LayerNorm(nn.Module):
+    """Layer normalization over the last axis with one scale and shift a run."""
+
+    def __init__(self, d_model: int, eps: float = 1e-5):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1, d_model))
+        self.bias = nn.Parameter(torch.zeros(1, d_model))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.layer_norm(x, x.shape[-1:], eps=self.eps)
+        return y * per_run(self.weight, x) + per_run(self.bias, x)
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square normalization over the last axis with one scale a run."""
+
+    def __init__(self, d_model: int, eps: float = 1e-5):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1, d_model))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, x.shape[-1:], eps=self.eps) * per_run(self.weight, x)
+
+
+class ShortConv(nn.Module):
+    """Causal depthwise convolution along the length: [R, B, L, C] -> [R, B, L, C].
+
+    y_t = bias + sum_j weight[:, j] * x_{t - (T-1) + j}; the weight is laid out and initialized as
+    that of `torch.nn.Conv1d(C, C, T, groups=C, padding=T-1)`, less its axis of size one.
+    """
+
+    def __init__(self, channels: int, taps: int = 4, bias: bool = True):
+        super().__init__()
+        bound = 1 / math.sqrt(taps)
+        self.weight = uniform(channels, taps, bound=bound)  # [R, C, T]
+        self.bias = uniform(channels, bound=bound) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        L, taps = x.shape[2], self.weight.shape[-1]
+        padded = F.pad(x, (0, 0, taps - 1, 0))
+        y = sum(
+            padded[:, :, j : j + L] * per_run(self.weight[..., j], x) for j in range(taps)
+        )
+        return y if self.bias is None else y + per_run(self.bias, x)

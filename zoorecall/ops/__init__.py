@@ -1,0 +1,1 @@
+"""Sequence operations without parameters: a fast form and a reference of each."""
