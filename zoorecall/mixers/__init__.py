@@ -1,10 +1,41 @@
-"""The sequence mixers, by the name a grid gives them."""
+"""The sequence mixers, by the name a grid gives them; `package.module:Class` is a user's own."""
+
+from typing import Annotated, Any, Union
+
+from pydantic import BeforeValidator, Discriminator, Tag
 
 from .attention import Attention
 from .base import MixerConfig, SequenceMixer
+from .custom import Custom, CustomConfig
 
 MIXERS: dict[str, type[SequenceMixer]] = {
     "attention": Attention,
 }
 
-__all__ = ["MIXERS", "MixerConfig", "SequenceMixer"]
+
+def make_mixer(
+    config: MixerConfig, d_model: int, seq_len: int, num_layers: int
+) -> SequenceMixer:
+    """Build one layer's mixer for one run, its weights from torch's global generator."""
+    return MIXERS.get(config.name, Custom)(config, d_model, seq_len, num_layers)
+
+
+def _tag(value: Any) -> str | None:
+    name = value.get("name") if isinstance(value, dict) else getattr(value, "name", None)
+    return "custom" if isinstance(name, str) and ":" in name else name
+
+
+def _from_name(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+AnyMixerConfig = Annotated[
+    Union[  # noqa: UP007 - made from the registry, so it cannot be written with |
+        tuple(Annotated[mixer.Config, Tag(name)] for name, mixer in MIXERS.items())
+        + (Annotated[CustomConfig, Tag("custom")],)
+    ],
+    Discriminator(_tag),
+    BeforeValidator(_from_name, json_schema_input_type=Any),
+]
+
+__all__ = ["MIXERS", "AnyMixerConfig", "MixerConfig", "SequenceMixer", "make_mixer"]

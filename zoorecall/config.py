@@ -1,0 +1,141 @@
+"""A run: one training of one model on one task, from one seed. Strict: an unknown key is an error.
+
+The defaults are the settings of Okpekpe and Orvieto 2025 (arXiv 2508.19029, appendix A.2).
+"""
+
+import hashlib
+import json
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from .mixers import MIXERS, AnyMixerConfig
+from .tasks import AnyTaskConfig, MQARConfig
+
+
+class Config(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True)
+
+
+class ModelConfig(Config):
+    """`num_layers` times a sequence mixer and a channel mixer, each behind a norm, on a residual
+    stream between an embedding and a head that share their weights (as in Zoology)."""
+
+    d_model: int = Field(64, ge=1)
+    num_layers: int = Field(2, ge=1)
+    mixer: AnyMixerConfig = Field({"name": "attention"})
+    channel_mixer: Literal["mlp", "none"] = "mlp"
+    mlp_ratio: int = Field(4, ge=1, description="hidden width of the MLP over d_model")
+    positions: Literal["learned", "none", "auto"] = Field(
+        "auto", description="auto: learned for the mixers the papers give positions, else none"
+    )
+
+    @model_validator(mode="after")
+    def _resolve(self) -> "ModelConfig":
+        self.mixer.check(self.d_model)
+        if self.positions == "auto":
+            mixer = MIXERS.get(self.mixer.name)
+            learned = mixer is not None and mixer.uses_positions and not getattr(self.mixer, "rope", False)
+            # the model is frozen for its users; this is still its making
+            object.__setattr__(self, "positions", "learned" if learned else "none")
+        return self
+
+
+class TrainConfig(Config):
+    """AdamW on cross-entropy at the query positions."""
+
+    learning_rate: float = Field(1e-3, gt=0, description="peak, reached after the warmup")
+    weight_decay: float = Field(0.1, ge=0, description="decoupled, on every parameter")
+    betas: Annotated[tuple[float, float], Field(strict=False)] = (0.9, 0.999)
+    eps: float = Field(1e-8, gt=0)
+    clip_norm: float | None = Field(None, gt=0, description="largest gradient norm of a run")
+    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps, linear from 0")
+    schedule: Literal["cosine", "cosine_by_epoch", "linear", "constant"] = Field(
+        "cosine", description="what follows the warmup, down to 0 at the last step"
+    )
+    batch_size: int = Field(512, ge=1)
+    data: Literal["fixed", "fresh"] = Field(
+        "fixed", description="fixed: epochs over train_examples; fresh: new examples every step"
+    )
+    train_examples: int = Field(100_000, ge=1)
+    test_examples: int = Field(3_000, ge=1)
+    epochs: float = Field(50, gt=0, description="an epoch is train_examples, also of fresh data")
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    evaluations: int = Field(
+        60, ge=1, description="how many after the first, at steps num_steps * (i / evaluations)^2"
+    )
+    stop_at_accuracy: float | None = Field(
+        None, gt=0, le=1, description="end a run at this token accuracy on the test examples"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> "TrainConfig":
+        if self.batch_size > self.train_examples:
+            raise ValueError(
+                f"batch_size {self.batch_size} is {self.batch_size - self.train_examples} more "
+                f"than train_examples {self.train_examples}"
+            )
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas {list(self.betas)} must lie in [0, 1)")
+        return self
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Full batches only; what is left over takes part in the next epoch's order."""
+        return self.train_examples // self.batch_size
+
+    @property
+    def num_steps(self) -> int:
+        return max(1, round(self.epochs * self.steps_per_epoch))
+
+    @property
+    def evaluation_steps(self) -> list[int]:
+        """Steps after which a model is evaluated, from 0 to num_steps, dense early."""
+        n, last = self.evaluations, self.num_steps
+        return sorted({round(last * (i / n) ** 2) for i in range(n + 1)})
+
+
+class RunConfig(Config):
+    task: AnyTaskConfig = Field(default_factory=MQARConfig)
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    train: TrainConfig = Field(default_factory=TrainConfig)
+    seed: int = Field(42, ge=0, description="of the initial weights, the examples and their order")
+
+    @cached_property
+    def run_id(self) -> str:
+        """A hash of the resolved config: equal configs are the same run, wherever they stand."""
+        return _digest(self.model_dump())
+
+    @cached_property
+    def pack_key(self) -> str:
+        """Equal for runs that can train as one pack: they differ only in `PER_RUN` numbers."""
+        data = self.model_dump()
+        del data["seed"]
+        for name in PER_RUN:
+            del data["train"][name]
+        return _digest(data)
+
+
+PER_RUN = ("learning_rate", "weight_decay", "betas", "eps", "clip_norm", "warmup", "schedule")
+"""What a pack's runs may have of their own, besides the seed."""
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # Okpekpe and Orvieto 2025: a layer is mixer + MLP; 50 epochs, linear warmup over 10 % of the
+    # steps. What follows the warmup is not stated; here it is Zoology's cosine, by the step.
+    "paper": {
+        "model": {"channel_mixer": "mlp"},
+        "train": {"epochs": 50, "weight_decay": 0.1, "warmup": 0.1, "schedule": "cosine"},
+    },
+    # Arora et al. 2023 (arXiv 2312.04927), figure 2: the mixer alone, 64 epochs, no warmup, the
+    # learning rate set once an epoch.
+    "zoology": {
+        "model": {"channel_mixer": "none"},
+        "train": {"epochs": 64, "weight_decay": 0.1, "warmup": 0.0, "schedule": "cosine_by_epoch"},
+    },
+}
+
+
+def _digest(data: dict[str, Any]) -> str:
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
