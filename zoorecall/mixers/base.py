@@ -10,6 +10,8 @@ from typing import ClassVar
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from ..layers import Linear, ShortConv
+
 
 class MixerConfig(BaseModel):
     """Options of a mixer; `name` picks the class from the registry."""
@@ -43,7 +45,12 @@ class SequenceMixer(nn.Module):
         after `length` tokens: recurrent state, convolution windows, key-value cache."""
         raise NotImplementedError
 
+    def flops(self, length: int) -> int:
+        """Forward FLOPs on one sequence, a multiply and an add counted as two: the linear layers
+        and short convolutions at every position, and `sequence_flops`."""
+        weights = sum(m.weight[0].numel() for m in self.modules() if isinstance(m, Linear | ShortConv))
+        return 2 * weights * length + self.sequence_flops(length)
+
     def sequence_flops(self, length: int) -> int:
-        """Forward FLOPs of the parameter-free operations on one sequence (a multiply and an add
-        are two); `model` adds those of the linear layers and short convolutions."""
+        """Forward FLOPs of the operations without parameters on one sequence."""
         raise NotImplementedError

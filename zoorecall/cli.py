@@ -1,0 +1,163 @@
+"""The command line: parsing and printing only; every command is a thin shell on the library.
+
+Nothing heavy is imported before a command needs it, so that `--help` answers at once.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from .errors import SweepFailed, UserError
+
+USER_ERROR, INTERRUPTED = 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0, 1 (some packs failed), 2 (bad input), 130."""
+    args = _parser().parse_args(argv)
+    try:
+        return args.command(args)
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on from here", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # e.g. `zoorecall table DIR | head`
+        sys.stderr.close()
+        return 0
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return USER_ERROR
+    except SweepFailed as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="zoorecall",
+        description="Does a sequence mixer recall, and if not: the architecture or the learning rate?",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    sweep = commands.add_parser("sweep", help="train every run of a grid into a results folder")
+    sweep.set_defaults(command=_sweep)
+    sweep.add_argument("grid", metavar="GRID", help="a YAML file, e.g. grids/quick.yaml")
+    sweep.add_argument("--out", metavar="DIR", type=Path, help="results folder (results/NAME)")
+    sweep.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    sweep.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        dest="overrides",
+        help="override a setting, e.g. --set train.epochs=5",
+    )
+    again = sweep.add_mutually_exclusive_group()
+    again.add_argument(
+        "--resume", action="store_true", help="train only what is missing (the default)"
+    )
+    again.add_argument(
+        "--fresh", action="store_true", help="move earlier results aside and train everything"
+    )
+    sweep.add_argument(
+        "--dry-run", action="store_true", help="print runs, packs, FLOPs and memory; train nothing"
+    )
+    sweep.add_argument(
+        "--checkpoint-seconds",
+        metavar="S",
+        type=float,
+        default=60,
+        help="how much training a crash may lose (60)",
+    )
+
+    table = commands.add_parser("table", help="best learning rate, accuracy and window by setting")
+    table.set_defaults(command=_table)
+    table.add_argument("folder", metavar="DIR", type=Path)
+    table.add_argument(
+        "--format", choices=["text", "csv", "markdown", "json"], default="text"
+    )
+
+    plot = commands.add_parser("plot", help="draw accuracy against learning rate")
+    plot.set_defaults(command=_plot)
+    plot.add_argument("folder", metavar="DIR", type=Path)
+    plot.add_argument(
+        "--out", metavar="FILE", type=Path, help="PNG, PDF or SVG (DIR/learning_rates.png)"
+    )
+
+    schema = commands.add_parser("schema", help="print the JSON Schema of a grid file")
+    schema.set_defaults(command=_schema)
+    return parser
+
+
+def _sweep(args: argparse.Namespace) -> int:
+    from .grid import load_grid
+
+    grid = load_grid(args.grid, args.overrides)
+    from . import display
+    from .sweep import default_folder, plan_packs, resolve_device, sweep
+
+    folder = args.out or default_folder(grid)
+    if args.dry_run:
+        device = resolve_device(args.device)
+        packs = plan_packs(grid, device, None if args.fresh else folder)
+        display.print_plan(grid, packs, device)
+        return 0
+    with display.SweepDisplay() as shown:
+        sweep(
+            grid,
+            folder,
+            device=args.device,
+            resume=not args.fresh,
+            checkpoint_seconds=args.checkpoint_seconds,
+            on_event=shown.show,
+        )
+    _print_table(folder, "text")
+    print(f"\ntable   {folder / 'runs.csv'}\nfigure  {_draw(folder, None)}")
+    return 0
+
+
+def _table(args: argparse.Namespace) -> int:
+    _print_table(args.folder, args.format)
+    return 0
+
+
+def _print_table(folder: Path, style: str) -> None:
+    from . import display
+    from .analysis.windows import summary
+    from .results import load_results
+
+    table = summary(load_results(folder).runs)
+    if style == "csv":
+        print(table.to_csv(index=False), end="")
+    elif style == "json":
+        print(table.to_json(orient="records", indent=1, double_precision=15))
+    elif style == "markdown":
+        print(display.markdown(display.readable(table)))
+    else:
+        display.print_table(display.readable(table))
+
+
+def _plot(args: argparse.Namespace) -> int:
+    print(_draw(args.folder, args.out))
+    return 0
+
+
+def _draw(folder: Path, out: Path | None) -> Path:
+    from .plots import accuracy_by_learning_rate, save
+    from .results import load_results
+
+    path = out or folder / "learning_rates.png"
+    save(accuracy_by_learning_rate(load_results(folder).runs), path)
+    return path
+
+
+def _schema(args: argparse.Namespace) -> int:
+    from .grid import grid_schema
+
+    print(json.dumps(grid_schema(), indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

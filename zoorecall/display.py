@@ -1,0 +1,216 @@
+"""What a sweep and its tables look like in a terminal."""
+
+import math
+import time
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+
+import pandas as pd
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+
+from . import sweep
+from .grid import Grid
+from .model import count_parameters, forward_flops
+from .plan import PlannedPack, memory_bytes
+
+
+class SweepDisplay:
+    """Follows a sweep's events: a live panel on a terminal, plain lines elsewhere."""
+
+    LINE_SECONDS = 10  # between two plain lines
+
+    def __init__(self, console: Console | None = None):
+        self.console = console or Console(stderr=True)
+        self.started = self.last_line = time.monotonic()
+        self.steps: dict[str, int] = {}  # of each pack, in this sweep
+        self.first_steps: dict[str, int] = {}
+        self.packs: dict[str, PlannedPack] = {}
+        self.finished: set[str] = set()
+        self.failed: dict[str, str] = {}
+        self.best: dict[str, float] = {}
+        self.bar = Progress(
+            TextColumn("runs"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[pace]}"),
+            console=self.console,
+        )
+        self.task = self.bar.add_task("runs", total=None, pace="")
+        self.live: Live | None = None
+
+    def __enter__(self) -> "SweepDisplay":
+        if self.console.is_terminal:
+            self.live = Live(self._panel(), console=self.console, refresh_per_second=4)
+            self.live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.live:
+            self.live.update(self._panel())
+            self.live.stop()
+
+    def show(self, event: sweep.Event) -> None:
+        """Take in one event of the sweep."""
+        if isinstance(event, sweep.Started):
+            self.packs = {pack.pack_id: pack for pack in event.packs}
+            todo = sum(len(pack.runs) for pack in event.packs)
+            self.bar.update(self.task, total=todo)
+            kept = f"; {event.finished_runs} finished before" if event.finished_runs else ""
+            self.console.print(
+                f"{todo} runs in {len(event.packs)} packs on {event.device} "
+                f"into {event.folder}{kept}",
+                highlight=False,
+                soft_wrap=True,
+            )
+        elif isinstance(event, sweep.Progress):
+            self.first_steps.setdefault(event.pack.pack_id, event.step)
+            self.steps[event.pack.pack_id] = event.step
+            for run, accuracy in zip(event.pack.runs, event.accuracy, strict=True):
+                name = setting(run.model.mixer.label, run.model.num_layers)
+                self.best[name] = max(accuracy, self.best.get(name, 0.0))
+        elif isinstance(event, sweep.Finished):
+            self.finished.add(event.pack.pack_id)
+            self.bar.advance(self.task, len(event.pack.runs))
+        else:
+            self.failed[event.pack.pack_id] = event.reason
+            self.console.print(f"pack {event.pack.pack_id} failed: {event.reason}", soft_wrap=True)
+        if self.live:
+            self.live.update(self._panel())
+        else:
+            self._line(isinstance(event, sweep.Finished))
+
+    def _run_steps(self) -> tuple[float, float]:
+        """Run-steps (steps times runs) trained in this sweep, and still to train."""
+        done = left = 0.0
+        for pack_id, pack in self.packs.items():
+            if pack_id in self.failed:
+                continue
+            total, step = pack.runs[0].train.num_steps, self.steps.get(pack_id, 0)
+            done += (step - self.first_steps.get(pack_id, 0)) * len(pack.runs)
+            left += 0 if pack_id in self.finished else (total - step) * len(pack.runs)
+        return done, left
+
+    def _pace(self) -> str:
+        done, left = self._run_steps()
+        elapsed = time.monotonic() - self.started
+        if not done:
+            return f"{clock(elapsed)} elapsed"
+        return (
+            f"{done / elapsed:,.0f} run-steps/s, {clock(elapsed)} elapsed, "
+            f"{clock(left * elapsed / done)} left"
+        )
+
+    def _panel(self) -> Group:
+        self.bar.update(self.task, pace=self._pace())
+        table = Table("mixer", "layers", "best accuracy so far", box=None, pad_edge=False)
+        for name, accuracy in sorted(self.best.items(), key=lambda item: -item[1]):
+            mixer, layers = name.rsplit(" x", 1)
+            table.add_row(mixer, layers, f"{accuracy:.3f}")
+        return Group(self.bar, table)
+
+    def _line(self, always: bool) -> None:
+        if always or time.monotonic() - self.last_line > self.LINE_SECONDS:
+            self.last_line = time.monotonic()
+            best = ", ".join(f"{name} {accuracy:.2f}" for name, accuracy in self.best.items())
+            self.console.print(
+                f"{len(self.finished)}/{len(self.packs)} packs, {self._pace()}; best: {best}",
+                highlight=False,
+                soft_wrap=True,
+            )
+
+
+def setting(mixer: str, num_layers: int) -> str:
+    return f"{mixer} x{num_layers}"
+
+
+def clock(seconds: float) -> str:
+    """Seconds as people say them: 42s, 3:07, 2:03:07."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds}s"
+    minutes, hours = seconds // 60, seconds // 3600
+    return f"{hours}:{minutes % 60:02}:{seconds % 60:02}" if hours else f"{minutes}:{seconds % 60:02}"
+
+
+def print_plan(grid: Grid, packs: Sequence[PlannedPack], device: str) -> None:
+    """What a sweep would train, by setting, without training it."""
+    rows: dict[tuple, list] = {}
+    for pack in packs:
+        run = pack.runs[0]
+        key = (run.model.mixer.label, run.model.num_layers, run.model.d_model, run.task.seq_len)
+        row = rows.setdefault(key, [0, 0, 0, 0, 0.0, 0, 0.0])
+        sequences = run.train.num_steps * run.train.batch_size * len(pack.runs)
+        row[0] += len(pack.runs)
+        row[1] += 1
+        row[2] = max(row[2], len(pack.runs))
+        row[3] = count_parameters(run)
+        row[4] += sequences * run.task.seq_len
+        row[5] += 3 * forward_flops(run) * sequences
+        row[6] = max(row[6], memory_bytes(run) * len(pack.runs))
+    names = ("mixer", "layers", "width", "length", "runs", "packs", "pack size", "parameters")
+    table = pd.DataFrame(
+        [
+            (*key, *row[:4], f"{row[4]:.2e}", f"{row[5]:.2e}", f"{row[6] / 2**30:.2f}")
+            for key, row in rows.items()
+        ],
+        columns=[*names, "tokens", "FLOPs", "GiB a pack"],
+    )
+    done = len(grid.runs) - int(table["runs"].sum())
+    print_table(table)
+    Console().print(
+        f"{table['runs'].sum()} runs in {table['packs'].sum()} packs on {device}"
+        + (f"; {done} more are finished" if done else ""),
+        highlight=False,
+    )
+
+
+def readable(table: pd.DataFrame) -> pd.DataFrame:
+    """A summary with its numbers as a person wants to read them."""
+
+    def text(name: str, value: object) -> str:
+        if value is None or (isinstance(value, float) and math.isnan(value)):
+            return "-"
+        if name == "best learning rate":
+            return f"{value:.1e}"
+        return f"{value:.2f}" if isinstance(value, float) else str(value)
+
+    return pd.DataFrame({name: [text(name, v) for v in column] for name, column in table.items()})
+
+
+def print_table(table: pd.DataFrame) -> None:
+    """A table on the terminal; numbers to the right."""
+    shown = Table(header_style="bold", box=None, pad_edge=False)
+    for name in table:
+        numeric = all(_is_number(value) for value in table[name])
+        shown.add_column(str(name), justify="right" if numeric else "left", no_wrap=not numeric)
+    for row in table.itertuples(index=False):
+        shown.add_row(*(str(value) for value in row))
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=200)
+    console.print(shown)
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A table as GitHub-flavoured Markdown."""
+
+    def line(cells: Iterable[object]) -> str:
+        return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
+
+    return "\n".join([line(table), line("---" for _ in table), *map(line, table.to_numpy())])
+
+
+def _is_number(value: object) -> bool:
+    try:
+        float(str(value).rstrip("*<>"))
+    except ValueError:
+        return str(value) == "-"
+    return True

@@ -1,0 +1,21 @@
+"""What can go wrong for a user. The text of a UserError is one line that says how to mend it."""
+
+
+class UserError(Exception):
+    """Bad input or a bad place; the command line prints its text and exits with 2."""
+
+
+class GridError(UserError):
+    """A grid file that does not say what to train."""
+
+
+class ResultsError(UserError):
+    """A results folder that cannot be read or written."""
+
+
+class DeviceError(UserError):
+    """A device that is not there."""
+
+
+class SweepFailed(Exception):
+    """Some packs could not be trained; the rows of all others are written."""

@@ -1,0 +1,167 @@
+"""The model: embedding, layers, head at the query positions; and packs of such models.
+
+Shape letters: R runs, B batch, L length, D width, Q queries, V vocabulary, P parameters of a run.
+
+A layer is a sequence mixer and, unless the grid says `channel_mixer: none`, an MLP, each behind a
+LayerNorm on a residual stream, as in Zoology. Head and embedding share their weights. Nothing
+after the last sequence mixer is computed anywhere but at the query positions.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .config import RunConfig
+from .layers import Embedding, LayerNorm, Linear, normal, per_run
+from .mixers import make_mixer
+from .seeding import derive_seed
+
+
+class MLP(nn.Module):
+    """Two linear layers with a GELU between, weights as in GPT-2 and Zoology."""
+
+    def __init__(self, d_model: int, d_hidden: int, num_layers: int):
+        super().__init__()
+        self.fc1 = Linear(d_model, d_hidden, std=0.02)
+        self.fc2 = Linear(d_hidden, d_model, std=0.02 / math.sqrt(2 * num_layers))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class Layer(nn.Module):
+    def __init__(self, run: RunConfig):
+        super().__init__()
+        model = run.model
+        self.mixer_norm = LayerNorm(model.d_model)
+        self.mixer = make_mixer(model.mixer, model.d_model, run.task.seq_len, model.num_layers)
+        self.mlp = None
+        if model.channel_mixer == "mlp":
+            self.mlp_norm = LayerNorm(model.d_model)
+            self.mlp = MLP(model.d_model, model.mlp_ratio * model.d_model, model.num_layers)
+
+    def forward(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
+        """[R, B, L, D] -> the same, or [R, B, Q, D] where `positions` [R, B, Q] are given."""
+        y = self.mixer(self.mixer_norm(x))
+        if positions is not None:
+            index = positions.unsqueeze(-1).expand(*positions.shape, x.shape[-1])
+            x, y = x.gather(2, index), y.gather(2, index)
+        x = x + y
+        return x if self.mlp is None else x + self.mlp(self.mlp_norm(x))
+
+
+class Model(nn.Module):
+    """Models of R runs; made for one run, and widened to more by `Pack`."""
+
+    def __init__(self, run: RunConfig):
+        super().__init__()
+        model = run.model
+        self.embedding = Embedding(run.task.vocab_size, model.d_model)
+        self.position_embedding = None
+        if model.positions == "learned":
+            self.position_embedding = normal(run.task.seq_len, model.d_model, std=0.02)
+        self.layers = nn.ModuleList(Layer(run) for _ in range(model.num_layers))
+        self.norm = LayerNorm(model.d_model)
+
+    def hidden(self, tokens: Tensor, positions: Tensor, dtype: torch.dtype) -> Tensor:
+        """What the head sees: tokens [R, B, L], query positions [R, B, Q] -> [R, B * Q, D]."""
+        x = self.embedding(tokens).to(dtype)
+        if self.position_embedding is not None:
+            x = x + per_run(self.position_embedding, x)
+        *layers, last = self.layers
+        for layer in layers:
+            x = layer(x)
+        return self.norm(last(x, positions)).flatten(1, 2)
+
+    def forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """Logits at the query positions: [R, B, L], [R, B, Q] -> [R, B, Q, V]."""
+        hidden = self.hidden(tokens, positions, self.embedding.weight.dtype)
+        logits = torch.bmm(hidden, self.embedding.weight.mT)
+        return logits.view(*positions.shape, -1)
+
+
+def build_model(run: RunConfig) -> Model:
+    """The model of one run (R = 1) on the CPU; its weights are a function of the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(run.seed, "init") % 2**63)
+        return Model(run)
+
+
+def count_parameters(run: RunConfig) -> int:
+    with torch.device("meta"):
+        return sum(p.numel() for p in Model(run).parameters() if p.requires_grad)
+
+
+def state_size(run: RunConfig) -> int:
+    """Numbers carried from one position to the next by all layers, at the end of a sequence."""
+    with torch.device("meta"):
+        layers = Model(run).layers
+    return sum(layer.mixer.state_size(run.task.seq_len) for layer in layers)
+
+
+def forward_flops(run: RunConfig) -> int:
+    """FLOPs of one sequence's forward pass as it is computed here: logits and the last MLP at the
+    query positions only, norms and activations not counted. Training takes three times as many."""
+    with torch.device("meta"):
+        model = Model(run)
+    L, Q, D = run.task.seq_len, run.task.num_queries, run.model.d_model
+    total = 2 * Q * run.task.vocab_size * D
+    for i, layer in enumerate(model.layers):
+        total += layer.mixer.flops(L)
+        if layer.mlp is not None:
+            positions = Q if i == run.model.num_layers - 1 else L
+            total += 4 * positions * D * run.model.mlp_ratio * D
+    return total
+
+
+class Pack:
+    """Models of equal shape as one model, whose trainable parameters are one tensor.
+
+    `model` has R runs; `flat` [R, P] holds its trainable parameters, of which `model`'s are views,
+    so that an optimizer step is a few operations on one tensor and a checkpoint is that tensor.
+    """
+
+    ALIGN = 32  # numbers: keeps every parameter on a 128-byte boundary, as fast kernels want it
+
+    def __init__(self, runs: Sequence[RunConfig], device: torch.device):
+        models = [build_model(run) for run in runs]
+        self.model = models[0]
+        members = [list(model.named_parameters()) for model in models]
+        self._slices: list[tuple[nn.Parameter, slice]] = []
+        end = 0
+        for _, parameter in members[0]:
+            if parameter.requires_grad:
+                self._slices.append((parameter, slice(end, end + parameter.numel())))
+                end += -(-parameter.numel() // self.ALIGN) * self.ALIGN
+        flat = torch.zeros(len(runs), end)
+        where = {id(parameter): part for parameter, part in self._slices}
+        for i, (_, parameter) in enumerate(members[0]):
+            each = [member[i][1].detach() for member in members]
+            if id(parameter) in where:
+                for r, values in enumerate(each):
+                    flat[r, where[id(parameter)]] = values.flatten()
+            else:
+                parameter.data = torch.cat(each)
+        self.model.to(device)
+        self.set_flat(flat.to(device))
+
+    def set_flat(self, flat: Tensor) -> None:
+        """Make `flat` [R, P] the parameters."""
+        self.flat = flat
+        for parameter, part in self._slices:
+            parameter.data = flat[:, part].view(flat.shape[0], *parameter.shape[1:])
+            parameter.grad = None
+
+    def gradients(self) -> Tensor:
+        """The gradients as one tensor [R, P]; they are handed over, not accumulated."""
+        R, parts = self.flat.shape[0], []
+        for parameter, part in self._slices:
+            size = part.stop - part.start
+            grad = parameter.grad
+            grad = self.flat.new_zeros(R, size) if grad is None else grad.reshape(R, size)
+            parts.append(F.pad(grad, (0, -size % self.ALIGN)))
+            parameter.grad = None
+        return torch.cat(parts, dim=1)

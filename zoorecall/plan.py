@@ -1,0 +1,68 @@
+"""Which runs train together, and how many at once."""
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from .config import RunConfig
+from .model import count_parameters
+
+
+@dataclass(frozen=True)
+class PlannedPack:
+    """Runs that train as one program."""
+
+    runs: tuple[RunConfig, ...]
+
+    @property
+    def pack_id(self) -> str:
+        text = " ".join(run.run_id for run in self.runs)
+        return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+
+
+def plan(
+    runs: Sequence[RunConfig],
+    pack_size: Callable[[RunConfig], int],
+    earlier: Mapping[str, Sequence[str]] | None = None,
+) -> list[PlannedPack]:
+    """Runs to packs, in the order of the grid.
+
+    Packs that an `earlier` plan made of the same runs stay as they were; the rest are cut into
+    packs of nearly equal size, at most `pack_size` of their first run.
+    """
+    by_id = {run.run_id: run for run in runs}
+    packs = []
+    for run_ids in (earlier or {}).values():
+        if all(run_id in by_id for run_id in run_ids):
+            packs.append(PlannedPack(tuple(by_id.pop(run_id) for run_id in run_ids)))
+    groups: dict[str, list[RunConfig]] = {}
+    for run in by_id.values():
+        groups.setdefault(run.pack_key, []).append(run)
+    for group in groups.values():
+        count = math.ceil(len(group) / pack_size(group[0]))
+        bounds = [round(i * len(group) / count) for i in range(count + 1)]
+        packs += [
+            PlannedPack(tuple(group[a:b])) for a, b in zip(bounds, bounds[1:], strict=False)
+        ]
+    place = {run.run_id: i for i, run in enumerate(runs)}
+    return sorted(packs, key=lambda pack: place[pack.runs[0].run_id])
+
+
+def pack_size(run: RunConfig, device: torch.device) -> int:
+    """How many runs like this one to train at once."""
+    if device.type == "cpu":
+        return 4
+    return 32
+
+
+def memory_bytes(run: RunConfig) -> int:
+    """An estimate of what one run takes while it trains: weights, optimizer, activations, logits."""
+    bytes_each = 2 if run.train.precision == "bf16" else 4
+    B, L, D = run.train.batch_size, run.task.seq_len, run.model.d_model
+    widths = 16 + (4 * run.model.mlp_ratio if run.model.channel_mixer == "mlp" else 0)
+    activations = B * L * D * widths * run.model.num_layers * bytes_each
+    logits = 3 * B * run.task.num_queries * run.task.vocab_size * bytes_each
+    return 24 * count_parameters(run) + activations + logits

@@ -1,0 +1,266 @@
+"""A sweep: the packs of a grid, trained by workers, into one results folder.
+
+The sweep itself imports neither model nor training: workers are processes of their own, one a GPU
+or one a CPU core, so that a crash or a kill of either side costs at most what was trained since
+the last checkpoint.
+"""
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+from . import results
+from .errors import DeviceError, ResultsError, SweepFailed
+from .grid import Grid
+from .plan import PlannedPack, pack_size, plan
+from .results import Results
+
+
+@dataclass(frozen=True)
+class Started:
+    """What is to be done: the packs to train, and how many runs an earlier sweep finished."""
+
+    folder: Path
+    device: str
+    packs: tuple[PlannedPack, ...]
+    finished_runs: int
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A pack was evaluated after `step` steps; `accuracy` is the best so far of each run."""
+
+    pack: PlannedPack
+    step: int
+    accuracy: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A pack's rows are on disk."""
+
+    pack: PlannedPack
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A pack could not be trained; the sweep goes on without it."""
+
+    pack: PlannedPack
+    reason: str
+
+
+Event = Started | Progress | Finished | Failed
+
+
+def default_folder(grid: Grid) -> Path:
+    return Path("results") / grid.name
+
+
+def resolve_device(device: str) -> str:
+    """`auto`, `cpu` or `cuda` to `cpu` or `cuda`; raises DeviceError for a GPU that is not there."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise DeviceError("--device cuda: torch finds no GPU here; use --device cpu or auto")
+    return device
+
+
+def plan_packs(grid: Grid, device: str, folder: Path | None = None) -> list[PlannedPack]:
+    """The packs that a sweep of the grid would still train, given what `folder` holds."""
+    done = results.finished_run_ids(folder) if folder else set()
+    earlier = results.read_plan(folder) if folder else {}
+    todo = [run for run in grid.runs if run.run_id not in done]
+    return plan(todo, lambda run: pack_size(run, torch.device(device)), earlier)
+
+
+def sweep(
+    grid: Grid,
+    folder: str | Path | None = None,
+    *,
+    device: str = "auto",
+    resume: bool = True,
+    checkpoint_seconds: float = 60,
+    on_event: Callable[[Event], None] = lambda event: None,
+) -> Results:
+    """Train every run of the grid that `folder` (by default results/NAME) does not hold yet.
+
+    Ctrl-C, a crash or a kill lose at most `checkpoint_seconds` of training; the same call goes on
+    from there and ends with the same table. `resume=False` moves what the folder holds aside, to
+    the first free of NAME.1, NAME.2, ... Raises ResultsError where the folder cannot be read or
+    written, SweepFailed where a pack could not be trained.
+    """
+    folder = Path(folder) if folder else default_folder(grid)
+    device = resolve_device(device)
+    if not resume and folder.exists():
+        _move_aside(folder)
+    with results.locked(folder):
+        packs = plan_packs(grid, device, folder)
+        if packs:
+            known = results.read_plan(folder)
+            results.write_plan(
+                folder, known | {p.pack_id: [run.run_id for run in p.runs] for p in packs}
+            )
+        todo = sum(len(pack.runs) for pack in packs)
+        on_event(Started(folder, device, tuple(packs), len(grid.runs) - todo))
+        order = {run.run_id: i for i, run in enumerate(grid.runs)}
+        try:
+            failed = _train(packs, folder, device, checkpoint_seconds, on_event)
+        finally:
+            if results.finished_run_ids(folder):
+                results.write_tables(folder, order)
+    if failed:
+        first = failed[0]
+        raise SweepFailed(
+            f"{len(failed)} of {len(packs)} packs failed, the first ({first.pack.runs[0].model.mixer.label})"
+            f" with: {first.reason}; see {folder / 'worker.log'}"
+        )
+    return results.load_results(folder)
+
+
+def _move_aside(folder: Path) -> None:
+    number = 1
+    while (aside := folder.with_name(f"{folder.name}.{number}")).exists():
+        number += 1
+    folder.rename(aside)
+
+
+def _train(
+    packs: Sequence[PlannedPack],
+    folder: Path,
+    device: str,
+    checkpoint_seconds: float,
+    on_event: Callable[[Event], None],
+) -> list[Failed]:
+    """Hand the packs to workers and pass their events on; returns the failures."""
+    if not packs:
+        return []
+    by_id = {pack.pack_id: pack for pack in packs}
+    waiting, failed = list(packs), []
+    events: queue.Queue[tuple[_Worker, dict[str, Any] | None]] = queue.Queue()
+    places = _places(device, len(packs))
+    with (folder / "worker.log").open("w") as log:
+        workers = [
+            _Worker(place, folder, checkpoint_seconds, len(places), log, events) for place in places
+        ]
+        try:
+            for worker in workers:
+                worker.train(waiting.pop(0))
+            while any(worker.pack for worker in workers):
+                worker, event = events.get()
+                kind = event["event"] if event else "died"
+                if kind == "progress":
+                    assert event is not None
+                    pack = by_id[event["pack_id"]]
+                    on_event(Progress(pack, event["step"], tuple(event["accuracy"])))
+                    continue
+                pack = worker.pack
+                if pack is None:
+                    continue  # it ended because it was told to
+                worker.pack = None
+                if kind == "disk":
+                    assert event is not None
+                    raise ResultsError(
+                        event["reason"] + "; what was finished is kept, the same command goes on"
+                    )
+                if kind == "finished":
+                    on_event(Finished(pack))
+                else:
+                    reason = event["reason"] if event else "its worker died (out of memory?)"
+                    failed.append(Failed(pack, reason))
+                    on_event(failed[-1])
+                if kind == "died":
+                    worker = _Worker(worker.place, folder, checkpoint_seconds, len(places), log, events)
+                    workers.append(worker)
+                if waiting:
+                    worker.train(waiting.pop(0))
+        finally:
+            for worker in workers:
+                worker.stop()
+            for worker in workers:
+                worker.wait()
+    return failed
+
+
+def _places(device: str, packs: int) -> list[str]:
+    """One device a worker."""
+    if device == "cuda":
+        return [f"cuda:{i}" for i in range(min(packs, torch.cuda.device_count()))]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return ["cpu"] * min(packs, cores)
+
+
+class _Worker:
+    """The sweep's end of a worker process."""
+
+    def __init__(
+        self,
+        place: str,
+        folder: Path,
+        checkpoint_seconds: float,
+        count: int,
+        log: IO[str],
+        events: "queue.Queue[tuple[_Worker, dict[str, Any] | None]]",
+    ):
+        self.place, self.pack = place, None
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "zoorecall.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, ["", *sys.path]))},
+            start_new_session=True,  # a Ctrl-C is for the sweep to handle
+        )
+        cores = os.cpu_count() or 1
+        setup = {
+            "device": place,
+            "folder": str(folder),
+            "checkpoint_seconds": checkpoint_seconds,
+            "threads": max(1, cores // count),
+        }
+        self._send(setup)
+        threading.Thread(target=self._listen, args=(events,), daemon=True).start()
+
+    pack: PlannedPack | None
+
+    def train(self, pack: PlannedPack) -> None:
+        self.pack = pack
+        self._send({"runs": [run.model_dump_json() for run in pack.runs]})
+
+    def stop(self) -> None:
+        """Ask it to save a checkpoint and go."""
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.close()
+        except BrokenPipeError:
+            pass
+
+    def wait(self, seconds: float = 30) -> None:
+        try:
+            self.process.wait(seconds)
+        except (subprocess.TimeoutExpired, KeyboardInterrupt):
+            self.process.kill()
+
+    def _send(self, order: dict[str, Any]) -> None:
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write(json.dumps(order) + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass  # the listener reports that it died
+
+    def _listen(self, events: "queue.Queue[tuple[_Worker, dict[str, Any] | None]]") -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            events.put((self, json.loads(line)))
+        events.put((self, None))

@@ -1,0 +1,281 @@
+"""The one training loop: a pack of runs, from its initial weights to its results.
+
+Shape letters: R runs, S seeds, B batch, L length, Q queries, n examples.
+
+Runs with the same seed see the same examples in the same order. A step is a function of tensors
+that stay where they are, so a GPU captures it once and replays it; nothing in it waits for the
+host. Whatever the host wants to know it reads at an evaluation.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .config import RunConfig
+from .model import Pack
+from .ops.linear_cross_entropy import linear_cross_entropy
+from .optim import AdamW
+from .seeding import Stream
+from .tasks import make_task
+
+SOLVED = 0.95
+"""The accuracy from which the papers call a task solved."""
+
+
+@dataclass
+class Curve:
+    """One run's evaluations; lists of equal length."""
+
+    step: list[int] = field(default_factory=list)
+    train_loss: list[float] = field(default_factory=list)
+    """Mean over the steps since the evaluation before, nats a query; NaN at step 0."""
+    test_loss: list[float] = field(default_factory=list)
+    test_accuracy: list[float] = field(default_factory=list)
+    test_sequence_accuracy: list[float] = field(default_factory=list)
+
+
+@dataclass
+class RunResult:
+    """What training says of one run: the last evaluation, the best, and how it got there.
+
+    A diverged run (a loss or gradient that is not finite) has accuracy 0 and loss NaN from there.
+    """
+
+    run: RunConfig
+    curve: Curve
+    test_accuracy: float
+    test_sequence_accuracy: float
+    test_loss: float
+    train_accuracy: float
+    train_sequence_accuracy: float
+    train_loss: float
+    best_test_accuracy: float
+    best_step: int
+    steps_to_solve: int | None
+    diverged_at: int | None
+    stopped_at: int | None
+
+
+@dataclass
+class Examples:
+    """The examples of all seeds of a pack: tokens [S, n, L], the rest [S, n, Q]."""
+
+    tokens: Tensor
+    positions: Tensor
+    targets: Tensor
+
+    def batch(self, seed_index: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Examples `index` [R, B] of the seeds `seed_index` [R]."""
+        seeds = seed_index[:, None]
+        return self.tokens[seeds, index], self.positions[seeds, index], self.targets[seeds, index]
+
+
+class PackTrainer:
+    """Trains runs of one pack key on one device, evaluation by evaluation.
+
+    >>> trainer = PackTrainer(runs, torch.device("cpu"))
+    >>> while not trainer.finished:
+    ...     trainer.advance()
+    >>> results = trainer.results()
+
+    `state()` can be saved after any `advance`; a trainer made with it goes on as if never stopped.
+    """
+
+    def __init__(self, runs: Sequence[RunConfig], device: torch.device, state: dict | None = None):
+        if len({run.pack_key for run in runs}) != 1:
+            raise ValueError("the runs of a pack may differ only in seed and optimizer settings")
+        self.runs, self.device = tuple(runs), device
+        self.train, self.task = runs[0].train, make_task(runs[0].task)
+        self.dtype = torch.bfloat16 if self.train.precision == "bf16" else torch.float32
+        self.seeds = sorted({run.seed for run in runs})
+        self.seed_index = torch.tensor([self.seeds.index(r.seed) for r in runs], device=device)
+        self.pack = Pack(runs, device)
+        self.optimizer = AdamW([run.train for run in runs], self.pack.flat)
+        self.test_examples = self._examples(self.train.test_examples, "test")
+        self.train_examples: Examples | None = None
+        self.epoch = -1
+
+        R, batches = len(runs), (self.train.steps_per_epoch, self.train.batch_size)
+        self.order = torch.zeros(len(self.seeds), *batches, dtype=torch.int64, device=device)
+        self.cursor = torch.zeros(1, dtype=torch.int64, device=device)  # batch of the epoch
+        self.step_index = torch.zeros((), dtype=torch.int64, device=device)
+        self.active = torch.ones(R, dtype=torch.bool, device=device)
+        self.diverged_at = torch.full((R,), -1, dtype=torch.int64, device=device)
+        self.loss_sum = torch.zeros(R, dtype=torch.float64, device=device)
+        self.step, self.steps_in_sum, self.seconds = 0, 0, 0.0
+        self.stopped_at: list[int | None] = [None] * R
+        self.curves = [Curve() for _ in runs]
+        self._step: Callable[[], None] = self._train_step
+        if state is not None:
+            self._restore(state)
+
+    # ---- what a sweep calls
+
+    @property
+    def finished(self) -> bool:
+        evaluated = bool(self.curves[0].step) and self.step == self.train.num_steps
+        return evaluated or not bool(self.active.any())
+
+    def advance(self) -> None:
+        """Train up to the next evaluation, and evaluate."""
+        started = time.perf_counter()
+        torch.set_float32_matmul_precision("high" if self.train.precision == "tf32" else "highest")
+        until = next(s for s in self.train.evaluation_steps if s > self.step or not self.curves[0].step)
+        while self.step < until:
+            self._load_epoch(self.step // self.train.steps_per_epoch)
+            self._step()
+            self.step += 1
+        self._evaluate(until)
+        self.seconds += time.perf_counter() - started
+
+    def results(self) -> list[RunResult]:
+        """One result a run, in order."""
+        self._load_epoch(max(self.step - 1, 0) // self.train.steps_per_epoch)
+        assert self.train_examples is not None
+        count = min(self.train.test_examples, self.train.train_examples)
+        on_train = self._measure(self.train_examples, count)
+        return [self._result(r, [float(m[r]) for m in on_train]) for r in range(len(self.runs))]
+
+    def state(self) -> dict:
+        """Everything that is not a function of the runs' configs."""
+        tensors = ("active", "diverged_at", "loss_sum")
+        return {
+            "step": self.step,
+            "steps_in_sum": self.steps_in_sum,
+            "seconds": self.seconds,
+            "stopped_at": self.stopped_at,
+            "curves": [vars(curve) for curve in self.curves],
+            "flat": self.pack.flat.cpu(),
+            "exp_avg": self.optimizer.exp_avg.cpu(),
+            "exp_avg_sq": self.optimizer.exp_avg_sq.cpu(),
+            **{name: getattr(self, name).cpu() for name in tensors},
+        }
+
+    # ---- inside
+
+    def _restore(self, state: dict) -> None:
+        self.step, self.steps_in_sum = state["step"], state["steps_in_sum"]
+        self.seconds, self.stopped_at = state["seconds"], state["stopped_at"]
+        self.curves = [Curve(**curve) for curve in state["curves"]]
+        self.pack.flat.copy_(state["flat"])
+        self.optimizer.exp_avg.copy_(state["exp_avg"])
+        self.optimizer.exp_avg_sq.copy_(state["exp_avg_sq"])
+        for name in ("active", "diverged_at", "loss_sum"):
+            getattr(self, name).copy_(state[name])
+        self.step_index.fill_(self.step)
+
+    def _examples(self, n: int, split: str, block: int = 0) -> Examples:
+        made = [self.task.examples(n, seed, split, block) for seed in self.seeds]
+        columns = [np.stack(column) for column in zip(*made, strict=True)]
+        return Examples(*(torch.from_numpy(c).to(self.device) for c in columns))
+
+    def _load_epoch(self, epoch: int) -> None:
+        """Put the epoch's examples and their order where the step finds them."""
+        if epoch == self.epoch:
+            return
+        fresh, n = self.train.data == "fresh", self.train.train_examples
+        if self.train_examples is None:
+            self.train_examples = self._examples(n, "train", epoch if fresh else 0)
+        elif fresh:
+            new = self._examples(n, "train", epoch)
+            for old, values in zip(vars(self.train_examples).values(), vars(new).values(), strict=True):
+                old.copy_(values)
+        for s, seed in enumerate(self.seeds):
+            order = np.arange(n) if fresh else Stream(seed, "order", epoch).permutation(n)
+            batches = order[: self.order[s].numel()].reshape(self.order[s].shape)
+            self.order[s].copy_(torch.from_numpy(batches), non_blocking=True)
+        self.epoch = epoch
+        self.cursor.fill_(self.step % self.train.steps_per_epoch)
+
+    def _losses(self, tokens: Tensor, positions: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss (nats) and whether the most likely token is the target, both [R, B * Q]."""
+        model = self.pack.model
+        hidden = model.hidden(tokens, positions.long(), self.dtype)
+        head = model.embedding.weight.to(self.dtype)
+        return linear_cross_entropy(hidden, head, targets.flatten(1).long())
+
+    def _train_step(self) -> None:
+        assert self.train_examples is not None
+        index = self.order.index_select(1, self.cursor).squeeze(1)[self.seed_index]  # [R, B]
+        loss, _ = self._losses(*self.train_examples.batch(self.seed_index, index))
+        loss = loss.mean(dim=1)  # [R]
+        loss.sum().backward()
+        with torch.no_grad():
+            loss = loss.detach()
+            updated = self.optimizer.step(
+                self.pack.flat, self.pack.gradients(), self.step_index, self.active & loss.isfinite()
+            )
+            diverged = self.active & ~updated
+            self.diverged_at.copy_(torch.where(diverged, self.step_index, self.diverged_at))
+            self.loss_sum.add_(torch.where(updated, loss, 0.0))
+            self.active.copy_(updated)
+            self.step_index.add_(1)
+            self.cursor.add_(1)
+        self.steps_in_sum += 1
+
+    @torch.no_grad()
+    def _measure(self, examples: Examples, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Token accuracy, sequence accuracy and loss on the first `count` examples, each [R]."""
+        R, totals = len(self.runs), torch.zeros(3, len(self.runs), dtype=torch.float64, device=self.device)
+        for start in range(0, count, self.train.batch_size):
+            index = torch.arange(start, min(start + self.train.batch_size, count), device=self.device)
+            batch = examples.batch(self.seed_index, index.expand(R, -1))
+            loss, correct = self._losses(*batch)
+            sequences = correct.view(R, len(index), -1).double()
+            totals[0] += sequences.mean(-1).sum(-1)
+            totals[1] += sequences.amin(-1).sum(-1)
+            totals[2] += loss.double().view(sequences.shape).mean(-1).sum(-1)
+        accuracy, sequence_accuracy, loss = (totals / count).cpu()
+        return accuracy, sequence_accuracy, loss
+
+    def _evaluate(self, step: int) -> None:
+        accuracy, sequence_accuracy, loss = self._measure(self.test_examples, self.train.test_examples)
+        train_loss = (self.loss_sum / self.steps_in_sum).tolist() if self.steps_in_sum else None
+        active, diverged = self.active.tolist(), self.diverged_at.tolist()
+        for r, curve in enumerate(self.curves):
+            if not active[r] and curve.step and (diverged[r] < 0 or curve.step[-1] > diverged[r]):
+                continue  # its last evaluation is written
+            curve.step.append(step)
+            if diverged[r] >= 0:
+                curve.train_loss.append(math.nan)
+                curve.test_loss.append(math.nan)
+                curve.test_accuracy.append(0.0)
+                curve.test_sequence_accuracy.append(0.0)
+                continue
+            curve.train_loss.append(train_loss[r] if train_loss else math.nan)
+            curve.test_loss.append(float(loss[r]))
+            curve.test_accuracy.append(float(accuracy[r]))
+            curve.test_sequence_accuracy.append(float(sequence_accuracy[r]))
+            stop = self.train.stop_at_accuracy
+            if stop is not None and float(accuracy[r]) >= stop:
+                self.stopped_at[r] = step
+                self.active[r] = False
+        self.loss_sum.zero_()
+        self.steps_in_sum = 0
+
+    def _result(self, r: int, on_train: list[float]) -> RunResult:
+        curve, diverged_at = self.curves[r], int(self.diverged_at[r])
+        best = int(np.argmax(curve.test_accuracy))
+        solved = [s for s, a in zip(curve.step, curve.test_accuracy, strict=True) if a >= SOLVED]
+        if diverged_at >= 0:
+            on_train = [0.0, 0.0, math.nan]
+        return RunResult(
+            run=self.runs[r],
+            curve=curve,
+            test_accuracy=curve.test_accuracy[-1],
+            test_sequence_accuracy=curve.test_sequence_accuracy[-1],
+            test_loss=curve.test_loss[-1],
+            train_accuracy=on_train[0],
+            train_sequence_accuracy=on_train[1],
+            train_loss=on_train[2],
+            best_test_accuracy=curve.test_accuracy[best],
+            best_step=curve.step[best],
+            steps_to_solve=solved[0] if solved else None,
+            diverged_at=diverged_at if diverged_at >= 0 else None,
+            stopped_at=self.stopped_at[r],
+        )

@@ -1,0 +1,140 @@
+"""A process that trains packs: `python -m zoorecall.worker` reads them from its standard input.
+
+One line of JSON a pack comes in, one line of JSON an event goes out. When the input ends, because
+the sweep stopped or died, the worker saves a checkpoint at the next evaluation and goes too.
+"""
+
+import json
+import math
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from . import results
+from .config import RunConfig
+from .errors import ResultsError
+from .model import count_parameters, forward_flops, state_size
+from .plan import PlannedPack
+from .provenance import provenance
+from .train import PackTrainer, RunResult
+
+Emit = Callable[[dict[str, Any]], None]
+
+
+def train_pack(
+    pack: PlannedPack,
+    folder: Path,
+    device: torch.device,
+    checkpoint_seconds: float,
+    emit: Emit,
+    stopping: Callable[[], bool] = lambda: False,
+) -> bool:
+    """Train a pack to its shard, or to a checkpoint if `stopping`; says whether it finished."""
+    trainer = PackTrainer(pack.runs, device, results.read_checkpoint(folder, pack.pack_id))
+    saved = time.monotonic()
+    while not trainer.finished:
+        trainer.advance()
+        emit(
+            {
+                "event": "progress",
+                "pack_id": pack.pack_id,
+                "step": trainer.step,
+                "accuracy": [max(curve.test_accuracy) for curve in trainer.curves],
+            }
+        )
+        stop = stopping() and not trainer.finished
+        if stop or time.monotonic() - saved > checkpoint_seconds:
+            results.write_checkpoint(folder, pack.pack_id, trainer.state())
+            saved = time.monotonic()
+        if stop:
+            return False
+    rows = [_row(result, pack, trainer) for result in trainer.results()]
+    results.write_shard(folder, pack.pack_id, rows)
+    return True
+
+
+def _row(result: RunResult, pack: PlannedPack, trainer: PackTrainer) -> dict[str, Any]:
+    """A run's row as it stands in a shard."""
+    run, seconds = result.run, trainer.seconds / len(pack.runs)
+    measured = {k: v for k, v in vars(result).items() if k not in ("run", "curve")}
+    for name in ("steps_to_solve", "diverged_at", "stopped_at"):
+        measured[name] = math.nan if measured[name] is None else float(measured[name])
+    tokens = trainer.step * run.train.batch_size * run.task.seq_len
+    return {
+        "run_id": run.run_id,
+        "mixer": run.model.mixer.label,
+        "config": run.model_dump_json(),
+        **measured,
+        "num_steps": run.train.num_steps,
+        "parameters": count_parameters(run),
+        "state_size": state_size(run),
+        "forward_flops": forward_flops(run),
+        "pack_id": pack.pack_id,
+        "pack_size": len(pack.runs),
+        "seconds": seconds,
+        "tokens_per_second": tokens / max(seconds, 1e-9),
+        **provenance(trainer.device),
+        **{f"curve.{name}": values for name, values in vars(result.curve).items()},
+    }
+
+
+def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the sweep decides what a Ctrl-C means
+    output, sys.stdout = sys.stdout, sys.stderr  # a user's mixer may print
+    lock, stop = threading.Lock(), threading.Event()
+
+    def emit(event: dict[str, Any]) -> None:
+        with lock:
+            try:
+                output.write(json.dumps(event) + "\n")
+                output.flush()
+            except BrokenPipeError:
+                stop.set()
+
+    setup = json.loads(sys.stdin.readline())
+    device = torch.device(setup["device"])
+    torch.set_num_threads(setup["threads"])
+    orders: list[dict] = []
+    arrived = threading.Condition()
+
+    def listen() -> None:
+        for line in sys.stdin:
+            with arrived:
+                orders.append(json.loads(line))
+                arrived.notify()
+        stop.set()
+        with arrived:
+            arrived.notify()
+
+    threading.Thread(target=listen, daemon=True).start()
+    while True:
+        with arrived:
+            arrived.wait_for(lambda: orders or stop.is_set())
+            if stop.is_set():
+                break
+            order = orders.pop(0)
+        pack = PlannedPack(tuple(RunConfig.model_validate_json(text) for text in order["runs"]))
+        try:
+            finished = train_pack(
+                pack, Path(setup["folder"]), device, setup["checkpoint_seconds"], emit, stop.is_set
+            )
+            emit({"event": "finished" if finished else "stopped", "pack_id": pack.pack_id})
+        except Exception as error:
+            traceback.print_exc(file=sys.stderr)
+            kind = "disk" if isinstance(error, ResultsError) else "failed"
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            emit({"event": kind, "pack_id": pack.pack_id, "reason": reason})
+    sys.stdout.flush()
+    os._exit(0)  # the listening thread may still hold standard input
+
+
+if __name__ == "__main__":
+    main()
