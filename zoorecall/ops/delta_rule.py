@@ -19,15 +19,16 @@ from torch import Tensor
 
 def delta_rule_recurrent(q: Tensor, k: Tensor, v: Tensor, beta: Tensor) -> Tensor:
     """The definition, one position after the other: [R, B, L, H, V]."""
-    dtype = torch.promote_types(v.dtype, torch.float32)
-    q, k, v, beta = (t.to(dtype).unbind(2) for t in (q * q.shape[-1] ** -0.5, k, v, beta))
-    state = torch.einsum("...k,...v->...kv", k[0], v[0]) * 0
+    R, B, _, H, K = q.shape
+    wide = torch.promote_types(v.dtype, torch.float32)
+    state = v.new_zeros(R, B, H, K, v.shape[-1], dtype=wide)
     outputs = []
-    for q_t, k_t, v_t, beta_t in zip(q, k, v, beta, strict=True):
+    steps = zip(*(t.to(wide).unbind(2) for t in (q, k, v, beta)), strict=True)
+    for q_t, k_t, v_t, beta_t in steps:
         error = v_t - torch.einsum("...kv,...k->...v", state, k_t)
         state = state + torch.einsum("...k,...v->...kv", k_t, beta_t[..., None] * error)
-        outputs.append(torch.einsum("...kv,...k->...v", state, q_t))
-    return torch.stack(outputs, dim=2)
+        outputs.append(torch.einsum("...kv,...k->...v", state, q_t) * K**-0.5)
+    return torch.stack(outputs, dim=2).to(v.dtype)
 
 
 def delta_rule(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, chunk_size: int = 64) -> Tensor:
@@ -36,15 +37,18 @@ def delta_rule(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, chunk_size: int = 
     With u_t the value that position t writes, the recurrence inside a chunk is the unit lower
     triangular system u_t + sum_{s<t} beta_t (k_t . k_s) u_s = beta_t (v_t - S^T k_t).
     """
-    dtype = torch.promote_types(v.dtype, torch.float32)
-    scaled = (q * q.shape[-1] ** -0.5, k, v, beta[..., None])
-    heads_first = (rearrange(t.to(dtype), "r b l h d -> r b h l d") for t in scaled)
+    wide, scale = torch.promote_types(v.dtype, torch.float32), q.shape[-1] ** -0.5
+    heads_first = (
+        rearrange(t.to(wide), "r b l h d -> r b h l d") for t in (q, k, v, beta[..., None])
+    )
+    chunks = zip(*(t.split(chunk_size, dim=3) for t in heads_first), strict=True)
     outputs, state = [], None
-    for q_c, k_c, v_c, beta_c in zip(*(t.split(chunk_size, dim=3) for t in heads_first), strict=True):
-        error = v_c if state is None else v_c - k_c @ state  # [R, B, H, C, V]
-        coupling = beta_c * (k_c @ k_c.mT)  # [R, B, H, C, C], only what is below the diagonal is read
+    for q_c, k_c, v_c, beta_c in chunks:  # [R, B, H, C, ...]
+        q_c = q_c * scale
+        error = v_c if state is None else v_c - k_c @ state
+        system = beta_c * (k_c @ k_c.mT)  # [R, B, H, C, C]; only what is below the diagonal counts
         written = torch.linalg.solve_triangular(
-            coupling, beta_c * error, upper=False, unitriangular=True
+            system, beta_c * error, upper=False, unitriangular=True
         )
         read = (q_c @ k_c.mT).tril() @ written
         outputs.append(read if state is None else read + q_c @ state)

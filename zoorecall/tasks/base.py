@@ -15,7 +15,7 @@ that the bytes do not depend on the machine.
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -32,22 +32,22 @@ POOL_ITEMS = 1 << 23
 """A chunk has fewer candidates where their pools together would hold more items than this."""
 
 FRUITLESS = 1 << 16
-"""Candidates after which a split that has not given one example is taken to be empty. A split
-that is not empty holds a share s of the candidates far above 1 in 1,000 (where there are few
-different candidates each is a large share), and (1 - s)^65536 is nothing."""
+"""Candidates after which a split without an example is taken to be empty. One that is not empty
+gets more than 1 candidate in 1,000: of many contents an eighth, of few at least one. It would be
+missed with a probability below (1 - 1/1000)^65536 = 3e-29."""
 
 
 class TaskConfig(BaseModel):
-    """Options of a task; `name` picks the class from the registry. Each config also tells
-    `seq_len`, `vocab_size` and `num_queries`, be they options or properties."""
+    """Options of a task; `name` picks the class from the registry. Every task's config also tells
+    `seq_len`, `vocab_size` and `num_queries`, as options or as properties."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True)
     name: str
 
 
 class Examples(NamedTuple):
-    """int32 arrays: the model reads `tokens [n, L]` and must predict `targets [n, Q]` at the
-    positions `query_positions [n, Q]`, each from the tokens up to and including that position."""
+    """int32 arrays: a model reads `tokens [n, L]` and predicts `targets [n, Q]` at the positions
+    `query_positions [n, Q]`, each from the tokens up to and including that position."""
 
     tokens: np.ndarray
     query_positions: np.ndarray
@@ -55,52 +55,112 @@ class Examples(NamedTuple):
 
 
 class Task:
-    """The base class of the tasks in this folder: a task says how to draw the contents of a chunk
-    of candidates (`draw`) and how to write those that are kept as examples (`write`)."""
+    """The base class of the tasks in this folder; a task says how to `draw` a chunk of candidates
+    and how to `write` the kept ones as examples."""
 
     Config: ClassVar[type[TaskConfig]]
+    config: Any
+    pool_size: int
+    """Items of the pool that `draw` takes from."""
 
     def __init__(self, config: TaskConfig):
         self.config = config
 
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Length, queries an example, items of the pool that `draw` is given."""
-        raise NotImplementedError
-
     def draw(self, pool: "Pool", streams: Streams) -> np.ndarray:
-        """The numbers that decide the split of each candidate of a chunk, [C, W]."""
+        """The contents of a chunk of candidates, which decide their splits: int64 [W, C]."""
         raise NotImplementedError
 
-    def write(self, out: Examples, contents: np.ndarray, pool: np.ndarray, streams: Streams) -> None:
-        """Write the kept candidates, [kept, W] and their rows of the pool, into zeroed arrays."""
+    def write(
+        self, out: Examples, contents: np.ndarray, rows: np.ndarray, pool: "Pool", streams: Streams
+    ) -> None:
+        """Write the candidates `rows` [n], with contents [n, W], into the zeroed arrays `out`."""
         raise NotImplementedError
 
     def examples(self, n: int, seed: int, split: str, block: int = 0) -> Examples:
-        """The first `n` examples of the split "train" or "test".
+        """The first n examples of the split "train" or "test".
 
-        Blocks are independent streams of one seed, for training on examples that are always new.
-        Examples may repeat within a split, none occurs in both. Raises ValueError where the
-        settings allow so few different examples that the split has none.
+        Blocks are independent streams of one seed, for training on ever new examples. Examples
+        may repeat within a split, but none occurs in both, whatever the seeds and blocks. Raises
+        ValueError where the settings allow so few examples that the split has none.
         """
         if split not in ("train", "test"):
             raise ValueError(f"split {split!r} is neither 'train' nor 'test'")
-        L, Q, P = self.shape
-        rows = max(1, min(CHUNK, POOL_ITEMS // P))
-        pool = Pool(rows, P)
-        out = Examples(*(np.zeros((n, size), np.int32) for size in (L, Q, Q)))
+        Q = self.config.num_queries
+        out = Examples(*(np.zeros((n, size), np.int32) for size in (self.config.seq_len, Q, Q)))
+        pool = Pool(self.pool_size, max(1, min(CHUNK, POOL_ITEMS // self.pool_size)))
         done = chunk = 0
         while done < n:
-            if done == 0 and chunk * rows >= FRUITLESS:
+            if done == 0 and chunk * pool.rows >= FRUITLESS:
                 raise ValueError(
                     f"{self.config.name} has no {split} examples at these settings: "
-                    f"none of {chunk * rows} drawn belongs to that split"
+                    f"none of {chunk * pool.rows} drawn falls into that split"
                 )
             streams = partial(Stream, seed, self.config.name, split, block, chunk)
             contents = self.draw(pool, streams)
-            kept = np.flatnonzero(is_test(contents) == (split == "test"))[: n - done]
-            part = Examples(*(array[done : done + len(kept)] for array in out))
-            self.write(part, contents[kept], kept, pool, streams)
+            rows = np.flatnonzero(is_test(contents) == (split == "test"))[: n - done]
+            part = Examples(*(array[done : done + len(rows)] for array in out))
+            self.write(part, contents[:, rows].T, rows, pool, streams)
             pool.restore()
-            done, chunk = done + len(kept), chunk + 1
+            done, chunk = done + len(rows), chunk + 1
         return out
+
+
+class Pool:
+    """The numbers 0 to P-1, once for each candidate of a chunk, shuffled only as far as asked.
+
+    The first steps of Fisher and Yates' shuffle draw without repetition, exactly, at a cost that
+    does not depend on P or on how much of it is drawn. Filling the pool would cost far more than
+    drawing from it, so it is filled once and put in order again after each chunk.
+    """
+
+    def __init__(self, size: int, rows: int):
+        self.size, self.rows = size, rows
+        numbers = np.arange(size, dtype=np.min_scalar_type(size - 1))
+        self.items = np.repeat(numbers[:, None], rows, axis=1)  # [P, C]
+
+    def draw(self, stream: Stream, ranges: Sequence[tuple[int, int]]) -> np.ndarray:
+        """One number of each range [first, end), none twice: int64 [len(ranges), C].
+
+        A range's number is left at its `first`, so ranges that draw on the same numbers must
+        begin one after the other; what they leave stands behind. One draw, then `restore`.
+        """
+        first, end = np.array(ranges).T
+        picks = below(stream.halves(len(first), self.rows), (end - first)[:, None])
+        picks += first[:, None]
+        flat, offsets = self.items.reshape(-1), picks * self.rows + np.arange(self.rows)
+        for position, offset in zip(first, offsets, strict=True):
+            drawn = flat[offset]
+            flat[offset] = self.items[position]
+            self.items[position] = drawn
+        self.first, self.picks = first, picks
+        return self.items[first].astype(np.int64)
+
+    def take(self, positions: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """What stands at `positions` [n, m] of the candidates `rows` [n]."""
+        return self.items.reshape(-1).take(positions * self.rows + rows[:, None])
+
+    def restore(self) -> None:
+        """Put every number that `draw` has moved back to its place."""
+        self.items[self.first] = self.first[:, None]
+        np.put_along_axis(self.items, self.picks, self.picks, axis=0)
+
+
+def below(words: np.ndarray, bound: int | np.ndarray) -> np.ndarray:
+    """Uniform numbers of [0, bound) from uniform 32-bit words, int64: as uniform as whole words
+    can be, so that the probabilities of two numbers differ by 2^-32 or not at all."""
+    product = np.multiply(words, bound, dtype=np.uint64, casting="unsafe")
+    product >>= np.uint64(32)
+    return product.view(np.int64)
+
+
+def is_test(contents: np.ndarray) -> np.ndarray:
+    """Which candidates [W, C] are test examples: bool [C], one in eight.
+
+    A multilinear hash with fixed random factors, then the finalizer of splitmix64 (Steele et al.
+    2014), so that contents that differ little go either way.
+    """
+    factors = Stream(0, "split").bits(len(contents))
+    h = factors @ contents.astype(np.uint64)
+    h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return (h ^ (h >> np.uint64(31))) % np.uint64(8) == 0

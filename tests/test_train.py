@@ -1,0 +1,152 @@
+"""What must hold of packed training, for every mixer."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import small_run
+
+from zoorecall.model import build_model
+from zoorecall.train import PackTrainer, RunResult
+
+CPU = torch.device("cpu")
+RATES = (1e-3, 3e-3, 1e-2)
+
+
+def train(runs, state=None) -> list[RunResult]:
+    trainer = PackTrainer(runs, CPU, state)
+    while not trainer.finished:
+        trainer.advance()
+    return trainer.results()
+
+
+def test_a_pack_starts_from_the_parameters_of_its_solo_runs(mixer):
+    runs = [small_run(mixer, seed=seed) for seed in (1, 2, 1)]
+    pack = PackTrainer(runs, CPU).pack
+    for r, run in enumerate(runs):
+        solo = dict(build_model(run).named_parameters())
+        for name, parameter in pack.model.named_parameters():
+            assert torch.equal(parameter[r], solo[name][0]), name
+    assert torch.equal(pack.flat[0], pack.flat[2])
+    assert not torch.equal(pack.flat[0], pack.flat[1])
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_a_runs_numbers_do_not_depend_on_its_pack(mixer, size):
+    runs = [small_run(mixer, seed=i % 2, learning_rate=rate) for i, rate in enumerate(RATES)]
+    runs = runs[:size]
+    trainers = [PackTrainer(runs, CPU)] + [PackTrainer([run], CPU) for run in runs]
+    for trainer in trainers:
+        while not trainer.finished:
+            trainer.advance()
+    assert trainers[0].step == 10
+    torch.testing.assert_close(
+        trainers[0].pack.flat, torch.cat([t.pack.flat for t in trainers[1:]]), rtol=2e-4, atol=2e-6
+    )
+    for packed, solo in zip(
+        trainers[0].results(), [t.results()[0] for t in trainers[1:]], strict=True
+    ):
+        assert packed.curve.step == solo.curve.step
+        np.testing.assert_allclose(packed.curve.test_loss, solo.curve.test_loss, rtol=1e-4)
+        np.testing.assert_allclose(packed.curve.train_loss, solo.curve.train_loss, rtol=1e-4)
+
+
+def test_a_run_that_diverges_leaves_its_neighbours_untouched_and_says_when():
+    calm, wild = small_run(learning_rate=1e-3), small_run(learning_rate=1e-3, seed=2)
+    trainer, undisturbed = PackTrainer([calm, wild], CPU), PackTrainer([calm, wild], CPU)
+    for each in (trainer, undisturbed):
+        each.advance()
+        each.advance()
+    with torch.no_grad():
+        trainer.pack.flat[1, 0] = math.nan
+    at = trainer.step
+    for each in (trainer, undisturbed):
+        while not each.finished:
+            each.advance()
+    assert torch.equal(trainer.pack.flat[0], undisturbed.pack.flat[0])
+    ours, diverged = trainer.results()
+    assert diverged.diverged_at == at and diverged.test_accuracy == 0.0
+    assert math.isnan(diverged.test_loss) and math.isnan(diverged.curve.test_loss[-1])
+    assert ours.diverged_at is None and ours == undisturbed.results()[0]
+
+
+@pytest.mark.parametrize("data", ["fixed", "fresh"])
+def test_training_goes_on_from_a_saved_state_as_if_it_had_not_stopped(data):
+    runs = [small_run("attention", data=data, learning_rate=rate) for rate in RATES]
+    through = PackTrainer(runs, CPU)
+    while not through.finished:
+        through.advance()
+    stopped = PackTrainer(runs, CPU)
+    stopped.advance()
+    stopped.advance()
+    state = {k: v.clone() if torch.is_tensor(v) else v for k, v in stopped.state().items()}
+    again = PackTrainer(runs, CPU, state)
+    while not again.finished:
+        again.advance()
+    assert torch.equal(through.pack.flat, again.pack.flat)
+    assert through.results() == again.results()
+
+
+def test_the_first_loss_is_that_of_guessing(mixer):
+    run = small_run(mixer)
+    trainer = PackTrainer([run], CPU)
+    trainer.advance()
+    assert trainer.step == 0
+    assert trainer.curves[0].test_loss[0] == pytest.approx(math.log(run.task.vocab_size), abs=0.3)
+
+
+def test_a_run_stops_at_the_given_accuracy_and_the_pack_ends_with_its_last_run():
+    run = small_run(stop_at_accuracy=0.01, epochs=40, learning_rate=1e-2)
+    trainer = PackTrainer([run], CPU)
+    while not trainer.finished:
+        trainer.advance()
+    result = trainer.results()[0]
+    assert result.stopped_at == result.curve.step[-1] < run.train.num_steps
+    assert result.test_accuracy >= 0.01
+
+
+def test_shuffled_labels_give_chance(monkeypatch):
+    run = small_run(epochs=20, learning_rate=3e-3, train_examples=400, test_examples=200)
+    trainer = PackTrainer([run], CPU)
+    generator = torch.Generator().manual_seed(0)
+    for examples in (trainer.test_examples,):
+        flat = examples.targets.flatten()
+        examples.targets.copy_(
+            flat[torch.randperm(len(flat), generator=generator)].view_as(examples.targets)
+        )
+    while not trainer.finished:
+        trainer.advance()
+    assert trainer.results()[0].best_test_accuracy < 0.2
+
+
+def test_one_step_computes_no_logits_but_at_the_queries():
+    run = small_run()
+    trainer = PackTrainer([run], CPU)
+    trainer.advance()
+    shapes = []
+    original = torch.bmm
+
+    def spy(a, b):
+        out = original(a, b)
+        if out.shape[-1] == run.task.vocab_size:
+            shapes.append(out.shape)
+        return out
+
+    torch.bmm, kept = spy, torch.bmm
+    try:
+        trainer._load_epoch(0)
+        trainer._train_step()
+    finally:
+        torch.bmm = kept
+    assert {shape[1] for shape in shapes} == {run.train.batch_size * run.task.num_queries}
+
+
+def test_fresh_data_never_shows_an_example_twice_and_fixed_data_does():
+    fixed, fresh = (PackTrainer([small_run(data=d)], CPU) for d in ("fixed", "fresh"))
+    for trainer, repeats in ((fixed, True), (fresh, False)):
+        seen = []
+        for epoch in (0, 1):
+            trainer._load_epoch(epoch)
+            seen.append({tuple(row) for row in trainer.train_examples.tokens[0].tolist()})
+        assert (seen[0] == seen[1]) is repeats

@@ -1,0 +1,139 @@
+"""What pydantic finds wrong with a run, as one sentence at the line of the grid that set it."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from .settings import Path, Setting, choice_name, configs_at, field_configs, narrow, unknown_key
+from .yaml_nodes import Fault, Node, describe, show, suggest
+
+Layers = Sequence[Sequence[Setting]]
+"""Settings that a run is made of, each layer laid over those before it."""
+
+SHOULD = {
+    "int": "an integer",
+    "float": "a number",
+    "finite": "a finite number",
+    "bool": "true or false",
+    "string": "a string",
+    "tuple": "a list",
+    "list": "a list",
+    "model": "a mapping",
+    "dict": "a mapping",
+}
+BOUNDS = {
+    "greater_than": ("small", "greater than", "gt"),
+    "greater_than_equal": ("small", "at least", "ge"),
+    "less_than": ("large", "less than", "lt"),
+    "less_than_equal": ("large", "at most", "le"),
+}
+
+
+def explain(error: ValidationError, layers: Layers) -> list[Fault]:
+    """The faults of a run."""
+    nodes = _laid_nodes(layers)
+    return [_fault(detail, nodes) for detail in error.errors(include_url=False)]
+
+
+def explain_alone(error: ValidationError, settings: Sequence[Setting]) -> list[Fault]:
+    """The faults that settings have whatever they are laid over and whatever is laid over them."""
+    nodes = _laid_nodes([settings])
+    tops = {setting.path for setting in settings}
+    own = []
+    for detail in error.errors(include_url=False):
+        path, _ = _place(detail["loc"])
+        held = any(path[: len(top)] == top for top in tops)
+        # a key that another choice has, or settings that only together make no sense
+        depends = detail["type"] == "value_error" or (
+            detail["type"] == "extra_forbidden" and path in tops
+        )
+        if held and not depends:
+            own.append(_fault(detail, nodes))
+    return own
+
+
+def _laid_nodes(layers: Layers) -> dict[Path, tuple[int, Node]]:
+    """The node that each path of a run has its value from, and the layer that this is in."""
+    nodes: dict[Path, tuple[int, Node]] = {}
+
+    def add(path: Path, node: Node) -> None:
+        nodes[path] = layer, node
+        for key, child in node.children.items():
+            add((*path, str(key)), child)
+
+    for layer, settings in enumerate(layers):
+        for top, node in sorted(settings, key=lambda setting: len(setting.path)):
+            for hidden in [path for path in nodes if path[: len(top)] == top]:
+                del nodes[hidden]
+            add(top, node)
+    return nodes
+
+
+def _fault(detail: ErrorDetails, nodes: dict[Path, tuple[int, Node]]) -> Fault:
+    path, configs = _place(detail["loc"])
+    if detail["type"] == "value_error":
+        text = str(detail["ctx"]["error"])
+        path = _culprit(path, text, nodes)
+    else:
+        text = _sentence(detail, path, configs)
+    holders = [(*path, "name"), *(path[:i] for i in range(len(path), 0, -1))]
+    node = next((nodes[holder][1] for holder in holders if holder in nodes), Node(None))
+    return Fault(node, ".".join(path), text)
+
+
+def _place(loc: Sequence[str | int]) -> tuple[Path, list[type[BaseModel]]]:
+    """The path that pydantic's location comes to, and the configs in which its last key is one.
+
+    After a choice a location also has the name of what was chosen, after a list indices.
+    """
+    path: Path = ()
+    configs, owners = configs_at(()), []
+    for part in loc:
+        if len(configs) > 1:
+            configs = [config for config in configs if choice_name(config) == part] or [
+                config for config in configs if choice_name(config) is None
+            ]
+        elif configs:
+            path, owners = (*path, str(part)), configs
+            configs = field_configs(configs[0], path[-1])
+    return path, owners
+
+
+def _culprit(path: Path, text: str, nodes: dict[Path, tuple[int, Node]]) -> Path:
+    """Which setting under a path a sentence is about: the first that it names, of the last layer
+    that has one (an override, else an axis, else the base), as the grid varies things there."""
+    under = [other for other in nodes if other[: len(path)] == path]
+    named = []
+    for other in under:
+        layer, node = nodes[other]
+        word = node.value if other[-1] == "name" else other[-1]
+        found = re.search(rf"(?<![\w.]){re.escape(str(word))}(?![\w.])", text)
+        if found:
+            named.append(((not node.source, -layer, found.start()), other))
+    if named:
+        return min(named)[1]
+    return under[-1] if under else path
+
+
+def _sentence(detail: ErrorDetails, path: Path, owners: Sequence[type[BaseModel]]) -> str:
+    kind, value, context = detail["type"], detail["input"], detail.get("ctx", {})
+    choices = configs_at(path if kind.startswith(("union_tag", "model_")) else path[:-1])
+    if kind == "extra_forbidden":
+        return unknown_key(path, owners)
+    if kind == "missing":
+        return "is missing" if isinstance(value, dict) else f"has too few items: {show(value)}"
+    if kind in BOUNDS:
+        what, bound, key = BOUNDS[kind]
+        return f"{show(value)} is too {what}, should be {bound} {context[key]:.12g}"
+    if kind == "literal_error":
+        known = re.findall(r"'([^']*)'", context["expected"])
+        return f"{show(value)} is none of its values, {suggest(value, known)}"
+    if kind.startswith("union_tag") or (kind == "string_pattern_mismatch" and path[-1] == "name"):
+        return ""
+    wanted = SHOULD.get(kind.split("_")[0])
+    if wanted:
+        return f"{describe(value)}, should be {wanted}"
+    return f"{show(value)}: {detail['msg']}"

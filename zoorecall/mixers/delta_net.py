@@ -1,0 +1,80 @@
+"""DeltaNet: linear attention whose state forgets what it stored under a key before it writes.
+
+Yang et al. 2024 (arXiv 2406.06484), section 3 and figure 1; the recurrence is in `ops.delta_rule`.
+Queries and keys: projection, short convolution, SiLU, L2 norm; values: without the norm. The
+writing strength beta is a sigmoid of a projection, the output goes through an RMS norm a head.
+
+Shape letters: R runs, B batch, L length, D width, H heads, K key dim = V value dim = D / H.
+Parameters, defaults (but one head, not four) and initial weights are those of `DeltaNet` in
+flash-linear-attention 0.6.0, draw for draw; its options expand_k, expand_v, use_beta, use_gate,
+conv_bias, allow_neg_eigval, qk_activation and qk_norm are left at their defaults and out.
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from pydantic import Field
+from torch import Tensor
+
+from ..layers import Linear, RMSNorm, ShortConv
+from ..ops.delta_rule import delta_rule
+from .base import MixerConfig, SequenceMixer
+
+
+class DeltaNetConfig(MixerConfig):
+    name: Literal["delta_net"] = "delta_net"
+    num_heads: int = Field(1, ge=1)
+    conv: bool = Field(True, description="short convolutions after the three projections")
+    conv_size: int = Field(4, ge=2)
+
+    def check(self, d_model: int) -> None:
+        if d_model % self.num_heads:
+            raise ValueError(f"d_model {d_model} is not a multiple of num_heads {self.num_heads}")
+
+
+class DeltaNet(SequenceMixer):
+    Config = DeltaNetConfig
+
+    def __init__(self, config: DeltaNetConfig, d_model: int, seq_len: int, num_layers: int):
+        super().__init__()
+        self.num_heads = config.num_heads
+        self.q_proj = Linear(d_model, d_model, bias=False)
+        self.k_proj = Linear(d_model, d_model, bias=False)
+        self.v_proj = Linear(d_model, d_model, bias=False)
+        self.b_proj = Linear(d_model, config.num_heads, bias=False)
+        self.q_conv1d = self.k_conv1d = self.v_conv1d = None
+        if config.conv:
+            self.q_conv1d = ShortConv(d_model, config.conv_size, bias=False)
+            self.k_conv1d = ShortConv(d_model, config.conv_size, bias=False)
+            self.v_conv1d = ShortConv(d_model, config.conv_size, bias=False)
+        self.o_norm = RMSNorm(d_model // config.num_heads)
+        self.o_proj = Linear(d_model, d_model, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        branches = (
+            (self.q_proj, self.q_conv1d),
+            (self.k_proj, self.k_conv1d),
+            (self.v_proj, self.v_conv1d),
+        )
+        qkv = (F.silu(proj(x) if conv is None else conv(proj(x))) for proj, conv in branches)
+        q, k, v = (rearrange(t, "r b l (h k) -> r b l h k", h=self.num_heads) for t in qkv)
+        y = delta_rule(l2_norm(q), l2_norm(k), v, self.b_proj(x).sigmoid())
+        return self.o_proj(self.o_norm(y).flatten(-2))
+
+    def state_size(self, length: int) -> int:
+        D = self.o_proj.weight.shape[-1]
+        taps = 1 if self.q_conv1d is None else self.q_conv1d.weight.shape[-1]
+        return D * D // self.num_heads + 3 * D * (taps - 1)
+
+    def sequence_flops(self, length: int) -> int:
+        """Of the recurrence, whichever form runs: read S^T k, add an outer product, read S^T q."""
+        D = self.o_proj.weight.shape[-1]
+        return 6 * length * D * D // self.num_heads
+
+
+def l2_norm(x: Tensor, eps: float = 1e-6) -> Tensor:
+    """x / sqrt(|x|^2 + eps) along the last axis, as fla's kernel; [..., K] -> [..., K]."""
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    return (wide * torch.rsqrt(wide.square().sum(-1, keepdim=True) + eps)).to(x.dtype)

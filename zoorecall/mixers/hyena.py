@@ -1,0 +1,110 @@
+"""Hyena: two gates around a long convolution whose filter is a small network of the position.
+
+Poli et al. 2023 (arXiv 2302.10866), definition 3.1 and section 3.3, with order 2:
+
+    x1, x2, v = short_conv(W_in x),    y = W_out [x2 * ((h + D delta) * (x1 . v))]
+    h_t = MLP(z_t) exp(-|delta_d| t),  the MLP with sines between its layers
+
+Shape letters: R runs, B batch, L length, D width, E features of a position, W filter width.
+As in the official code (Zoology's file and safari's `HyenaOperator`), order 2 has one long filter
+(the first of the paper's two is the short convolution), all sines share their frequencies, and the
+features of the positions, a complex exponential at first, are learned. Zoology trains these with
+the learning rate and weight decay of everything else, and so does this; safari with 1e-5 and none.
+Zoology's model draws all linear layers, those of the filter too, from N(0, 0.02^2), so that the
+filter starts about 1e-4 small; `init_std: null` leaves them as torch and the bare operator do.
+With the default `emb_dim` the only frequency is the official 1e-4: z_t is close to (t, 1, 0).
+"""
+
+import math
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from ..layers import Linear, ShortConv, normal, per_run
+from ..ops.long_conv import long_conv
+from .base import MixerConfig, SequenceMixer
+
+FAST_DECAY, SLOW_DECAY, DECAY_TARGET = 0.3, 1.5, 1e-2
+"""The first channel's filter decays to the target at 1.5 times the length, the last's at 0.3."""
+
+
+class HyenaConfig(MixerConfig):
+    name: Literal["hyena"] = "hyena"
+    conv_size: int = Field(3, ge=2, description="taps of the short convolution")
+    filter_order: int = Field(64, ge=1, description="width of the filter's network")
+    filter_freq: float = Field(1.0, gt=0, description="frequency of its sines at the start")
+    emb_dim: int = Field(3, ge=3, description="features of a position: time, cosines, sines")
+    init_std: float | None = Field(
+        0.02, gt=0, description="of every linear layer; null: as torch.nn.Linear"
+    )
+
+    def check(self, d_model: int) -> None:
+        if self.emb_dim % 2 == 0:
+            raise ValueError(f"emb_dim must be odd (time, cosines, sines), not {self.emb_dim}")
+
+
+class Filter(nn.Module):
+    """The long filter of every run: length -> [R, length, D], in the parameters' dtype."""
+
+    decay: Tensor
+
+    def __init__(self, config: HyenaConfig, d_model: int, seq_len: int):
+        super().__init__()
+        E, W, std = config.emb_dim, config.filter_order, config.init_std
+        t = torch.linspace(0, 1, seq_len)[:, None]
+        bands = torch.linspace(1e-4, E // 2 - 1, E // 2)
+        angle = 2 * math.pi / seq_len * torch.arange(seq_len)[:, None] * bands
+        self.z = nn.Parameter(torch.cat([t, angle.cos(), -angle.sin()], dim=-1)[None])  # [1, L, E]
+        self.linears = nn.ModuleList(
+            [Linear(E, W, std=std), *(Linear(W, W, std=std) for _ in range(2))]
+        )
+        self.freq = nn.Parameter(torch.full((1, W), config.filter_freq))
+        self.out = Linear(W, d_model, bias=False, std=std)
+        slowest, fastest = (-math.log(DECAY_TARGET) / pct for pct in (SLOW_DECAY, FAST_DECAY))
+        decay = torch.exp(-t * torch.linspace(slowest, fastest, d_model))  # [L, D]
+        self.register_buffer("decay", decay, persistent=False)
+
+    def forward(self, length: int) -> Tensor:
+        h = self.z[:, :length]
+        for linear in self.linears:
+            h = torch.sin(per_run(self.freq, h) * linear(h))
+        return self.out(h) * self.decay[:length]
+
+
+class Hyena(SequenceMixer):
+    Config = HyenaConfig
+
+    def __init__(self, config: HyenaConfig, d_model: int, seq_len: int, num_layers: int):
+        super().__init__()
+        std = config.init_std
+        out_std = None if std is None else std / math.sqrt(2 * num_layers)
+        self.in_proj = Linear(d_model, 3 * d_model, std=std)
+        self.short_filter = ShortConv(3 * d_model, config.conv_size)
+        self.filter_fn = Filter(config, d_model, seq_len)
+        self.bias = normal(d_model, std=1.0)  # D of the equation, [R, D]
+        self.out_proj = Linear(d_model, d_model, std=out_std)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Raises ValueError where the input is longer than `seq_len`: the filter ends there."""
+        length, longest = x.shape[2], self.filter_fn.z.shape[1]
+        if length > longest:
+            raise ValueError(f"hyena was built for {longest} positions, not {length}")
+        x1, x2, v = self.short_filter(self.in_proj(x)).chunk(3, dim=-1)
+        h = self.filter_fn(length)
+        # D adds to the filter's first tap, which is cheaper than a second pass over [R, B, L, D]
+        h = torch.cat([h[:, :1] + self.bias[:, None], h[:, 1:]], dim=1)
+        return self.out_proj(x2 * long_conv(x1 * v, h))
+
+    def state_size(self, length: int) -> int:
+        """There is no finite state: the long convolution needs every past input x1 . v."""
+        channels, taps = self.short_filter.weight.shape[1:]
+        return length * channels // 3 + channels * (taps - 1)
+
+    def sequence_flops(self, length: int) -> int:
+        """Of the gates and, whichever form runs, of the FFT: two real transforms of 2L points
+        (2.5 n log2 n each) and a complex product a channel. The filter is made once a batch."""
+        D = self.out_proj.weight.shape[-1]
+        transforms = round(10 * length * math.log2(2 * length))
+        return D * (transforms + 6 * (length + 1) + 2 * length)

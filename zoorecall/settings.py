@@ -1,0 +1,117 @@
+"""Settings of a run by path, such as `train.epochs`: which there are, and how they are laid over
+one another.
+
+A place whose value is one of several configs (`task`, `model.mixer`) is a choice: a mapping with
+a name replaces what was there, and a name alone stands for `{name: ...}`. All other mappings are
+merged.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from functools import cache
+from typing import Any, Literal, NamedTuple, get_args, get_origin
+
+from pydantic import BaseModel
+
+from .config import RunConfig
+from .yaml_nodes import Fault, Node, suggest
+
+Path = tuple[str, ...]
+
+
+class Setting(NamedTuple):
+    """One path and the value it is to have."""
+
+    path: Path
+    node: Node
+
+
+@cache
+def types_at(path: Path) -> tuple[Any, ...]:
+    """The types a setting may have, one for each config that has it; none if there is no such."""
+    if not path:
+        return (RunConfig,)
+    types: list[Any] = []
+    for parent in types_at(path[:-1]):
+        fields = (model.model_fields for model in _models(parent))
+        types += [field[path[-1]].annotation for field in fields if path[-1] in field]
+        if parent is Any or get_origin(parent) is dict:
+            types.append(Any)
+    return tuple(types)
+
+
+def configs_at(path: Path) -> list[type[BaseModel]]:
+    """The configs a setting may be, several if it is a choice; none if it is a plain value."""
+    return [model for type_ in types_at(path) for model in _models(type_)]
+
+
+def _models(type_: Any) -> list[type[BaseModel]]:
+    if isinstance(type_, type) and issubclass(type_, BaseModel):
+        return [type_]
+    return [model for part in get_args(type_) for model in _models(part)]
+
+
+@cache
+def all_paths(under: Path = ()) -> tuple[Path, ...]:
+    """Every path there is, a config's own before those of its fields."""
+    names = dict.fromkeys(name for config in configs_at(under) for name in config.model_fields)
+    return tuple(
+        path for name in names for path in ((*under, name), *all_paths((*under, name)))
+    )
+
+
+def choice_name(config: type[BaseModel]) -> str | None:
+    """The name that chooses this config; None if it stands for names of the user's own."""
+    annotation = config.model_fields["name"].annotation
+    return get_args(annotation)[0] if get_origin(annotation) is Literal else None
+
+
+def parse_path(key: str) -> Path:
+    return tuple(key.split("."))
+
+
+def find_settings(path: Path, node: Node) -> Iterator[Setting]:
+    """The settings that a value at a path comes to; raises Fault where a key is unknown."""
+    configs = configs_at(path)
+    if not types_at(path):
+        raise Fault(node, ".".join(path), _unknown(path))
+    if len(configs) > 1 and isinstance(node.value, str):
+        node = replace(node, value={"name": node.value}, children={"name": node})
+    named = len(configs) > 1 and "name" in node.children
+    if configs and isinstance(node.value, dict) and not named:
+        for key, child in node.children.items():
+            yield from find_settings((*path, *parse_path(key)), child)
+    else:
+        yield Setting(path, node)
+
+
+def _unknown(path: Path) -> str:
+    known = next(i for i in range(len(path)) if not types_at(path[: i + 1]))
+    return unknown_key(path[: known + 1], configs_at(path[:known]))
+
+
+def unknown_key(path: Path, configs: Iterable[type[BaseModel]]) -> str:
+    """What to say of a path whose last key is in none of the configs."""
+    keys = dict.fromkeys(name for config in configs for name in config.model_fields)
+    if not keys:
+        return f"unknown key, {'.'.join(path[:-1])} is a value without keys"
+    others = [other for other in all_paths() if other[-1] == path[-1] and other != path]
+    if others:
+        return f"unknown key here, did you mean {'.'.join(others[0])!r}?"
+    return f"unknown key, {suggest(path[-1], keys)}"
+
+
+def lay(data: dict[str, Any], settings: Iterable[Setting]) -> dict[str, Any]:
+    """The data with the settings in it, broad paths before narrow ones."""
+    for setting in sorted(settings, key=lambda setting: len(setting.path)):
+        data = _assign(data, setting.path, setting.node.value)
+    return data
+
+
+def _assign(data: dict[str, Any], path: Path, value: Any) -> dict[str, Any]:
+    head, *rest = path
+    if rest:
+        below = data.get(head)
+        value = _assign(below if isinstance(below, dict) else {}, tuple(rest), value)
+    return {**data, head: value}
+

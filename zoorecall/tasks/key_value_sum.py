@@ -1,0 +1,106 @@
+"""Key-value-sum: add the values of some keys, which are named (AR) or given (non-AR).
+
+Chaudhry, Kulkarni and Pehlevan 2025, section 3. A list of pairs is followed by a question about
+the pairs of unique indices a, b, c. The AR variant names their keys, so that the model must recall
+and then add; the other names their values, so that it must only add. Here in tokens, with
+num_pairs P and num_operands 3:
+
+    AR       K1 V1 K2 V2 ... KP VP  RECALL  Ka Kb Kc  =
+    non-AR   K1 V1 K2 V2 ... KP VP  ADD     Va Vb Vc  =
+
+At the `=` the model must predict the sum, a single token. Keys are different from each other,
+values need not be. Both variants of one seed have the same lists, indices and answers, and the
+same length, which separates errors of recall from errors of arithmetic.
+
+The paper asks in words, with integers as text; here a number is a token, from 0 to the largest
+sum, and so is a key.
+
+Shape letters: n examples, L length, P pairs, M operands, C candidates of a chunk.
+"""
+
+from typing import Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from .base import Examples, Pool, Streams, Task, TaskConfig, below
+
+
+class KeyValueSumConfig(TaskConfig):
+    """Tokens: the numbers 0 to the largest sum, the keys, ADD, RECALL, `=`."""
+
+    name: Literal["key_value_sum"] = "key_value_sum"
+    num_pairs: int = Field(10, ge=1)
+    num_operands: int = Field(3, ge=1)
+    num_values: int = Field(10, ge=2, description="values are 0 to num_values - 1")
+    num_keys: int = Field(100, ge=1, description="how many keys a list's keys are drawn from")
+    recall: bool = Field(True, description="name the keys (AR), not their values (non-AR)")
+
+    @model_validator(mode="after")
+    def _check(self) -> "KeyValueSumConfig":
+        if self.num_operands > self.num_pairs:
+            raise ValueError(
+                f"num_operands {self.num_operands} needs as many pairs, "
+                f"{self.num_operands - self.num_pairs} more than num_pairs {self.num_pairs}"
+            )
+        if self.num_keys < self.num_pairs:
+            raise ValueError(
+                f"num_keys {self.num_keys} is "
+                f"{self.num_pairs - self.num_keys} fewer than num_pairs {self.num_pairs}"
+            )
+        return self
+
+    @property
+    def num_numbers(self) -> int:
+        return self.num_operands * (self.num_values - 1) + 1
+
+    @property
+    def vocab_size(self) -> int:
+        return self.num_numbers + self.num_keys + 3
+
+    @property
+    def seq_len(self) -> int:
+        return 2 * self.num_pairs + self.num_operands + 2
+
+    @property
+    def num_queries(self) -> int:
+        return 1
+
+
+class KeyValueSum(Task):
+    Config = KeyValueSumConfig
+    config: KeyValueSumConfig
+
+    def __init__(self, config: KeyValueSumConfig):
+        super().__init__(config)
+        # one pool of keys and, behind them, indices of pairs
+        keys, P = config.num_keys, config.num_pairs
+        self.pool_size = keys + P
+        self.ranges = [(i, keys) for i in range(P)]
+        self.ranges += [(keys + i, keys + P) for i in range(config.num_operands)]
+        self.add, self.recall, self.equals = range(config.vocab_size - 3, config.vocab_size)
+
+    def draw(self, pool: Pool, streams: Streams) -> np.ndarray:
+        """Keys, indices, values: int64 [P + M + P, C]. What the question names is not in it, so
+        that both variants split alike."""
+        drawn = pool.draw(streams("keys and indices"), self.ranges)
+        drawn[self.config.num_pairs :] -= self.config.num_keys
+        words = streams("values").halves(self.config.num_pairs, pool.rows)
+        return np.concatenate([drawn, below(words, self.config.num_values)])
+
+    def write(
+        self, out: Examples, contents: np.ndarray, rows: np.ndarray, pool: Pool, streams: Streams
+    ) -> None:
+        P, M = self.config.num_pairs, self.config.num_operands
+        keys = contents[:, :P] + self.config.num_numbers
+        indices, values = contents[:, P : P + M], contents[:, P + M :]
+        operands = np.take_along_axis(values, indices, axis=1)
+        out.targets[:, 0] = operands.sum(axis=1)
+        if self.config.recall:
+            operands = np.take_along_axis(keys, indices, axis=1)
+        out.tokens[:, 0 : 2 * P : 2] = keys
+        out.tokens[:, 1 : 2 * P : 2] = values
+        out.tokens[:, 2 * P] = self.recall if self.config.recall else self.add
+        out.tokens[:, 2 * P + 1 : -1] = operands
+        out.tokens[:, -1] = self.equals
+        out.query_positions[:] = self.config.seq_len - 1

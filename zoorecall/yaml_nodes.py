@@ -1,0 +1,142 @@
+"""YAML text to values that know their line, and the one-line fault that points there.
+
+The scalars are those of YAML 1.2's core schema (decimal only): `1e-5` is a number, `on`, `off`,
+`yes`, `no` are strings, where PyYAML by itself follows YAML 1.1 and has it the other way round.
+"""
+
+import difflib
+import re
+import reprlib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+@dataclass(frozen=True)
+class Node:
+    """A value and its parts. `line` is that of its key, or in a list its own, counted from 1;
+    `source` is the override that gave it, such as `--set train.epochs=5`, if it is not from the
+    file."""
+
+    value: Any
+    line: int = 1
+    source: str = ""
+    children: Mapping[Any, "Node"] = field(default_factory=dict)
+
+
+class Fault(Exception):
+    """What is wrong with a node, under which key, and what would be right."""
+
+    def __init__(self, node: Node, key: str, text: str):
+        super().__init__(" ".join(f"{node.line}: {node.source or key}: {text}".split()))
+        self.line = node.line
+
+
+def read_yaml(path: Path) -> Node:
+    """The root of a file's document; raises Fault."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise Fault(Node(None, line), "file", "is not text in UTF-8") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise Fault(Node(None), "file", f"cannot be read: {reason}") from None
+    return parse_yaml(text)
+
+
+def parse_yaml(text: str, source: str = "") -> Node:
+    """The root of the one document of a text; raises Fault."""
+    try:
+        loader = _Loader(text)
+        root = loader.get_single_node()
+        return Node(None, 1, source) if root is None else _node(root, source, {})
+    except yaml.MarkedYAMLError as error:
+        parts = [part for part in (error.context, error.problem) if part]
+        # a bracket or quote that is never closed is found only where the text ends
+        opened = error.context and "block" not in error.context and error.context_mark
+        mark = opened or error.problem_mark
+        line, problem = mark.line + 1 if mark else 1, ": ".join(parts)
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        problem = f"the character {error.character!r} is not allowed"
+    except RecursionError:
+        line, problem = 1, "too deep, or an alias inside its own anchor"
+    raise Fault(Node(None, line, source), "syntax", f"this is not YAML: {problem}")
+
+
+def make_node(value: Any, line: int) -> Node:
+    """The node of a value that does not come from a text."""
+    parts = value.items() if isinstance(value, dict) else ()
+    return Node(value, line, children={key: make_node(part, line) for key, part in parts})
+
+
+class _Loader(yaml.SafeLoader):
+    yaml_implicit_resolvers: dict = {}  # noqa: RUF012 - PyYAML's own name and kind
+
+
+_TAG = "tag:yaml.org,2002:"
+_SCALARS = {
+    "null": (r"(~|null|Null|NULL|)$", "~nN", lambda text: None),
+    "bool": (r"(true|True|TRUE|false|False|FALSE)$", "tTfF", lambda text: text.lower() == "true"),
+    "int": (r"[-+]?[0-9]+$", "-+0123456789", int),
+    "float": (r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$", "-+.0123456789", float),
+    "str": (None, "", str),
+}
+for _name, (_pattern, _first, _) in _SCALARS.items():
+    if _pattern:
+        _Loader.add_implicit_resolver(_TAG + _name, re.compile(_pattern), [*_first, *[""][: _name == "null"]])
+
+
+def _node(node: yaml.Node, source: str, done: dict[yaml.Node, Node], line: int = 0) -> Node:
+    """`done` keeps what an alias may name again, so that aliases of aliases cost nothing."""
+    line = line or node.start_mark.line + 1
+    if node in done:
+        return replace(done[node], line=line)
+    kind = node.tag.removeprefix(_TAG)
+    children: dict[Any, Node] = {}
+    value: Any
+    if isinstance(node, yaml.MappingNode) and kind == "map":
+        for key_node, part in node.value:
+            key = _node(key_node, source, done)
+            if not isinstance(key.value, str):
+                raise Fault(key, show(key.value), "is no key, keys should be strings")
+            if key.value in children:
+                raise Fault(key, key.value, f"stands here twice, first in line {children[key.value].line}")
+            children[key.value] = _node(part, source, done, key.line)
+        value = {key: child.value for key, child in children.items()}
+    elif isinstance(node, yaml.SequenceNode) and kind == "seq":
+        children = {i: _node(part, source, done) for i, part in enumerate(node.value)}
+        value = [child.value for child in children.values()]
+    elif isinstance(node, yaml.ScalarNode) and kind in _SCALARS:
+        try:
+            value = _SCALARS[kind][2](node.value)
+        except ValueError:
+            raise Fault(Node(None, line, source), show(node.value), f"is not of type {kind}") from None
+    else:
+        raise Fault(Node(None, line, source), node.tag, "is a tag with no meaning here, leave it out")
+    done[node] = Node(value, line, source, children)
+    return done[node]
+
+
+def show(value: Any) -> str:
+    """A value in at most some 40 characters, much as YAML writes it."""
+    words = {True: "true", False: "false", None: "null"}
+    return words[value] if value is None or isinstance(value, bool) else reprlib.repr(value)
+
+
+def describe(value: Any) -> str:
+    """What a value is: `'many' is a string`, `is a list`."""
+    kinds = {bool: "a truth value", int: "an integer", float: "a number", str: "a string"}
+    if type(value) in kinds:
+        return f"{show(value)} is {kinds[type(value)]}"
+    return {list: "is a list", dict: "is a mapping"}.get(type(value), "is empty")
+
+
+def suggest(word: Any, known: Collection[str]) -> str:
+    """How to go on after a word that is not known."""
+    close = difflib.get_close_matches(str(word), known, n=1)
+    return f"did you mean {close[0]!r}?" if close else "should be one of " + ", ".join(known)
