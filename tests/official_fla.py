@@ -34,7 +34,7 @@ with warnings.catch_warnings():
 
 
 def naive_delta_rule(q, k, v, beta, use_qk_l2norm_in_kernel=False, **unused):
-    """The signature of `chunk_delta_rule` ([B, L, H, ...]) around fla's naive loop ([B, H, L, ...])."""
+    """fla's naive loop over [B, H, L, ...], called as `chunk_delta_rule` with [B, L, H, ...]."""
     if use_qk_l2norm_in_kernel:  # the formula of l2norm_fwd_kernel
         q, k = (t * torch.rsqrt(t.square().sum(-1, keepdim=True) + 1e-6) for t in (q, k))
     heads_first = (t.transpose(1, 2) for t in (q, k, v, beta))

@@ -11,7 +11,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import example, given, reject, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
@@ -55,9 +55,6 @@ def assert_follows(counts: np.ndarray, probabilities: np.ndarray) -> None:
     assert abs(statistic - df) < 5 * math.sqrt(2 * df)
 
 
-# Brute-force solvers: what they say follows from the tokens before each query alone.
-
-
 def solve_mqar(tokens: list[int], query: int) -> int:
     return tokens[tokens.index(tokens[query]) + 1]
 
@@ -71,7 +68,9 @@ def solve_key_value_sum(tokens: list[int], query: int, vocab_size: int) -> int:
     return sum(operands)
 
 
-def solve(config: TaskConfig, made: Examples) -> np.ndarray:
+def solve(config: MQARConfig | KeyValueSumConfig, made: Examples) -> np.ndarray:
+    """The answers of a brute-force solver, which sees the tokens up to each query and no more."""
+
     def answer(row: list[int], query: int) -> int:
         if config.name == "mqar":
             return solve_mqar(row, query)
@@ -80,7 +79,9 @@ def solve(config: TaskConfig, made: Examples) -> np.ndarray:
     return np.array(
         [
             [answer(row[: query + 1], query) for query in queries]
-            for row, queries in zip(made.tokens.tolist(), made.query_positions.tolist(), strict=True)
+            for row, queries in zip(
+                made.tokens.tolist(), made.query_positions.tolist(), strict=True
+            )
         ]
     )
 
@@ -112,34 +113,32 @@ def key_value_sum_configs(draw) -> KeyValueSumConfig:
     )
 
 
-def examples_or_none(config: TaskConfig, n: int, seed: int, split: str) -> Examples:
+def examples_if_any(config: TaskConfig, n: int, seed: int, split: str) -> Examples:
     """Examples of a config that may be so small that the split is empty."""
     try:
         return examples(config, n, seed, split)
     except ValueError as error:
         assert "none of" in str(error)
-        assume(False)
-        raise
-
-
-# The same bytes everywhere
+        reject()
 
 
 @pytest.mark.parametrize(
     ("config", "pin"),
     [
-        (SMALL_MQAR, "?"),
-        (SMALL_MQAR.model_copy(update={"filler": "random"}), "?"),
-        (SMALL_MQAR.model_copy(update={"vocabulary": "shared"}), "?"),
-        (SMALL_MQAR.model_copy(update={"filler": "random", "vocabulary": "shared"}), "?"),
-        (SMALL_MQAR.model_copy(update={"power_a": 0.7}), "?"),
-        (MQARConfig(), "?"),
-        (MQARConfig(seq_len=512, num_kv_pairs=64, filler="random"), "?"),
-        (KeyValueSumConfig(), "?"),
-        (KeyValueSumConfig(recall=False), "?"),
-        (SMALL_SUM, "?"),
+        (SMALL_MQAR, "dc424470fa29ed0c"),
+        (SMALL_MQAR.model_copy(update={"filler": "random"}), "98ee4fbed1fb0b39"),
+        (SMALL_MQAR.model_copy(update={"vocabulary": "shared"}), "6daa35b0717c835f"),
+        (
+            SMALL_MQAR.model_copy(update={"filler": "random", "vocabulary": "shared"}),
+            "6e1873c376b30657",
+        ),
+        (SMALL_MQAR.model_copy(update={"power_a": 0.7}), "f88dbe4a21afe3e1"),
+        (MQARConfig(), "ba3a9fe17661a44c"),
+        (MQARConfig(seq_len=512, num_kv_pairs=64, filler="random"), "4955b9675d46aecb"),
+        (KeyValueSumConfig(), "796af7be08ecb7bc"),
+        (KeyValueSumConfig(recall=False), "ac1a14b3b56bbd06"),
+        (SMALL_SUM, "93b89907debba525"),
     ],
-    ids=str,
 )
 def test_the_bytes_of_an_example_never_change(config, pin):
     train = examples(config, 2 * CHUNK + 31, seed=42)
@@ -150,9 +149,10 @@ def test_the_bytes_of_an_example_never_change(config, pin):
 def test_examples_differ_with_the_seed_the_split_and_the_block_and_with_nothing_else(config):
     cases = [(0, "train", 0), (1, "train", 0), (0, "test", 0), (0, "train", 1)]
     task = make_task(config)
-    first = [digest(task.examples(19, *case)) for case in cases]
-    assert first == [digest(make_task(config).examples(19, *case)) for case in reversed(cases)][::-1]
-    assert len(set(first)) == len(cases)
+    digests = {case: digest(task.examples(19, *case)) for case in cases}
+    for case in reversed(cases):
+        assert digest(make_task(config).examples(19, *case)) == digests[case]
+    assert len({*digests.values()}) == len(cases)
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
@@ -174,13 +174,15 @@ def test_a_filler_changes_neither_the_pairs_nor_the_queries():
     assert (zero.tokens[:, :10] == random.tokens[:, :10]).all()
 
 
-# Every valid config gives valid examples
-
-
 @several_examples
-@given(mqar_configs() | key_value_sum_configs(), st.integers(0, 99), st.sampled_from(["train", "test"]))
+@given(
+    mqar_configs() | key_value_sum_configs(), st.integers(0, 99), st.sampled_from(["train", "test"])
+)
+@example(MQARConfig(), 0, "test")
+@example(MQARConfig(seq_len=512, num_kv_pairs=64, filler="random"), 0, "train")
+@example(KeyValueSumConfig(num_pairs=50), 0, "train")
 def test_a_brute_force_solver_answers_every_query(config, seed, split):
-    made = examples_or_none(config, 23, seed, split)
+    made = examples_if_any(config, 23, seed, split)
     assert (solve(config, made) == made.targets).all()
 
 
@@ -188,7 +190,7 @@ def test_a_brute_force_solver_answers_every_query(config, seed, split):
 @given(mqar_configs() | key_value_sum_configs(), st.integers(0, 99))
 def test_examples_have_the_shapes_and_the_tokens_their_config_tells(config, seed):
     n = 17
-    made = examples_or_none(config, n, seed, "train")
+    made = examples_if_any(config, n, seed, "train")
     assert [a.shape for a in made] == [
         (n, config.seq_len),
         (n, config.num_queries),
@@ -204,7 +206,7 @@ def test_examples_have_the_shapes_and_the_tokens_their_config_tells(config, seed
 @given(mqar_configs(), st.integers(0, 99))
 def test_mqar_examples_are_pairs_and_then_each_key_once(config, seed):
     K, V, L = config.num_kv_pairs, config.vocab_size, config.seq_len
-    made = examples_or_none(config, 29, seed, "train")
+    made = examples_if_any(config, 29, seed, "train")
     for tokens, positions, targets in zip(*made, strict=True):
         keys, values, rest = tokens[0 : 2 * K : 2], tokens[1 : 2 * K : 2], tokens[2 * K :]
         assert len({*keys}) == len({*values}) == K and 0 not in keys and 0 not in values
@@ -227,10 +229,14 @@ def test_mqar_examples_are_pairs_and_then_each_key_once(config, seed):
 @given(key_value_sum_configs(), st.integers(0, 99))
 def test_key_value_sum_examples_are_pairs_and_then_a_question_of_different_pairs(config, seed):
     P, numbers = config.num_pairs, config.num_numbers
-    made = examples_or_none(config, 29, seed, "train")
+    made = examples_if_any(config, 29, seed, "train")
     add, recall, equals = range(numbers + config.num_keys, config.vocab_size)
     for tokens, positions, targets in zip(*made, strict=True):
-        keys, values, operands = tokens[0 : 2 * P : 2], tokens[1 : 2 * P : 2], tokens[2 * P + 1 : -1]
+        keys, values, operands = (
+            tokens[0 : 2 * P : 2],
+            tokens[1 : 2 * P : 2],
+            tokens[2 * P + 1 : -1],
+        )
         assert len({*keys}) == P and keys.min() >= numbers and keys.max() < add
         assert values.min() >= 0 and values.max() < config.num_values
         assert tokens[2 * P] == (recall if config.recall else add)
@@ -240,9 +246,6 @@ def test_key_value_sum_examples_are_pairs_and_then_a_question_of_different_pairs
             assert {*operands} <= {*keys} and len({*operands}) == len(operands)
         else:
             assert all((values == o).sum() >= (operands == o).sum() for o in operands)
-
-
-# Impossible settings are refused
 
 
 @pytest.mark.parametrize(
@@ -258,7 +261,7 @@ def test_key_value_sum_examples_are_pairs_and_then_a_question_of_different_pairs
         ),
         (
             lambda: MQARConfig(vocab_size=16, num_kv_pairs=10, vocabulary="shared"),
-            "vocab_size 16 leaves 15 keys and values, 5 fewer than the 20 that num_kv_pairs 10 needs",
+            "vocab_size 16 leaves 15 keys and values, 5 fewer than num_kv_pairs 10 needs",
         ),
         (
             lambda: KeyValueSumConfig(num_pairs=3, num_operands=5),
@@ -314,12 +317,9 @@ def test_unknown_or_mistyped_options_are_refused(options):
 
 def test_a_name_picks_the_task():
     for name, task in TASKS.items():
-        config = TypeAdapter(AnyTaskConfig).validate_python({"name": name})
+        config: TaskConfig = TypeAdapter(AnyTaskConfig).validate_python({"name": name})
         assert type(config) is task.Config and type(make_task(config)) is task
         assert make_task(config).config == config
-
-
-# Train and test
 
 
 def every_mqar(config: MQARConfig) -> int:
@@ -379,9 +379,6 @@ def test_a_split_must_be_train_or_test():
         examples(SMALL_MQAR, 3, 0, "valid")
 
 
-# The distributions
-
-
 def gaps(config: MQARConfig, n: int) -> np.ndarray:
     """Gap of each key's query, counted from 1: [n, K]."""
     return (examples(config, n).query_positions - 2 * config.num_kv_pairs) // 2 + 1
@@ -392,10 +389,10 @@ def gaps(config: MQARConfig, n: int) -> np.ndarray:
     [(64, 4, 28), (128, 8, 56), (256, 16, 112), (512, 64, 192), (256, 64, 64), (13, 3, 3)],
 )
 def test_queries_have_as_many_slots_as_in_zoology(seq_len, num_kv_pairs, num_slots):
-    config = MQARConfig(seq_len=seq_len, num_kv_pairs=num_kv_pairs, power_a=2.0)
+    config = MQARConfig(seq_len=seq_len, num_kv_pairs=num_kv_pairs, power_a=1.0)
     found = gaps(config, 400)
-    assert config.num_slots == num_slots == found.max()
-    assert found.min() == 1 or num_slots > 100  # small gaps are rare at this power
+    assert config.num_slots == num_slots
+    assert (found.min(), found.max()) == (1, num_slots)
 
 
 @pytest.mark.parametrize("power_a", [0.01, 0.6, 1.0, 2.5])
@@ -467,16 +464,12 @@ def test_a_pool_gives_every_arrangement_alike_and_is_whole_again_afterwards():
     assert_follows(counts[different], np.ones(60))
 
 
-def test_keys_and_values_are_uniform_and_independent_of_their_place():
+def test_keys_and_values_are_uniform_at_every_place_and_in_both_splits():
     config = MQARConfig(vocab_size=13, seq_len=12, num_kv_pairs=3, vocabulary="shared")
     made = [examples(config, 20_000, 0, split).tokens for split in ("train", "test")]
     for tokens in made:
         for place in range(6):
-            counts = np.bincount(tokens[:, place], minlength=13)[1:]
-            assert (abs(counts / len(tokens) - 1 / 12) < 0.015).all()
-
-
-# Recall against no recall
+            assert_follows(np.bincount(tokens[:, place], minlength=13)[1:], np.ones(12))
 
 
 @several_examples
@@ -484,7 +477,7 @@ def test_keys_and_values_are_uniform_and_independent_of_their_place():
 def test_both_variants_have_the_same_lists_indices_and_answers(config, seed, split):
     P = config.num_pairs
     ar, plain = (
-        examples_or_none(config.model_copy(update={"recall": recall}), 31, seed, split)
+        examples_if_any(config.model_copy(update={"recall": recall}), 31, seed, split)
         for recall in (True, False)
     )
     assert (ar.targets == plain.targets).all()
@@ -508,9 +501,6 @@ def test_indices_are_uniform_over_ordered_choices():
     assert not counts[~apart].any()
     assert_follows(counts[apart], np.ones(12))
     assert_follows(np.bincount(tokens[:, 1]), np.ones(50))
-
-
-# Speed and memory
 
 
 @pytest.mark.parametrize("filler", ["zero", "random"])

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from .settings import Path, Setting, choice_name, configs_at, field_configs, narrow, unknown_key
+from .settings import Path, Setting, choice_name, configs_at, configs_in, unknown_key
 from .yaml_nodes import Fault, Node, describe, show, suggest
 
 Layers = Sequence[Sequence[Setting]]
@@ -98,7 +98,7 @@ def _place(loc: Sequence[str | int]) -> tuple[Path, list[type[BaseModel]]]:
             ]
         elif configs:
             path, owners = (*path, str(part)), configs
-            configs = field_configs(configs[0], path[-1])
+            configs = configs_in(configs[0], path[-1])
     return path, owners
 
 
@@ -120,20 +120,31 @@ def _culprit(path: Path, text: str, nodes: dict[Path, tuple[int, Node]]) -> Path
 
 def _sentence(detail: ErrorDetails, path: Path, owners: Sequence[type[BaseModel]]) -> str:
     kind, value, context = detail["type"], detail["input"], detail.get("ctx", {})
-    choices = configs_at(path if kind.startswith(("union_tag", "model_")) else path[:-1])
     if kind == "extra_forbidden":
         return unknown_key(path, owners)
-    if kind == "missing":
-        return "is missing" if isinstance(value, dict) else f"has too few items: {show(value)}"
+    if kind.startswith("union_tag") or kind == "model_attributes_type":
+        return _unknown_choice(path, value)
+    if kind == "string_pattern_mismatch" and path[-1] == "name":
+        return _unknown_choice(path[:-1], {"name": value})
+    if kind == "literal_error":
+        known = re.findall(r"'([^']*)'", context["expected"])
+        return f"{show(value)} is not known, {suggest(value, known)}"
     if kind in BOUNDS:
         what, bound, key = BOUNDS[kind]
         return f"{show(value)} is too {what}, should be {bound} {context[key]:.12g}"
-    if kind == "literal_error":
-        known = re.findall(r"'([^']*)'", context["expected"])
-        return f"{show(value)} is none of its values, {suggest(value, known)}"
-    if kind.startswith("union_tag") or (kind == "string_pattern_mismatch" and path[-1] == "name"):
-        return ""
-    wanted = SHOULD.get(kind.split("_")[0])
-    if wanted:
-        return f"{describe(value)}, should be {wanted}"
-    return f"{show(value)}: {detail['msg']}"
+    if kind == "too_long":
+        return f"has {context['actual_length']} items, should have {context['max_length']}"
+    if kind == "missing":
+        return "has too few items" if isinstance(value, list) else "is missing"
+    wanted = SHOULD.get(kind.partition("_")[0])
+    return f"{describe(value)}, should be {wanted}" if wanted else f"{show(value)}: {detail['msg']}"
+
+
+def _unknown_choice(path: Path, value: Any) -> str:
+    names = [choice_name(config) or "package.module:Class" for config in configs_at(path)]
+    name = value.get("name", value) if isinstance(value, dict) else value
+    if isinstance(name, str):
+        hint = suggest(name, names)
+        known = "" if hint.endswith(", ".join(names)) else f" There are {', '.join(names)}"
+        return f"there is no {path[-1]} {name!r}, {hint}{known}"
+    return f"{describe(name)}, should be the name of a {path[-1]}: one of {', '.join(names)}"

@@ -155,13 +155,17 @@ class Pack:
             parameter.data = flat[:, part].view(flat.shape[0], *parameter.shape[1:])
             parameter.grad = None
 
-    def gradients(self) -> Tensor:
-        """The gradients as one tensor [R, P]; they are handed over, not accumulated."""
-        R, parts = self.flat.shape[0], []
-        for parameter, part in self._slices:
-            size = part.stop - part.start
+    def take_gradients(self) -> list[Tensor]:
+        """The gradient of every parameter, [R, ...] each; handed over, so the next backward pass
+        writes new ones instead of adding to these."""
+        grads = []
+        for parameter, _ in self._slices:
             grad = parameter.grad
-            grad = self.flat.new_zeros(R, size) if grad is None else grad.reshape(R, size)
-            parts.append(F.pad(grad, (0, -size % self.ALIGN)))
+            grads.append(torch.zeros_like(parameter) if grad is None else grad)
             parameter.grad = None
-        return torch.cat(parts, dim=1)
+        return grads
+
+    def join(self, grads: Sequence[Tensor]) -> Tensor:
+        """Gradients as one tensor laid out like `flat`: [R, P]."""
+        parts = (grad.flatten(1) for grad in grads)
+        return torch.cat([F.pad(part, (0, -part.shape[1] % self.ALIGN)) for part in parts], dim=1)

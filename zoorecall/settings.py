@@ -33,8 +33,8 @@ def types_at(path: Path) -> tuple[Any, ...]:
         return (RunConfig,)
     types: list[Any] = []
     for parent in types_at(path[:-1]):
-        fields = (model.model_fields for model in _models(parent))
-        types += [field[path[-1]].annotation for field in fields if path[-1] in field]
+        fields = (config.model_fields.get(path[-1]) for config in _configs(parent))
+        types += [field.annotation for field in fields if field]
         if parent is Any or get_origin(parent) is dict:
             types.append(Any)
     return tuple(types)
@@ -42,13 +42,18 @@ def types_at(path: Path) -> tuple[Any, ...]:
 
 def configs_at(path: Path) -> list[type[BaseModel]]:
     """The configs a setting may be, several if it is a choice; none if it is a plain value."""
-    return [model for type_ in types_at(path) for model in _models(type_)]
+    return [config for type_ in types_at(path) for config in _configs(type_)]
 
 
-def _models(type_: Any) -> list[type[BaseModel]]:
+def configs_in(config: type[BaseModel], name: str) -> list[type[BaseModel]]:
+    """The configs that a field may be; none if it is a plain value or no field."""
+    return _configs(config.model_fields[name].annotation) if name in config.model_fields else []
+
+
+def _configs(type_: Any) -> list[type[BaseModel]]:
     if isinstance(type_, type) and issubclass(type_, BaseModel):
         return [type_]
-    return [model for part in get_args(type_) for model in _models(part)]
+    return [config for part in get_args(type_) for config in _configs(part)]
 
 
 @cache

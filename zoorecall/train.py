@@ -110,7 +110,10 @@ class PackTrainer:
         self.step, self.steps_in_sum, self.seconds = 0, 0, 0.0
         self.stopped_at: list[int | None] = [None] * R
         self.curves = [Curve() for _ in runs]
+        self._forward, self._update = self._losses, self._update_runs
         self._step: Callable[[], None] = self._train_step
+        if device.type == "cuda":
+            self._step = self._capture_and_step
         if state is not None:
             self._restore(state)
 
@@ -130,6 +133,7 @@ class PackTrainer:
             self._load_epoch(self.step // self.train.steps_per_epoch)
             self._step()
             self.step += 1
+            self.steps_in_sum += 1
         self._evaluate(until)
         self.seconds += time.perf_counter() - started
 
@@ -202,21 +206,46 @@ class PackTrainer:
     def _train_step(self) -> None:
         assert self.train_examples is not None
         index = self.order.index_select(1, self.cursor).squeeze(1)[self.seed_index]  # [R, B]
-        loss, _ = self._losses(*self.train_examples.batch(self.seed_index, index))
+        loss, _ = self._forward(*self.train_examples.batch(self.seed_index, index))
         loss = loss.mean(dim=1)  # [R]
         loss.sum().backward()
-        with torch.no_grad():
-            loss = loss.detach()
-            updated = self.optimizer.step(
-                self.pack.flat, self.pack.gradients(), self.step_index, self.active & loss.isfinite()
-            )
-            diverged = self.active & ~updated
-            self.diverged_at.copy_(torch.where(diverged, self.step_index, self.diverged_at))
-            self.loss_sum.add_(torch.where(updated, loss, 0.0))
-            self.active.copy_(updated)
-            self.step_index.add_(1)
-            self.cursor.add_(1)
-        self.steps_in_sum += 1
+        self._update(loss.detach(), self.pack.take_gradients())
+
+    def _capture_and_step(self) -> None:
+        """The first step on a GPU: compile, capture a step as a CUDA graph, and replay it from
+        here on. Compiling takes steps of its own, which are undone."""
+        self._forward = torch.compile(self._losses, dynamic=False)
+        self._update = torch.compile(self._update_runs, dynamic=False)
+        changing = [
+            self.pack.flat, self.optimizer.exp_avg, self.optimizer.exp_avg_sq, self.active,
+            self.diverged_at, self.loss_sum, self.step_index, self.cursor,
+        ]
+        before = [tensor.clone() for tensor in changing]
+        stream = torch.cuda.Stream(self.device)
+        stream.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                self._train_step()
+        torch.cuda.current_stream(self.device).wait_stream(stream)
+        for tensor, values in zip(changing, before, strict=True):
+            tensor.copy_(values)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self._train_step()
+        self._step = graph.replay
+        graph.replay()
+
+    @torch.no_grad()
+    def _update_runs(self, loss: Tensor, grads: list[Tensor]) -> None:
+        grad, before = self.pack.join(grads), self.active.clone()
+        ok = before & loss.isfinite()
+        updated = self.optimizer.step(self.pack.flat, grad, self.step_index, ok)
+        diverged = before & ~updated
+        self.diverged_at.copy_(torch.where(diverged, self.step_index, self.diverged_at))
+        self.loss_sum.add_(torch.where(updated, loss, 0.0))
+        self.active.copy_(updated)
+        self.step_index.add_(1)
+        self.cursor.add_(1)
 
     @torch.no_grad()
     def _measure(self, examples: Examples, count: int) -> tuple[Tensor, Tensor, Tensor]:

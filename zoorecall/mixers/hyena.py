@@ -10,8 +10,9 @@ As in the official code (Zoology's file and safari's `HyenaOperator`), order 2 h
 (the first of the paper's two is the short convolution), all sines share their frequencies, and the
 features of the positions, a complex exponential at first, are learned. Zoology trains these with
 the learning rate and weight decay of everything else, and so does this; safari with 1e-5 and none.
-Zoology's model draws all linear layers, those of the filter too, from N(0, 0.02^2), so that the
-filter starts about 1e-4 small; `init_std: null` leaves them as torch and the bare operator do.
+Zoology's model, as safari's, draws all linear layers, those of the filter too, from N(0, 0.02^2),
+and the filter starts at about 3e-5; `init_std: null` keeps torch's rule, as the operator on its
+own does, and it starts a thousand times larger.
 With the default `emb_dim` the only frequency is the official 1e-4: z_t is close to (t, 1, 0).
 """
 
@@ -102,9 +103,14 @@ class Hyena(SequenceMixer):
         channels, taps = self.short_filter.weight.shape[1:]
         return length * channels // 3 + channels * (taps - 1)
 
+    def flops(self, length: int) -> int:
+        """As every mixer's, less the filter's network, which runs once a batch, not a sequence."""
+        linears = (m for m in self.filter_fn.modules() if isinstance(m, Linear))
+        return super().flops(length) - 2 * length * sum(m.weight[0].numel() for m in linears)
+
     def sequence_flops(self, length: int) -> int:
         """Of the gates and, whichever form runs, of the FFT: two real transforms of 2L points
-        (2.5 n log2 n each) and a complex product a channel. The filter is made once a batch."""
+        (2.5 n log2 n each) and a complex product a channel."""
         D = self.out_proj.weight.shape[-1]
         transforms = round(10 * length * math.log2(2 * length))
         return D * (transforms + 6 * (length + 1) + 2 * length)

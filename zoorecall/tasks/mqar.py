@@ -59,7 +59,7 @@ class MQARConfig(TaskConfig):
         if self.vocabulary == "shared" and V - 1 < 2 * K:
             raise ValueError(
                 f"vocab_size {V} leaves {V - 1} keys and values, "
-                f"{2 * K - (V - 1)} fewer than the {2 * K} that num_kv_pairs {K} needs"
+                f"{2 * K - (V - 1)} fewer than num_kv_pairs {K} needs"
             )
         return self
 
