@@ -1,7 +1,7 @@
 """What pydantic finds wrong with a run, as one sentence at the line of the grid that set it."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -56,20 +56,20 @@ def explain_alone(error: ValidationError, settings: Sequence[Setting]) -> list[F
 
 
 def _laid_nodes(layers: Layers) -> dict[Path, tuple[int, Node]]:
-    """The node that each path of a run has its value from, and the layer that this is in."""
+    """By path, the node that gave a run its value there, and the layer which that was in."""
     nodes: dict[Path, tuple[int, Node]] = {}
-
-    def add(path: Path, node: Node) -> None:
-        nodes[path] = layer, node
-        for key, child in node.children.items():
-            add((*path, str(key)), child)
-
-    for layer, settings in enumerate(layers):
+    for rank, settings in enumerate(layers):
         for top, node in sorted(settings, key=lambda setting: len(setting.path)):
             for hidden in [path for path in nodes if path[: len(top)] == top]:
                 del nodes[hidden]
-            add(top, node)
+            nodes |= {path: (rank, part) for path, part in _walk(top, node)}
     return nodes
+
+
+def _walk(path: Path, node: Node) -> Iterator[tuple[Path, Node]]:
+    yield path, node
+    for key, child in node.children.items():
+        yield from _walk((*path, str(key)), child)
 
 
 def _fault(detail: ErrorDetails, nodes: dict[Path, tuple[int, Node]]) -> Fault:

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .ops.causal_conv import causal_conv
+
 
 def per_run(parameter: Tensor, x: Tensor) -> Tensor:
     """View a parameter [R, *rest] so that it broadcasts against x [R, ..., *rest], in x's dtype."""
@@ -110,9 +112,5 @@ class ShortConv(nn.Module):
         self.bias = uniform(channels, bound=bound) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        L, taps = x.shape[2], self.weight.shape[-1]
-        padded = F.pad(x, (0, 0, taps - 1, 0))
-        y = sum(
-            padded[:, :, j : j + L] * per_run(self.weight[..., j], x) for j in range(taps)
-        )
+        y = causal_conv(x, self.weight.to(x.dtype))
         return y if self.bias is None else y + per_run(self.bias, x)

@@ -60,9 +60,7 @@ def _configs(type_: Any) -> list[type[BaseModel]]:
 def all_paths(under: Path = ()) -> tuple[Path, ...]:
     """Every path there is, a config's own before those of its fields."""
     names = dict.fromkeys(name for config in configs_at(under) for name in config.model_fields)
-    return tuple(
-        path for name in names for path in ((*under, name), *all_paths((*under, name)))
-    )
+    return tuple(path for name in names for path in ((*under, name), *all_paths((*under, name))))
 
 
 def choice_name(config: type[BaseModel]) -> str | None:
@@ -79,7 +77,7 @@ def find_settings(path: Path, node: Node) -> Iterator[Setting]:
     """The settings that a value at a path comes to; raises Fault where a key is unknown."""
     configs = configs_at(path)
     if not types_at(path):
-        raise Fault(node, ".".join(path), _unknown(path))
+        raise Fault(node, ".".join(path), unknown_path(path))
     if len(configs) > 1 and isinstance(node.value, str):
         node = replace(node, value={"name": node.value}, children={"name": node})
     named = len(configs) > 1 and "name" in node.children
@@ -90,7 +88,8 @@ def find_settings(path: Path, node: Node) -> Iterator[Setting]:
         yield Setting(path, node)
 
 
-def _unknown(path: Path) -> str:
+def unknown_path(path: Path) -> str:
+    """What to say of a path that does not exist."""
     known = next(i for i in range(len(path)) if not types_at(path[: i + 1]))
     return unknown_key(path[: known + 1], configs_at(path[:known]))
 
@@ -119,4 +118,3 @@ def _assign(data: dict[str, Any], path: Path, value: Any) -> dict[str, Any]:
         below = data.get(head)
         value = _assign(below if isinstance(below, dict) else {}, tuple(rest), value)
     return {**data, head: value}
-

@@ -7,9 +7,10 @@ The scalars are those of YAML 1.2's core schema (decimal only): `1e-5` is a numb
 import difflib
 import re
 import reprlib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import yaml
@@ -33,6 +34,25 @@ class Fault(Exception):
     def __init__(self, node: Node, key: str, text: str):
         super().__init__(" ".join(f"{node.line}: {node.source or key}: {text}".split()))
         self.line = node.line
+
+
+class Faults(list[Fault]):
+    """The faults found so far: `with faults:` notes a fault of its block and goes on after it."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None
+    ) -> bool:
+        if isinstance(error, Fault):
+            self.append(error)
+        return isinstance(error, Fault)
+
+    def raise_first(self) -> None:
+        """Raise the one that stands first in the file, if there is one."""
+        if self:
+            raise min(self, key=lambda fault: fault.line)
 
 
 def read_yaml(path: Path) -> Node:
@@ -79,16 +99,17 @@ class _Loader(yaml.SafeLoader):
 
 
 _TAG = "tag:yaml.org,2002:"
-_SCALARS = {
-    "null": (r"(~|null|Null|NULL|)$", "~nN", lambda text: None),
-    "bool": (r"(true|True|TRUE|false|False|FALSE)$", "tTfF", lambda text: text.lower() == "true"),
-    "int": (r"[-+]?[0-9]+$", "-+0123456789", int),
-    "float": (r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$", "-+.0123456789", float),
-    "str": (None, "", str),
+_SCALARS: dict[str, tuple[str, str, Callable[[str], Any]]] = {  # pattern, first letters, value
+    "null": ("~|null|Null|NULL|", "~nN", lambda text: None),
+    "bool": ("true|True|TRUE|false|False|FALSE", "tTfF", lambda text: text.lower() == "true"),
+    "int": ("[-+]?[0-9]+", "-+0123456789", int),
+    "float": (r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", "-+.0123456789", float),
+    "str": (".*", "", str),
 }
-for _name, (_pattern, _first, _) in _SCALARS.items():
-    if _pattern:
-        _Loader.add_implicit_resolver(_TAG + _name, re.compile(_pattern), [*_first, *[""][: _name == "null"]])
+for _kind, (_pattern, _first, _) in _SCALARS.items():
+    # PyYAML looks an empty text up under an empty first letter
+    _letters = [*_first, ""] if _kind == "null" else [*_first]
+    _Loader.add_implicit_resolver(_TAG + _kind, re.compile(rf"({_pattern})\Z"), _letters)
 
 
 def _node(node: yaml.Node, source: str, done: dict[yaml.Node, Node], line: int = 0) -> Node:
@@ -105,7 +126,9 @@ def _node(node: yaml.Node, source: str, done: dict[yaml.Node, Node], line: int =
             if not isinstance(key.value, str):
                 raise Fault(key, show(key.value), "is no key, keys should be strings")
             if key.value in children:
-                raise Fault(key, key.value, f"stands here twice, first in line {children[key.value].line}")
+                raise Fault(
+                    key, key.value, f"stands here twice, first in line {children[key.value].line}"
+                )
             children[key.value] = _node(part, source, done, key.line)
         value = {key: child.value for key, child in children.items()}
     elif isinstance(node, yaml.SequenceNode) and kind == "seq":
@@ -115,9 +138,13 @@ def _node(node: yaml.Node, source: str, done: dict[yaml.Node, Node], line: int =
         try:
             value = _SCALARS[kind][2](node.value)
         except ValueError:
-            raise Fault(Node(None, line, source), show(node.value), f"is not of type {kind}") from None
+            raise Fault(
+                Node(None, line, source), show(node.value), f"is not of type {kind}"
+            ) from None
     else:
-        raise Fault(Node(None, line, source), node.tag, "is a tag with no meaning here, leave it out")
+        raise Fault(
+            Node(None, line, source), node.tag, "is a tag with no meaning here, leave it out"
+        )
     done[node] = Node(value, line, source, children)
     return done[node]
 

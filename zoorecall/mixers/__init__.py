@@ -7,9 +7,13 @@ from pydantic import BeforeValidator, Discriminator, Tag
 from .attention import Attention
 from .base import MixerConfig, SequenceMixer
 from .custom import Custom, CustomConfig
+from .delta_net import DeltaNet
+from .hyena import Hyena
 
 MIXERS: dict[str, type[SequenceMixer]] = {
     "attention": Attention,
+    "hyena": Hyena,
+    "delta_net": DeltaNet,
 }
 
 

@@ -1,6 +1,6 @@
 """DeltaNet: linear attention whose state forgets what it stored under a key before it writes.
 
-Yang et al. 2024 (arXiv 2406.06484), section 3 and figure 1; the recurrence is in `ops.delta_rule`.
+Yang et al. 2024 (arXiv 2406.06484), section 3; the recurrence is in `ops.delta_rule`.
 Queries and keys: projection, short convolution, SiLU, L2 norm; values: without the norm. The
 writing strength beta is a sigmoid of a projection, the output goes through an RMS norm a head.
 

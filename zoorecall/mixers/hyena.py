@@ -2,10 +2,11 @@
 
 Poli et al. 2023 (arXiv 2302.10866), definition 3.1 and section 3.3, with order 2:
 
-    x1, x2, v = short_conv(W_in x),    y = W_out [x2 * ((h + D delta) * (x1 . v))]
-    h_t = MLP(z_t) exp(-|delta_d| t),  the MLP with sines between its layers
+    x1, x2, v = short_conv(W_in x),  y = W_out [x2 . (h * (x1 . v) + D . x1 . v)]
+    h_t = MLP(z_t) . exp(-rate t),   with * the convolution, . the product by channel
 
 Shape letters: R runs, B batch, L length, D width, E features of a position, W filter width.
+
 As in the official code (Zoology's file and safari's `HyenaOperator`), order 2 has one long filter
 (the first of the paper's two is the short convolution), all sines share their frequencies, and the
 features of the positions, a complex exponential at first, are learned. Zoology trains these with

@@ -2,7 +2,7 @@
 
     S_t = S_{t-1} + k_t [beta_t (v_t - S_{t-1}^T k_t)]^T,    o_t = S_t^T q_t / sqrt(K)
 
-Schlag et al. 2021 (arXiv 2102.11174, eq. 24); parallel over the length as Yang et al. 2024
+Schlag et al. 2021 (arXiv 2102.11174, section 4.2); parallel over the length as Yang et al. 2024
 (arXiv 2406.06484, section 3). Shape letters: R runs, B batch, L length, H heads, K key dim, V
 value dim, C chunk. q, k: [R, B, L, H, K]; v: [R, B, L, H, V]; beta: [R, B, L, H]. Half precision
 is computed in float32.

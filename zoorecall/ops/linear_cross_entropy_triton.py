@@ -52,16 +52,17 @@ def _forward_kernel(
     total = tl.zeros([BLOCK_M], tl.float32)
     target_logit = tl.zeros([BLOCK_M], tl.float32)
     choice = tl.full([BLOCK_M], -1, tl.int32)
+    column = tl.arange(0, BLOCK_V)
     for start in range(0, V, BLOCK_V):
-        v = start + tl.arange(0, BLOCK_V)
-        w = _load_rows(weight + run * V * D, v, V, D, BLOCK_D)
+        w = _load_rows(weight + run * V * D, start + column, V, D, BLOCK_D)
         logits = tl.dot(x, tl.trans(w), input_precision="ieee")
         if V % BLOCK_V:
-            logits = tl.where((v < V)[None, :], logits, float("-inf"))
-        target_logit += tl.sum(tl.where(v[None, :] == target[:, None], logits, 0.0), 1)
+            logits = tl.where((start + column < V)[None, :], logits, float("-inf"))
+        is_target = column[None, :] == (target - start)[:, None]
+        target_logit += tl.sum(tl.where(is_target, logits, 0.0), 1)
         tile_peak = tl.max(logits, 1)
-        first = tl.min(tl.where(logits == tile_peak[:, None], v[None, :], V), 1)
-        choice = tl.where(tile_peak > peak, first, choice)
+        first = tl.min(tl.where(logits == tile_peak[:, None], column[None, :], BLOCK_V), 1)
+        choice = tl.where(tile_peak > peak, start + first, choice)
         new_peak = tl.maximum(peak, tile_peak)
         exponentials = tl.exp2(logits * log2_e - (new_peak * log2_e)[:, None])
         total = total * tl.exp2((peak - new_peak) * log2_e) + tl.sum(exponentials, 1)
@@ -89,15 +90,15 @@ def _hidden_gradient_kernel(
     scale = tl.load(dloss + run * M + rows, mask=rows < M, other=0.0)
 
     total = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
+    column = tl.arange(0, BLOCK_V)
     for start in range(0, V, BLOCK_V):
-        v = start + tl.arange(0, BLOCK_V)
-        w = _load_rows(weight + run * V * D, v, V, D, BLOCK_D)
+        w = _load_rows(weight + run * V * D, start + column, V, D, BLOCK_D)
         logits = tl.dot(x, tl.trans(w), input_precision="ieee")
         if V % BLOCK_V:  # the rows of w are zero there, but zero times an overflow is NaN
-            logits = tl.where((v < V)[None, :], logits, float("-inf"))
+            logits = tl.where((start + column < V)[None, :], logits, float("-inf"))
         p = tl.exp2(logits * log2_e - log_sum[:, None])
         # one is subtracted before rounding: near a solved task p - 1 is far smaller than p
-        p = tl.where(v[None, :] == target[:, None], p - 1.0, p)
+        p = tl.where(column[None, :] == (target - start)[:, None], p - 1.0, p)
         total = tl.dot(p.to(w.dtype), w, total, input_precision="ieee")
     _store_rows(dhidden + run * M * D, total * scale[:, None], rows, M, D, BLOCK_D)
 
@@ -126,3 +127,103 @@ def _weight_gradient_kernel(
         p = tl.where(v[:, None] == target[None, :], p - 1.0, p) * scale[None, :]
         total = tl.dot(p.to(x.dtype), x, total, input_precision="ieee")
     _store_rows(dweight + run * V * D, total, v, V, D, BLOCK_D)
+
+
+def _sizes(hidden: Tensor, weight: Tensor) -> dict[str, int]:
+    (_, M, D), V = hidden.shape, weight.shape[1]
+    # constants of the program, as a grid has few of them: masks of even sizes cost nothing
+    return {"M": M, "V": V, "D": D, "BLOCK_D": max(16, triton.next_power_of_2(D))}
+
+
+def _row_tiles(dtype: torch.dtype) -> dict[str, int]:
+    """Tiles of the kernels that own rows of hidden. Those of float32 are small, as its exact
+    products run on the ordinary cores and hold their operands in registers."""
+    if dtype == torch.float32:
+        return {"BLOCK_M": 64, "BLOCK_V": 32, "num_warps": 8, "num_stages": 2}
+    return {"BLOCK_M": 128, "BLOCK_V": 64, "num_warps": 8, "num_stages": 3}
+
+
+def _column_tiles(dtype: torch.dtype) -> dict[str, int]:
+    """Tiles of the kernel that owns rows of weight, which are columns of the logits."""
+    block_v = 64 if dtype == torch.float32 else 128
+    return {"BLOCK_M": 32, "BLOCK_V": block_v, "num_warps": 8, "num_stages": 2}
+
+
+@torch.library.custom_op("zoorecall::linear_cross_entropy", mutates_args=())
+def _forward(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    hidden, weight, targets = (x.contiguous() for x in (hidden, weight, targets))
+    loss, correct, lse = _outputs(targets)
+    tiles = _row_tiles(hidden.dtype)
+    grid = (triton.cdiv(targets.shape[1], tiles["BLOCK_M"]), targets.shape[0])
+    with torch.cuda.device_of(hidden):
+        _forward_kernel[grid](
+            hidden, weight, targets, loss, correct, lse, **_sizes(hidden, weight), **tiles
+        )
+    return loss, correct, lse
+
+
+def _outputs(targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    dtypes = (torch.float32, torch.bool, torch.float32)
+    loss, correct, lse = (targets.new_empty(targets.shape, dtype=dtype) for dtype in dtypes)
+    return loss, correct, lse
+
+
+@_forward.register_fake
+def _(hidden, weight, targets):
+    return _outputs(targets)
+
+
+@torch.library.custom_op("zoorecall::linear_cross_entropy_backward", mutates_args=())
+def _backward(
+    hidden: Tensor, weight: Tensor, targets: Tensor, lse: Tensor, dloss: Tensor
+) -> tuple[Tensor, Tensor]:
+    inputs = [x.contiguous() for x in (hidden, weight, targets, lse, dloss)]
+    hidden, weight = inputs[:2]
+    dhidden, dweight = torch.empty_like(hidden), torch.empty_like(weight)
+    rows, columns = _row_tiles(hidden.dtype), _column_tiles(hidden.dtype)
+    (R, M, _), V, sizes = hidden.shape, weight.shape[1], _sizes(hidden, weight)
+    with torch.cuda.device_of(hidden):
+        grid = (triton.cdiv(M, rows["BLOCK_M"]), R)
+        _hidden_gradient_kernel[grid](*inputs, dhidden, **sizes, **rows)
+        grid = (triton.cdiv(V, columns["BLOCK_V"]), R)
+        _weight_gradient_kernel[grid](*inputs, dweight, **sizes, **columns)
+    return dhidden, dweight
+
+
+@_backward.register_fake
+def _(hidden, weight, targets, lse, dloss):
+    return hidden.new_empty(hidden.shape), weight.new_empty(weight.shape)
+
+
+def _save(ctx, inputs, output):
+    ctx.save_for_backward(*inputs, output[2])
+    ctx.set_materialize_grads(False)
+
+
+def _gradients(ctx, dloss, *_):
+    return *_backward(*ctx.saved_tensors, dloss), None
+
+
+_forward.register_autograd(_gradients, setup_context=_save)
+
+
+def linear_cross_entropy_triton(
+    hidden: Tensor, weight: Tensor, targets: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Loss [R, M] in nats of logits = hidden weight^T, and whether their argmax is the target.
+
+    hidden [R, M, D] and weight [R, V, D] are both bfloat16 or both float32, D is at most 256;
+    targets [R, M] are int64 in [0, V), which is not checked. Logits and loss are float32. Where the
+    loss is NaN the second result, correct [R, M], is False. Raises ValueError for other shapes and
+    dtypes.
+    """
+    (R, M, D), V = hidden.shape, weight.shape[1]
+    if weight.shape != (R, V, D) or targets.shape != (R, M):
+        shapes = [list(x.shape) for x in (hidden, weight, targets)]
+        raise ValueError(f"hidden, weight and targets do not fit: {shapes}")
+    if D > MAX_WIDTH:
+        raise ValueError(f"width {D} is more than {MAX_WIDTH}: use the reference")
+    if hidden.dtype != weight.dtype or hidden.dtype not in (torch.bfloat16, torch.float32):
+        raise ValueError(f"not both bfloat16 or float32: {hidden.dtype}, {weight.dtype}")
+    loss, correct, _ = _forward(hidden, weight, targets)
+    return loss, correct

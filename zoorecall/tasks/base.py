@@ -67,7 +67,8 @@ class Task:
         self.config = config
 
     def draw(self, pool: "Pool", streams: Streams) -> np.ndarray:
-        """The contents of a chunk of candidates, which decide their splits: int64 [W, C]."""
+        """The contents of a chunk of candidates, which decide their splits: int64 [W, C]. Equal
+        examples must have equal contents."""
         raise NotImplementedError
 
     def write(

@@ -74,26 +74,26 @@ class KeyValueSum(Task):
     def __init__(self, config: KeyValueSumConfig):
         super().__init__(config)
         # one pool of keys and, behind them, indices of pairs
-        keys, P = config.num_keys, config.num_pairs
+        keys, P, M = config.num_keys, config.num_pairs, config.num_operands
         self.pool_size = keys + P
-        self.ranges = [(i, keys) for i in range(P)]
-        self.ranges += [(keys + i, keys + P) for i in range(config.num_operands)]
+        self.ranges = [(i, keys) for i in range(P)] + [(keys + i, keys + P) for i in range(M)]
         self.add, self.recall, self.equals = range(config.vocab_size - 3, config.vocab_size)
 
     def draw(self, pool: Pool, streams: Streams) -> np.ndarray:
-        """Keys, indices, values: int64 [P + M + P, C]. What the question names is not in it, so
-        that both variants split alike."""
-        drawn = pool.draw(streams("keys and indices"), self.ranges)
-        drawn[self.config.num_pairs :] -= self.config.num_keys
-        words = streams("values").halves(self.config.num_pairs, pool.rows)
-        return np.concatenate([drawn, below(words, self.config.num_values)])
+        """Keys, then values: int64 [2P, C]. No list of pairs occurs in both splits, and both
+        variants split alike. (With the indices in it, the non-AR variant could have an example in
+        both: where two values are equal, different indices ask the same question.)"""
+        P = self.config.num_pairs
+        keys = pool.draw(streams("keys and indices"), self.ranges)[:P]
+        values = below(streams("values").halves(P, pool.rows), self.config.num_values)
+        return np.concatenate([keys, values])
 
     def write(
         self, out: Examples, contents: np.ndarray, rows: np.ndarray, pool: Pool, streams: Streams
     ) -> None:
-        P, M = self.config.num_pairs, self.config.num_operands
-        keys = contents[:, :P] + self.config.num_numbers
-        indices, values = contents[:, P : P + M], contents[:, P + M :]
+        P, M, num_keys = self.config.num_pairs, self.config.num_operands, self.config.num_keys
+        keys, values = contents[:, :P] + self.config.num_numbers, contents[:, P:]
+        indices = pool.items[num_keys : num_keys + M, rows].T.astype(np.int64) - num_keys
         operands = np.take_along_axis(values, indices, axis=1)
         out.targets[:, 0] = operands.sum(axis=1)
         if self.config.recall:

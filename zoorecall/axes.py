@@ -1,0 +1,132 @@
+"""The axes of a grid: which settings vary, over which values.
+
+A *point* is settings that go together, an *axis* a list of points: `train.epochs: [5, 50]` has two
+points of one setting each, `size: [{task.seq_len: 64, train.batch_size: 512}, ...]`, under a key
+that is no setting, has points of several.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import NamedTuple, get_origin
+
+from .settings import Path, Setting, configs_at, find_settings, parse_path, types_at, unknown_path
+from .yaml_nodes import Fault, Faults, Node, describe, parse_yaml, show, suggest
+
+MAX_RUNS = 1_000_000
+SPACES = ("linspace", "logspace")
+
+
+class Axis(NamedTuple):
+    key: str
+    points: list[tuple[Setting, ...]]
+
+
+def read_axes(node: Node, faults: Faults) -> list[Axis]:
+    """The axes of a mapping, those that are faultless."""
+    axes: list[Axis] = []
+    owners: dict[Path, str] = {}
+    for key, child in node.children.items():
+        with faults:
+            axis = _read_axis(key, child)
+            for setting in itertools.chain.from_iterable(axis.points):
+                if owners.setdefault(setting.path, key) != key:
+                    text = f"{owners[setting.path]} sets this too, one of them should"
+                    raise Fault(setting.node, ".".join(setting.path), text)
+            axes.append(axis)
+    return axes
+
+
+def _read_axis(key: str, node: Node) -> Axis:
+    path = parse_path(key)
+    if isinstance(node.value, list):
+        values = list(node.children.values())
+    elif _is_space(path, node):
+        values = _read_space(key, node)
+    else:
+        values = [node]
+    if not values:
+        raise Fault(node, key, "is an empty list, should have a value")
+    if types_at(path):
+        return Axis(key, [tuple(find_settings(path, value)) for value in values])
+    for value in values:
+        if "." in key:
+            raise Fault(node, key, unknown_path(path))
+        if not isinstance(value.value, dict):
+            hint = "; a key of your own takes a list of mappings from settings to values"
+            raise Fault(node, key, unknown_path(path) + hint)
+    return Axis(key, [tuple(find_settings((), value)) for value in values])
+
+
+def _is_space(path: Path, node: Node) -> bool:
+    """Whether it is a mapping where the setting itself takes none."""
+    mapping = configs_at(path) or any(get_origin(type_) is dict for type_ in types_at(path))
+    return bool(node.children and types_at(path)) and not mapping
+
+
+def _read_space(key: str, node: Node) -> list[Node]:
+    """The values of `{logspace: [first, last, count]}`, to 12 significant digits, so that the same
+    rate is the same run in every grid; integers where both ends are and the value is one."""
+    for name, part in node.children.items():
+        if name not in SPACES:
+            raise Fault(part, key, f"unknown key {name!r} here, {suggest(name, SPACES)}")
+    kind, part = next(iter(node.children.items()))
+    key = f"{key}.{kind}"
+    if len(node.children) > 1 or not isinstance(part.value, list) or len(part.value) != 3:
+        raise Fault(part, key, "should be one list, [first, last, count]")
+    first, last, count = part.value
+    for end in (first, last):
+        if type(end) not in (int, float) or not abs(end) < 1e300:
+            raise Fault(part, key, f"{describe(end)}, should be a number")
+        if kind == "logspace" and end <= 0:
+            raise Fault(part, key, f"{show(end)} is too small, should be greater than 0")
+    if type(count) is not int:
+        raise Fault(part, key, f"the count {describe(count)}, should be an integer")
+    if not 1 <= count <= MAX_RUNS:
+        raise Fault(part, key, f"a count of {show(count)} should be from 1 to {MAX_RUNS:,}")
+    to, back = (math.log10, lambda x: 10.0**x) if kind == "logspace" else (float, float)
+    step = (to(last) - to(first)) / max(1, count - 1)
+    values = [float(f"{back(to(first) + i * step):.12g}") for i in range(count)]
+    if type(first) is type(last) is int:
+        values = [int(value) if value.is_integer() else value for value in values]
+    return [Node(value, part.line, part.source) for value in values]
+
+
+def read_override(text: str) -> Setting:
+    """The setting of `train.epochs=5`, which is not yet known to have that type."""
+    key, equals, value = text.partition("=")
+    source = f"--set {text}"
+    path = parse_path(key.strip())
+    if not equals:
+        raise Fault(Node(None, source=source), key, "has no value, should be like train.epochs=5")
+    if not types_at(path):
+        raise Fault(Node(None, source=source), key, unknown_path(path))
+    return Setting(path, parse_yaml(value, source))
+
+
+def override(
+    parts: Sequence[list[Axis]], overrides: Sequence[Setting], faults: Faults
+) -> list[list[Axis]]:
+    """The axes of each part with the overrides: a list gives the axis of its path other values;
+    anything else becomes an axis of one value and takes what it sets out of the other axes."""
+    parts = list(parts)
+    for path, node in overrides:
+        with faults:
+            key = ".".join(path)
+            many = isinstance(node.value, list) or _is_space(path, node)
+            if many and any(axis.key == key for part in parts for axis in part):
+                new = _read_axis(key, node)
+                parts = [[new if axis.key == key else axis for axis in part] for part in parts]
+            else:
+                point = tuple(find_settings(path, node))
+                one = Axis(node.source, [point])
+                parts = [[*_without(part, [path for path, _ in point]), one] for part in parts]
+    return parts
+
+
+def _without(axes: Sequence[Axis], paths: Sequence[Path]) -> list[Axis]:
+    def keep(setting: Setting) -> bool:
+        return not any(setting.path[: len(path)] == path for path in paths)
+
+    kept = [Axis(axis.key, [tuple(filter(keep, point)) for point in axis.points]) for axis in axes]
+    return [axis for axis in kept if any(axis.points)]

@@ -1,0 +1,124 @@
+"""What a grid file may hold: its sections, and its JSON Schema, for editors to check and complete.
+
+The schema says no more than the configs and the registries do, from which it is made.
+"""
+
+import re
+from typing import Any, get_origin
+
+from pydantic.json_schema import GenerateJsonSchema, models_json_schema
+
+from .axes import SPACES
+from .config import PRESETS
+from .settings import all_paths, choice_name, configs_at, parse_path, types_at
+
+SECTIONS: dict[str, tuple[type, str]] = {
+    "description": (str, "One sentence: what the grid is for."),
+    "preset": (str, "The settings of a paper, laid under the base."),
+    "base": (dict, "Settings of every run."),
+    "axes": (dict, "What varies: the runs are the product of these, the first the slowest."),
+    "exclude": (list, "Drops the runs of the axes that match every setting of an entry."),
+    "include": (list, "Adds the runs of each entry, which is axes of its own on the base."),
+}
+
+
+def grid_schema() -> dict[str, Any]:
+    """The JSON Schema of a grid file."""
+    definitions, values = _values()
+    keys = {path: {"$ref": f"#/$defs/settings/properties/{path}"} for path in values}
+    # below a mapping of the user's own there may be any path
+    free = [path for path in all_paths() if any(get_origin(t) is dict for t in types_at(path))]
+    pattern = "|".join(rf"^{re.escape('.'.join(path))}\." for path in free)
+    settings = {"$ref": "#/$defs/settings"}
+    ends_and_count = {
+        "type": "array",
+        "description": "first, last, count",
+        "prefixItems": [{"type": "number"}, {"type": "number"}, {"type": "integer", "minimum": 1}],
+        "minItems": 3,
+        "maxItems": 3,
+    }
+    definitions |= {
+        "settings": {
+            "type": "object",
+            "properties": values,
+            "patternProperties": {pattern: {}},
+            "additionalProperties": False,
+        },
+        "axes": {
+            "type": "object",
+            "propertyNames": {
+                "anyOf": [{"enum": list(values)}, {"pattern": rf"^[^.]*$|{pattern}"}]
+            },
+            "properties": {path: _axis(path, ref) for path, ref in keys.items()},
+            "patternProperties": {pattern: {}},
+            "additionalProperties": {"anyOf": [settings, _many(settings)]},
+        },
+        "space": {
+            "type": "object",
+            "properties": dict.fromkeys(SPACES, ends_and_count),
+            "additionalProperties": False,
+            "minProperties": 1,
+            "maxProperties": 1,
+        },
+    }
+    axes = {"$ref": "#/$defs/axes"}
+    sections = {
+        "description": {"type": "string"},
+        "preset": {"enum": list(PRESETS)},
+        "base": settings,
+        "axes": axes,
+        "exclude": {"type": "array", "items": axes},
+        "include": {"type": "array", "items": axes},
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "A grid of zoorecall",
+        "type": "object",
+        "properties": {
+            key: {"description": text, **sections[key]} for key, (_, text) in SECTIONS.items()
+        },
+        "additionalProperties": False,
+        "$defs": definitions,
+    }
+
+
+def _axis(path: str, value: dict[str, Any]) -> dict[str, Any]:
+    """One value, a list of values or, where a value is no mapping, a space of numbers."""
+    space = [] if configs_at(parse_path(path)) else [{"$ref": "#/$defs/space"}]
+    return {"anyOf": [value, _many(value), *space]}
+
+
+def _many(value: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": value, "minItems": 1}
+
+
+def _values() -> tuple[dict[str, Any], dict[str, Any]]:
+    """Definitions of the configs, and the schema of every path."""
+    configs = list(dict.fromkeys(c for path in ((), *all_paths()) for c in configs_at(path)))
+    inputs = [(config, "validation") for config in configs]
+    refs, schema = models_json_schema(inputs, schema_generator=_Untitled)
+    definitions = schema["$defs"]
+    ref = {config: refs[config, "validation"] for config in configs}
+    fields = {c: definitions[ref[c]["$ref"].rpartition("/")[2]]["properties"] for c in configs}
+
+    values: dict[str, Any] = {}
+    for path in all_paths():
+        name = path[-1]
+        owners = [fields[config] for config in configs_at(path[:-1]) if name in fields[config]]
+        choices = configs_at(path)
+        if len(choices) > 1:
+            names = [choice for config in choices if (choice := choice_name(config))]
+            custom = [{"type": "string", "pattern": ":"}] * (len(names) < len(choices))
+            definitions[name] = {"anyOf": [{"enum": names}, *custom, *(ref[c] for c in choices)]}
+            owners[0][name] = {"$ref": f"#/$defs/{name}"}
+        distinct = [owner[name] for owner in owners]
+        distinct = [form for i, form in enumerate(distinct) if form not in distinct[:i]]
+        values[".".join(path)] = distinct[0] if len(distinct) == 1 else {"anyOf": distinct}
+    return definitions, values
+
+
+class _Untitled(GenerateJsonSchema):
+    """Without a title a field, which would but repeat its name."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
