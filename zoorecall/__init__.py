@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .grid import Grid, load_grid
     from .results import Results, load_results
-    from .sweep import sweep
+    from .sweeper import sweep
 
 _HOME = {
     "Grid": "grid",
     "Results": "results",
     "load_grid": "grid",
     "load_results": "results",
-    "sweep": "sweep",
+    "sweep": "sweeper",
 }
 
 __all__ = ["Grid", "Results", "load_grid", "load_results", "sweep"]

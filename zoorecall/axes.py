@@ -31,7 +31,7 @@ def read_axes(node: Node, faults: Faults) -> list[Axis]:
             axis = _read_axis(key, child)
             for setting in itertools.chain.from_iterable(axis.points):
                 if owners.setdefault(setting.path, key) != key:
-                    text = f"{owners[setting.path]} sets this too, one of them should"
+                    text = f"the axis {owners[setting.path]!r} sets this too, one of the two should"
                     raise Fault(setting.node, ".".join(setting.path), text)
             axes.append(axis)
     return axes
@@ -49,12 +49,10 @@ def _read_axis(key: str, node: Node) -> Axis:
         raise Fault(node, key, "is an empty list, should have a value")
     if types_at(path):
         return Axis(key, [tuple(find_settings(path, value)) for value in values])
-    for value in values:
-        if "." in key:
-            raise Fault(node, key, unknown_path(path))
-        if not isinstance(value.value, dict):
-            hint = "; a key of your own takes a list of mappings from settings to values"
-            raise Fault(node, key, unknown_path(path) + hint)
+    mappings = isinstance(node.value, list) and all(isinstance(v.value, dict) for v in values)
+    if "." in key or not mappings:
+        hint = "" if "." in key else " (a key of your own takes a list of mappings)"
+        raise Fault(node, key, unknown_path(path) + hint)
     return Axis(key, [tuple(find_settings((), value)) for value in values])
 
 

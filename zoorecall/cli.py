@@ -95,7 +95,7 @@ def _sweep(args: argparse.Namespace) -> int:
 
     grid = load_grid(args.grid, args.overrides)
     from . import display
-    from .sweep import default_folder, plan_packs, resolve_device, sweep
+    from .sweeper import default_folder, plan_packs, resolve_device, sweep
 
     folder = args.out or default_folder(grid)
     if args.dry_run:

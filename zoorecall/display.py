@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from . import sweep
+from . import sweeper
 from .grid import Grid
 from .model import count_parameters, forward_flops
 from .plan import PlannedPack, memory_bytes
@@ -57,9 +57,9 @@ class SweepDisplay:
             self.live.update(self._panel())
             self.live.stop()
 
-    def show(self, event: sweep.Event) -> None:
+    def show(self, event: sweeper.Event) -> None:
         """Take in one event of the sweep."""
-        if isinstance(event, sweep.Started):
+        if isinstance(event, sweeper.Started):
             self.packs = {pack.pack_id: pack for pack in event.packs}
             todo = sum(len(pack.runs) for pack in event.packs)
             self.bar.update(self.task, total=todo)
@@ -70,13 +70,13 @@ class SweepDisplay:
                 highlight=False,
                 soft_wrap=True,
             )
-        elif isinstance(event, sweep.Progress):
+        elif isinstance(event, sweeper.Progress):
             self.first_steps.setdefault(event.pack.pack_id, event.step)
             self.steps[event.pack.pack_id] = event.step
             for run, accuracy in zip(event.pack.runs, event.accuracy, strict=True):
                 name = setting(run.model.mixer.label, run.model.num_layers)
                 self.best[name] = max(accuracy, self.best.get(name, 0.0))
-        elif isinstance(event, sweep.Finished):
+        elif isinstance(event, sweeper.Finished):
             self.finished.add(event.pack.pack_id)
             self.bar.advance(self.task, len(event.pack.runs))
         else:
@@ -85,7 +85,7 @@ class SweepDisplay:
         if self.live:
             self.live.update(self._panel())
         else:
-            self._line(isinstance(event, sweep.Finished))
+            self._line(isinstance(event, sweeper.Finished))
 
     def _run_steps(self) -> tuple[float, float]:
         """Run-steps (steps times runs) trained in this sweep, and still to train."""

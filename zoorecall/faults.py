@@ -73,15 +73,17 @@ def _walk(path: Path, node: Node) -> Iterator[tuple[Path, Node]]:
 
 
 def _fault(detail: ErrorDetails, nodes: dict[Path, tuple[int, Node]]) -> Fault:
-    path, configs = _place(detail["loc"])
+    path, owners = _place(detail["loc"])
     if detail["type"] == "value_error":
         text = str(detail["ctx"]["error"])
         path = _culprit(path, text, nodes)
     else:
-        text = _sentence(detail, path, configs)
+        text = _sentence(detail, path, owners)
+    if path[-1:] == ("name",):  # also where a name alone stands for the choice
+        path = path[:-1]
     holders = [(*path, "name"), *(path[:i] for i in range(len(path), 0, -1))]
     node = next((nodes[holder][1] for holder in holders if holder in nodes), Node(None))
-    return Fault(node, ".".join(path), text)
+    return Fault(node, ".".join(path) or "base", text)
 
 
 def _place(loc: Sequence[str | int]) -> tuple[Path, list[type[BaseModel]]]:
@@ -127,8 +129,7 @@ def _sentence(detail: ErrorDetails, path: Path, owners: Sequence[type[BaseModel]
     if kind == "string_pattern_mismatch" and path[-1] == "name":
         return _unknown_choice(path[:-1], {"name": value})
     if kind == "literal_error":
-        known = re.findall(r"'([^']*)'", context["expected"])
-        return f"{show(value)} is not known, {suggest(value, known)}"
+        return f"{show(value)} is not one of its values, should be {context['expected']}"
     if kind in BOUNDS:
         what, bound, key = BOUNDS[kind]
         return f"{show(value)} is too {what}, should be {bound} {context[key]:.12g}"
@@ -145,6 +146,6 @@ def _unknown_choice(path: Path, value: Any) -> str:
     name = value.get("name", value) if isinstance(value, dict) else value
     if isinstance(name, str):
         hint = suggest(name, names)
-        known = "" if hint.endswith(", ".join(names)) else f" There are {', '.join(names)}"
+        known = f" (there are {', '.join(names)})" if hint.startswith("did") else ""
         return f"there is no {path[-1]} {name!r}, {hint}{known}"
     return f"{describe(name)}, should be the name of a {path[-1]}: one of {', '.join(names)}"

@@ -23,7 +23,7 @@ from .yaml_nodes import Fault, Faults, Node, describe, make_node, read_yaml, sug
 
 __all__ = ["Grid", "grid_schema", "load_grid"]
 
-KINDS = {str: "a string", dict: "a mapping", list: "a list"}
+KINDS: dict[type, str] = {str: "a string", dict: "a mapping", list: "a list"}
 
 
 @dataclass(frozen=True)
@@ -139,8 +139,9 @@ def _preset(node: Node) -> Node:
 
 def _defaults() -> dict[str, Any]:
     """What a run chooses by default; the rest of the defaults is pydantic's to lay."""
-    run = RunConfig()
-    return {"task": {"name": run.task.name}, "model": {"mixer": {"name": run.model.mixer.name}}}
+    run = RunConfig().model_dump()
+    mixer = {"name": run["model"]["mixer"]["name"]}
+    return {"task": {"name": run["task"]["name"]}, "model": {"mixer": mixer}}
 
 
 def _validate(data: dict[str, Any]) -> tuple[RunConfig | None, ValidationError | None]:

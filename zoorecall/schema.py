@@ -6,7 +6,8 @@ The schema says no more than the configs and the registries do, from which it is
 import re
 from typing import Any, get_origin
 
-from pydantic.json_schema import GenerateJsonSchema, models_json_schema
+from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, models_json_schema
 
 from .axes import SPACES
 from .config import PRESETS
@@ -51,7 +52,7 @@ def grid_schema() -> dict[str, Any]:
             },
             "properties": {path: _axis(path, ref) for path, ref in keys.items()},
             "patternProperties": {pattern: {}},
-            "additionalProperties": {"anyOf": [settings, _many(settings)]},
+            "additionalProperties": _many(settings),
         },
         "space": {
             "type": "object",
@@ -62,7 +63,7 @@ def grid_schema() -> dict[str, Any]:
         },
     }
     axes = {"$ref": "#/$defs/axes"}
-    sections = {
+    sections: dict[str, dict[str, Any]] = {
         "description": {"type": "string"},
         "preset": {"enum": list(PRESETS)},
         "base": settings,
@@ -95,7 +96,7 @@ def _many(value: dict[str, Any]) -> dict[str, Any]:
 def _values() -> tuple[dict[str, Any], dict[str, Any]]:
     """Definitions of the configs, and the schema of every path."""
     configs = list(dict.fromkeys(c for path in ((), *all_paths()) for c in configs_at(path)))
-    inputs = [(config, "validation") for config in configs]
+    inputs: list[tuple[type[BaseModel], JsonSchemaMode]] = [(c, "validation") for c in configs]
     refs, schema = models_json_schema(inputs, schema_generator=_Untitled)
     definitions = schema["$defs"]
     ref = {config: refs[config, "validation"] for config in configs}

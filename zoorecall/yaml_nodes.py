@@ -5,15 +5,19 @@ The scalars are those of YAML 1.2's core schema (decimal only): `1e-5` is a numb
 """
 
 import difflib
+import itertools
+import math
 import re
 import reprlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import yaml
+
+MAX_NODES = 100_000
 
 
 @dataclass(frozen=True)
@@ -73,16 +77,16 @@ def parse_yaml(text: str, source: str = "") -> Node:
     try:
         loader = _Loader(text)
         root = loader.get_single_node()
-        return Node(None, 1, source) if root is None else _node(root, source, {})
+        return Node(None, 1, source) if root is None else _node(root, source, itertools.count(1))
     except yaml.MarkedYAMLError as error:
         parts = [part for part in (error.context, error.problem) if part]
         # a bracket or quote that is never closed is found only where the text ends
-        opened = error.context and "block" not in error.context and error.context_mark
-        mark = opened or error.problem_mark
-        line, problem = mark.line + 1 if mark else 1, ": ".join(parts)
+        opened = re.search("flow|quoted|simple key", error.context or "")
+        mark = error.context_mark if opened else error.problem_mark
+        line, problem = mark.line + 1 if mark else 1, ", ".join(parts)
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        problem = f"the character {error.character!r} is not allowed"
+        problem = f"the character {chr(error.character)!r} is not allowed"
     except RecursionError:
         line, problem = 1, "too deep, or an alias inside its own anchor"
     raise Fault(Node(None, line, source), "syntax", f"this is not YAML: {problem}")
@@ -98,12 +102,19 @@ class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict = {}  # noqa: RUF012 - PyYAML's own name and kind
 
 
+def _float(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError("beyond the largest float")
+    return value
+
+
 _TAG = "tag:yaml.org,2002:"
 _SCALARS: dict[str, tuple[str, str, Callable[[str], Any]]] = {  # pattern, first letters, value
     "null": ("~|null|Null|NULL|", "~nN", lambda text: None),
     "bool": ("true|True|TRUE|false|False|FALSE", "tTfF", lambda text: text.lower() == "true"),
     "int": ("[-+]?[0-9]+", "-+0123456789", int),
-    "float": (r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", "-+.0123456789", float),
+    "float": (r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", "-+.0123456789", _float),
     "str": (".*", "", str),
 }
 for _kind, (_pattern, _first, _) in _SCALARS.items():
@@ -112,41 +123,34 @@ for _kind, (_pattern, _first, _) in _SCALARS.items():
     _Loader.add_implicit_resolver(_TAG + _kind, re.compile(rf"({_pattern})\Z"), _letters)
 
 
-def _node(node: yaml.Node, source: str, done: dict[yaml.Node, Node], line: int = 0) -> Node:
-    """`done` keeps what an alias may name again, so that aliases of aliases cost nothing."""
-    line = line or node.start_mark.line + 1
-    if node in done:
-        return replace(done[node], line=line)
-    kind = node.tag.removeprefix(_TAG)
+def _node(node: yaml.Node, source: str, count: Iterator[int], line: int = 0) -> Node:
     children: dict[Any, Node] = {}
     value: Any
+    here = Node(None, line or node.start_mark.line + 1, source)
+    if next(count) > MAX_NODES:  # a few aliases of aliases are enough
+        raise Fault(here, "file", f"comes to more than {MAX_NODES:,} values, should be shorter")
+    kind = node.tag.removeprefix(_TAG)
     if isinstance(node, yaml.MappingNode) and kind == "map":
         for key_node, part in node.value:
-            key = _node(key_node, source, done)
+            key = _node(key_node, source, count)
             if not isinstance(key.value, str):
                 raise Fault(key, show(key.value), "is no key, keys should be strings")
             if key.value in children:
-                raise Fault(
-                    key, key.value, f"stands here twice, first in line {children[key.value].line}"
-                )
-            children[key.value] = _node(part, source, done, key.line)
+                first = children[key.value].line
+                raise Fault(key, key.value, f"stands here twice, first in line {first}")
+            children[key.value] = _node(part, source, count, key.line)
         value = {key: child.value for key, child in children.items()}
     elif isinstance(node, yaml.SequenceNode) and kind == "seq":
-        children = {i: _node(part, source, done) for i, part in enumerate(node.value)}
+        children = {i: _node(part, source, count) for i, part in enumerate(node.value)}
         value = [child.value for child in children.values()]
     elif isinstance(node, yaml.ScalarNode) and kind in _SCALARS:
         try:
             value = _SCALARS[kind][2](node.value)
-        except ValueError:
-            raise Fault(
-                Node(None, line, source), show(node.value), f"is not of type {kind}"
-            ) from None
+        except ValueError as error:
+            raise Fault(here, show(node.value), f"is no {kind}: {error}") from None
     else:
-        raise Fault(
-            Node(None, line, source), node.tag, "is a tag with no meaning here, leave it out"
-        )
-    done[node] = Node(value, line, source, children)
-    return done[node]
+        raise Fault(here, node.tag, "is a tag without a meaning here, should be left out")
+    return replace(here, value=value, children=children)
 
 
 def show(value: Any) -> str:
@@ -160,7 +164,9 @@ def describe(value: Any) -> str:
     kinds = {bool: "a truth value", int: "an integer", float: "a number", str: "a string"}
     if type(value) in kinds:
         return f"{show(value)} is {kinds[type(value)]}"
-    return {list: "is a list", dict: "is a mapping"}.get(type(value), "is empty")
+    if value is None:
+        return "is empty"
+    return "is a list" if isinstance(value, list) else "is a mapping"
 
 
 def suggest(word: Any, known: Collection[str]) -> str:

@@ -60,17 +60,19 @@ def _crossing(x: np.ndarray, y: np.ndarray, inside: int, outside: int, threshold
 
 def setting_columns(runs: pd.DataFrame) -> list[str]:
     """The columns that tell one setting from another: mixer, layers, width, length, and whatever
-    else of the configs varies, learning rate and seed aside."""
+    else of the configs still varies between runs that agree on these (learning rate and seed
+    aside): not the batch size that goes with a length, nor the positions that go with a mixer."""
     always = ["mixer", "model.num_layers", "model.d_model", "task.seq_len"]
-    varying = [
+    others = [
         name
         for name in runs
         if name.startswith(CONFIG_PREFIXES)
         and name not in (*always, *NOT_A_SETTING)
         and not name.startswith("model.mixer.")
-        and runs[name].astype(str).nunique() > 1
     ]
-    return always + varying
+    values = runs[others].astype(str)
+    varies = values.groupby([runs[name] for name in always]).nunique().max() > 1
+    return always + [name for name in others if varies[name]]
 
 
 def by_learning_rate(runs: pd.DataFrame) -> pd.DataFrame:

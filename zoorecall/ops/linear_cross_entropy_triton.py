@@ -94,7 +94,7 @@ def _hidden_gradient_kernel(
     for start in range(0, V, BLOCK_V):
         w = _load_rows(weight + run * V * D, start + column, V, D, BLOCK_D)
         logits = tl.dot(x, tl.trans(w), input_precision="ieee")
-        if V % BLOCK_V:  # the rows of w are zero there, but zero times an overflow is NaN
+        if V % BLOCK_V:  # w is zero there, but zero times an overflow is NaN
             logits = tl.where((start + column < V)[None, :], logits, float("-inf"))
         p = tl.exp2(logits * log2_e - log_sum[:, None])
         # one is subtracted before rounding: near a solved task p - 1 is far smaller than p
@@ -123,6 +123,8 @@ def _weight_gradient_kernel(
         log_sum = tl.load(lse + run * M + rows, mask=rows < M, other=float("inf")) * log2_e
         scale = tl.load(dloss + run * M + rows, mask=rows < M, other=0.0)
         logits = tl.dot(w, tl.trans(x), input_precision="ieee")  # [V, M]
+        if V % BLOCK_V:
+            logits = tl.where((v < V)[:, None], logits, float("-inf"))
         p = tl.exp2(logits * log2_e - log_sum[None, :])
         p = tl.where(v[:, None] == target[None, :], p - 1.0, p) * scale[None, :]
         total = tl.dot(p.to(x.dtype), x, total, input_precision="ieee")

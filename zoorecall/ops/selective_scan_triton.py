@@ -157,7 +157,7 @@ def _tiles(C: int, N: int) -> tuple[int, int, int]:
     """Channels of a program, N padded to a power of two and programs a sequence."""
     padded = max(triton.next_power_of_2(N), QUAD)
     block = min(CELLS // padded, triton.next_power_of_2(C))
-    return block, padded, triton.cdiv(C, block)
+    return block, padded, -(-C // block)
 
 
 @torch.library.custom_op("zoorecall::selective_scan", mutates_args=())
@@ -182,7 +182,7 @@ def _outputs(u: Tensor, A: Tensor, save_states: bool) -> tuple[Tensor, Tensor]:
     # a state in half precision starts one chunk only, so its rounding does not accumulate;
     # bfloat16 because a state may outgrow float16
     dtype = torch.float32 if u.dtype == torch.float32 else torch.bfloat16
-    shape = (R, B, triton.cdiv(L, CHUNK), padded // QUAD, C, QUAD) if save_states else (0,)
+    shape = (R, B, -(-L // CHUNK), padded // QUAD, C, QUAD) if save_states else (0,)
     return u.new_empty(u.shape), u.new_empty(shape, dtype=dtype)
 
 

@@ -238,7 +238,8 @@ class _Worker:
             "threads": max(1, cores // count),
         }
         self._send(setup)
-        threading.Thread(target=self._listen, args=(events,), daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, args=(events,), daemon=True)
+        self._listener.start()
 
     pack: PlannedPack | None
 
@@ -259,6 +260,8 @@ class _Worker:
             self.process.wait(seconds)
         except (subprocess.TimeoutExpired, KeyboardInterrupt):
             self.process.kill()
+            self.process.wait()
+        self._listener.join()
 
     def _send(self, order: dict[str, Any]) -> None:
         assert self.process.stdin is not None
@@ -270,6 +273,7 @@ class _Worker:
 
     def _listen(self, events: "queue.Queue[tuple[_Worker, dict[str, Any] | None]]") -> None:
         assert self.process.stdout is not None
-        for line in self.process.stdout:
-            events.put((self, json.loads(line)))
+        with self.process.stdout as lines:
+            for line in lines:
+                events.put((self, json.loads(line)))
         events.put((self, None))

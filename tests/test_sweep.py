@@ -1,0 +1,225 @@
+"""The sweep as a user runs it: real processes, killed and resumed, on folders that fail."""
+
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from malformed_grids import MALFORMED
+
+from zoorecall import load_grid, load_results, sweep
+from zoorecall.cli import main
+from zoorecall.errors import ResultsError
+from zoorecall.sweeper import Finished, Progress, Started
+
+TINY = """
+base:
+  task: {name: mqar, vocab_size: 32, seq_len: 12, num_kv_pairs: 2}
+  model: {d_model: 8, num_layers: 1}
+  train: {batch_size: 8, train_examples: 80, test_examples: 24, epochs: EPOCHS, evaluations: 30}
+axes:
+  model.mixer: [attention, hyena]
+  train.learning_rate: {logspace: [1e-3, 1e-1, 3]}
+  seed: [1, 2]
+"""
+
+
+@pytest.fixture
+def grid_file(tmp_path) -> Path:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY.replace("EPOCHS", "4"))
+    return path
+
+
+def command(grid: Path, folder: Path, *more: str) -> list[str]:
+    words = ["sweep", str(grid), "--out", str(folder), "--device", "cpu", *more]
+    return [sys.executable, "-m", "zoorecall.cli", *words]
+
+
+def test_a_sweep_killed_at_random_moments_ends_with_the_table_of_one_that_was_not(tmp_path):
+    grid = tmp_path / "tiny.yaml"
+    grid.write_text(TINY.replace("EPOCHS", "40"))
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    started = time.monotonic()
+    subprocess.run(command(grid, whole), check=True, capture_output=True)
+    seconds = time.monotonic() - started
+    draw, codes = random.Random(0), []
+    for kind in (signal.SIGKILL, signal.SIGINT, signal.SIGKILL):
+        process = subprocess.Popen(
+            command(grid, broken, "--checkpoint-seconds", "0"),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            codes.append(process.wait(draw.uniform(0.45, 0.8) * seconds))
+        except subprocess.TimeoutExpired:
+            process.send_signal(kind)
+            codes.append(process.wait(60))
+    assert any(code != 0 for code in codes), "no kill came before the end; make the grid longer"
+    final = subprocess.run(command(grid, broken), capture_output=True, text=True)
+    assert final.returncode == 0, final.stderr
+    assert (whole / "runs.csv").read_bytes() == (broken / "runs.csv").read_bytes()
+    pd.testing.assert_frame_equal(load_results(whole).curves, load_results(broken).curves)
+    left = [p.name for p in broken.rglob("*") if p.suffix in (".tmp", ".pt")]
+    assert not left
+
+
+def test_a_sweep_from_python_reports_events_and_trains_only_what_is_missing(grid_file, tmp_path):
+    grid, events = load_grid(grid_file), []
+    results = sweep(grid, tmp_path / "out", device="cpu", on_event=events.append)
+    assert isinstance(events[0], Started) and events[0].finished_runs == 0
+    assert sum(len(e.pack.runs) for e in events if isinstance(e, Finished)) == 12
+    assert any(isinstance(e, Progress) for e in events)
+    assert sorted(results.runs["run_id"]) == sorted(run.run_id for run in grid.runs)
+
+    more = load_grid(grid_file, ["seed=[1,2,3]"])
+    events.clear()
+    results = sweep(more, tmp_path / "out", device="cpu", on_event=events.append)
+    assert events[0].finished_runs == 12
+    assert sum(len(e.pack.runs) for e in events if isinstance(e, Finished)) == 6
+    assert len(results) == 18 and results.runs["run_id"].is_unique
+
+
+def test_a_row_says_what_was_trained_and_how_it_went(grid_file, tmp_path):
+    results = sweep(load_grid(grid_file), tmp_path / "out", device="cpu")
+    row = results.runs.iloc[0]
+    config = {name for name in results.runs if name.split(".")[0] in ("task", "model", "train")}
+    assert {"task.seq_len", "model.d_model", "train.learning_rate"} <= config
+    for name in ("parameters", "state_size", "forward_flops", "seconds", "tokens_per_second"):
+        assert row[name] > 0, name
+    assert row["device"] and row["torch_version"] and row["num_steps"] == 40
+    curve = results.curves[results.curves["run_id"] == row["run_id"]]
+    assert curve["step"].iloc[0] == 0 and curve["step"].iloc[-1] == 40
+    assert curve["test_accuracy"].iloc[-1] == row["test_accuracy"]
+    assert row["best_test_accuracy"] == curve["test_accuracy"].max()
+    csv = pd.read_csv(tmp_path / "out" / "runs.csv")
+    assert len(csv) == 12 and "seconds" not in csv
+
+
+def test_fresh_moves_earlier_results_aside(grid_file, tmp_path, capsys):
+    folder = tmp_path / "out"
+    assert main(command(grid_file, folder)[3:]) == 0
+    before = (folder / "runs.csv").read_bytes()
+    assert main([*command(grid_file, folder)[3:], "--fresh"]) == 0
+    assert (tmp_path / "out.1" / "runs.csv").read_bytes() == before
+    assert (folder / "runs.csv").read_bytes() == before
+    capsys.readouterr()
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(grid_file, tmp_path, capsys):
+    folder = tmp_path / "out"
+    assert main([*command(grid_file, folder)[3:], "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    assert "12 runs in" in printed and "hyena" in printed and not folder.exists()
+
+
+@pytest.mark.parametrize("case", MALFORMED, ids=lambda case: case.name)
+def test_a_malformed_grid_costs_one_line_and_exit_code_2(case, tmp_path, capsys):
+    path = tmp_path / "bad.yaml"
+    path.write_bytes(case.contents)
+    assert main(["sweep", str(path), "--out", str(tmp_path / "out")]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and "Traceback" not in err
+    assert err.startswith(f"{path}:{case.line}: ")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("arguments", [["table"], ["plot"]])
+def test_a_results_folder_that_is_not_there_or_is_broken_costs_one_line(
+    arguments, tmp_path, capsys
+):
+    missing, broken = tmp_path / "missing", tmp_path / "broken"
+    (broken / "shards").mkdir(parents=True)
+    (broken / "shards" / "x.parquet").write_bytes(b"PAR1 not really")
+    for folder in (missing, broken):
+        assert main([*arguments, str(folder)]) == 2
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1 and str(folder) in err
+
+
+def test_a_missing_grid_is_one_line_and_exit_code_2(tmp_path, capsys):
+    assert main(["sweep", str(tmp_path / "none.yaml")]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "none.yaml" in err
+
+
+def test_two_sweeps_do_not_write_to_one_folder(grid_file, tmp_path):
+    from zoorecall.results import locked
+
+    with locked(tmp_path / "out"), pytest.raises(ResultsError, match="another sweep"):
+        sweep(load_grid(grid_file), tmp_path / "out", device="cpu")
+
+
+def test_a_disk_that_fills_up_loses_nothing_finished(tmp_path):
+    """A limit on the size of files stands in for a full disk: writing fails in the same way."""
+    grid, folder = tmp_path / "tiny.yaml", tmp_path / "out"
+    grid.write_text(TINY.replace("EPOCHS", "4"))
+    half = command(grid, folder, "--set", "seed=1")
+    assert subprocess.run(half, capture_output=True).returncode == 0
+    before = load_results(folder).runs
+
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
+
+    full = subprocess.run(command(grid, folder), capture_output=True, text=True, preexec_fn=limit)
+    assert full.returncode == 2, full.stderr
+    assert "cannot be written" in full.stderr and "Traceback" not in full.stderr
+    assert set(before["run_id"]) <= set(load_results(folder).runs["run_id"])
+    again = subprocess.run(command(grid, folder), capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert len(load_results(folder)) == 12
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(grid_file, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(command(grid_file, tmp_path / "file" / "out")[3:]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "cannot be written" in err
+
+
+def test_a_pack_whose_mixer_fails_is_reported_and_the_others_are_kept(tmp_path, capsys):
+    (tmp_path / "broken_mixer.py").write_text(
+        "import torch\n"
+        "class Broken(torch.nn.Module):\n"
+        "    def __init__(self, d_model): super().__init__()\n"
+        "    def forward(self, x): raise RuntimeError('no such luck')\n"
+    )
+    path = tmp_path / "g.yaml"
+    path.write_text(
+        TINY.replace("EPOCHS", "1").replace("hyena", "{name: 'broken_mixer:Broken'}")
+    )
+    env = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        command(path, tmp_path / "out"), env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 1 and "no such luck" in done.stderr
+    assert set(load_results(tmp_path / "out").runs["mixer"]) == {"attention"}
+
+
+def test_help_is_light():
+    """`--help` must not import torch; nor must `import zoorecall`."""
+    code = "import sys, zoorecall, zoorecall.cli; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, "-m", "zoorecall.cli", "--help"], capture_output=True)
+    assert done.returncode == 0 and time.monotonic() - started < 1
+
+
+@pytest.mark.parametrize("style", ["text", "csv", "markdown", "json"])
+def test_the_table_comes_in_every_format(style, grid_file, tmp_path, capsys):
+    folder = tmp_path / "out"
+    sweep(load_grid(grid_file), folder, device="cpu")
+    assert main(["table", str(folder), "--format", style]) == 0
+    printed = capsys.readouterr().out
+    assert "attention" in printed and "hyena" in printed
+    if style == "json":
+        rows = json.loads(printed)
+        assert len(rows) == 2 and rows[0]["seeds"] == 2

@@ -1,0 +1,59 @@
+"""Mamba2's state space duality (SSD): one decay a head, so that a chunk is a masked matrix product.
+
+    h_t = exp(dt_t A) h_{t-1} + dt_t B_t x_t^T,    y_t = h_t^T C_t
+
+Dao and Gu 2024 (arXiv 2405.21060): the quadratic form is eq. 16, the chunked one section 6.
+Shape letters: R runs, B batch, L length, H heads, P head dim, G groups of heads that share B and
+C, N state, K chunks of T positions. x: [R, B, L, H, P]; dt: [R, B, L, H]; A: [R, H]; B, C:
+[R, B, L, G, N]. dt is positive, A negative. Decays and states are float32 at least.
+"""
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange, repeat
+from torch import Tensor
+
+
+def ssd_recurrent(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
+    """The definition, one position after the other: y [R, B, L, H, P] in x's dtype."""
+    R, batch, _, H, P = x.shape
+    wide = torch.promote_types(x.dtype, torch.float32)
+    B, C = (repeat(t, "r b l g n -> r b l (g j) n", j=H // t.shape[3]) for t in (B, C))
+    h = x.new_zeros(R, batch, H, B.shape[-1], P, dtype=wide)
+    outputs = []
+    steps = zip(*(t.to(wide).unbind(2) for t in (x, dt, B, C)), strict=True)
+    for x_t, dt_t, B_t, C_t in steps:
+        decay = torch.exp(dt_t * A[:, None])[..., None, None]
+        h = decay * h + torch.einsum("...n,...p->...np", B_t, dt_t[..., None] * x_t)
+        outputs.append(torch.einsum("...np,...n->...p", h, C_t))
+    return torch.stack(outputs, dim=2).to(x.dtype)
+
+
+def ssd(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, chunk_size: int = 64) -> Tensor:
+    """The same, parallel over the length: y [R, B, L, H, P] in x's dtype.
+
+    Up to two chunks are computed as one square of positions, which is then cheaper than states.
+    """
+    dtype, wide = x.dtype, torch.promote_types(x.dtype, torch.float32)
+    L, P, G = x.shape[2], x.shape[4], B.shape[3]
+    T = L if L <= 2 * chunk_size else chunk_size
+    if L % T:  # positions of dt = 0 change no state
+        x, dt, B, C = (
+            F.pad(t, (0, 0) * (t.ndim - 3) + (0, T - L % T)) for t in (x, dt, B, C)
+        )
+    log_decay = dt.to(wide) * A[:, None, None]
+    log_decay = rearrange(log_decay, "r b (k t) (g j) -> r b k g j t", t=T, g=G)
+    x = (x * dt[..., None]).to(dtype)
+    x = rearrange(x, "r b (k t) (g j) p -> r b k g t j p", t=T, g=G)
+    B, C = (rearrange(t, "r b (k t) g n -> r b k g t n", t=T) for t in (B, C))
+
+    scores = (C @ B.mT).unsqueeze(4) * masked_decay(log_decay)  # [R, B, K, G, J, T, T]
+    y = torch.einsum("...jts,...sjp->...tjp", scores.to(dtype), x)
+    if x.shape[2] > 1:
+        since_start = log_decay.cumsum(-1)
+        to_end = torch.exp(since_start[..., -1:] - since_start).mT.unsqueeze(-1)  # [..., T, J, 1]
+        written = B.mT @ (x * to_end).to(dtype).flatten(-2)  # [R, B, K, G, N, J P]
+        written = written.to(wide).unflatten(-1, (-1, P))
+        total = rearrange(since_start[..., -1], "r b k g j -> r b g j k")
+        # row k of the mask shifted by one chunk: from the end of chunk s to the start of chunk k
+        carry = F.pad(masked_decay(total.roll(1, -1))[..., 1:, 1:] ...
