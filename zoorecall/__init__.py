@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from .results import Results, load_results
     from .sweeper import sweep
 
+__version__ = "0.1.0"
+
 _HOME = {
     "Grid": "grid",
     "Results": "results",

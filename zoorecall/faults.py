@@ -41,16 +41,13 @@ def explain(error: ValidationError, layers: Layers) -> list[Fault]:
 def explain_alone(error: ValidationError, settings: Sequence[Setting]) -> list[Fault]:
     """The faults that settings have whatever they are laid over and whatever is laid over them."""
     nodes = _laid_nodes([settings])
-    tops = {setting.path for setting in settings}
     own = []
     for detail in error.errors(include_url=False):
         path, _ = _place(detail["loc"])
-        held = any(path[: len(top)] == top for top in tops)
-        # a key that another choice has, or settings that only together make no sense
-        depends = detail["type"] == "value_error" or (
-            detail["type"] == "extra_forbidden" and path in tops
-        )
-        if held and not depends:
+        together = detail["type"] == "value_error"
+        # another choice may well have a key that is set by itself
+        elsewhere = detail["type"] == "extra_forbidden" and path in [top for top, _ in settings]
+        if _holder(path, nodes) and not together and not elsewhere:
             own.append(_fault(detail, nodes))
     return own
 
@@ -68,8 +65,9 @@ def _laid_nodes(layers: Layers) -> dict[Path, tuple[int, Node]]:
 
 def _walk(path: Path, node: Node) -> Iterator[tuple[Path, Node]]:
     yield path, node
-    for key, child in node.children.items():
-        yield from _walk((*path, str(key)), child)
+    if isinstance(node.value, dict):
+        for key, child in node.children.items():
+            yield from _walk((*path, key), child)
 
 
 def _fault(detail: ErrorDetails, nodes: dict[Path, tuple[int, Node]]) -> Fault:
@@ -81,9 +79,13 @@ def _fault(detail: ErrorDetails, nodes: dict[Path, tuple[int, Node]]) -> Fault:
         text = _sentence(detail, path, owners)
     if path[-1:] == ("name",):  # also where a name alone stands for the choice
         path = path[:-1]
+    return Fault(_holder(path, nodes) or Node(None), ".".join(path) or "base", text)
+
+
+def _holder(path: Path, nodes: dict[Path, tuple[int, Node]]) -> Node | None:
+    """The node of a path, of a choice that of its name, or else the nearest around it."""
     holders = [(*path, "name"), *(path[:i] for i in range(len(path), 0, -1))]
-    node = next((nodes[holder][1] for holder in holders if holder in nodes), Node(None))
-    return Fault(node, ".".join(path) or "base", text)
+    return next((nodes[holder][1] for holder in holders if holder in nodes), None)
 
 
 def _place(loc: Sequence[str | int]) -> tuple[Path, list[type[BaseModel]]]:

@@ -80,6 +80,21 @@ def _expand(root: Node, overrides: Sequence[Setting]) -> list[RunConfig]:
         faults += explain_alone(error, point) if error else []
     faults.raise_first()
 
+    runs, unmatched = _lay_out(base, parts, exclude, layers, faults)
+    faults.raise_first()
+    # with overrides an entry may have nothing left to drop
+    for i in [] if overrides else sorted(unmatched):
+        entry = sections["exclude"].children[i]
+        raise Fault(entry, "exclude", "no run of the axes matches, there should be one at least")
+    if not runs:
+        raise Fault(sections["exclude"], "exclude", "drops every run, should leave one at least")
+    return runs
+
+
+def _product(
+    base: dict[str, Any], parts: Sequence[list[Axis]], exclude: Sequence[list[Axis]], layers, faults: Faults
+) -> tuple[list[RunConfig], set[int]]:
+    """The runs, each once, and the exclude entries that match none of the first part."""
     runs: dict[str, RunConfig] = {}
     unmatched = set(range(len(exclude)))
     for part in parts:
@@ -96,14 +111,7 @@ def _expand(root: Node, overrides: Sequence[Setting]) -> list[RunConfig]:
                 runs.setdefault(run.run_id, run)
             elif error:
                 faults += explain(error, [*layers, settings])
-    faults.raise_first()
-    # with overrides an entry may have nothing left to drop
-    for i in [] if overrides else sorted(unmatched):
-        entry = sections["exclude"].children[i]
-        raise Fault(entry, "exclude", "no run of the axes matches, there should be one at least")
-    if not runs:
-        raise Fault(sections["exclude"], "exclude", "drops every run, should leave one at least")
-    return list(runs.values())
+    return list(runs.values()), unmatched
 
 
 def _read_sections(root: Node, faults: Faults) -> dict[str, Node]:

@@ -3,17 +3,18 @@
 import functools
 import platform
 import subprocess
-from importlib import metadata
 from pathlib import Path
 
 import torch
+
+from . import __version__
 
 
 def provenance(device: torch.device) -> dict[str, str]:
     """The columns of a row that say what trained it."""
     return {
         "device": device_name(device),
-        "zoorecall_version": metadata.version("zoorecall"),
+        "zoorecall_version": __version__,
         "torch_version": torch.__version__,
         "git_commit": git_commit(),
     }

@@ -9,7 +9,6 @@ from typing import Any, get_origin
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, models_json_schema
 
-from .axes import SPACES
 from .config import PRESETS
 from .settings import all_paths, choice_name, configs_at, parse_path, types_at
 
@@ -31,13 +30,6 @@ def grid_schema() -> dict[str, Any]:
     free = [path for path in all_paths() if any(get_origin(t) is dict for t in types_at(path))]
     pattern = "|".join(rf"^{re.escape('.'.join(path))}\." for path in free)
     settings = {"$ref": "#/$defs/settings"}
-    ends_and_count = {
-        "type": "array",
-        "description": "first, last, count",
-        "prefixItems": [{"type": "number"}, {"type": "number"}, {"type": "integer", "minimum": 1}],
-        "minItems": 3,
-        "maxItems": 3,
-    }
     definitions |= {
         "settings": {
             "type": "object",
@@ -56,7 +48,10 @@ def grid_schema() -> dict[str, Any]:
         },
         "space": {
             "type": "object",
-            "properties": dict.fromkeys(SPACES, ends_and_count),
+            "properties": {
+                "linspace": _ends_and_count({"type": "number"}),
+                "logspace": _ends_and_count({"type": "number", "exclusiveMinimum": 0}),
+            },
             "additionalProperties": False,
             "minProperties": 1,
             "maxProperties": 1,
@@ -89,6 +84,16 @@ def _axis(path: str, value: dict[str, Any]) -> dict[str, Any]:
     return {"anyOf": [value, _many(value), *space]}
 
 
+def _ends_and_count(end: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "array",
+        "description": "first, last, count",
+        "prefixItems": [end, end, {"type": "integer", "minimum": 1}],
+        "minItems": 3,
+        "maxItems": 3,
+    }
+
+
 def _many(value: dict[str, Any]) -> dict[str, Any]:
     return {"type": "array", "items": value, "minItems": 1}
 
@@ -109,8 +114,8 @@ def _values() -> tuple[dict[str, Any], dict[str, Any]]:
         choices = configs_at(path)
         if len(choices) > 1:
             names = [choice for config in choices if (choice := choice_name(config))]
-            custom = [{"type": "string", "pattern": ":"}] * (len(names) < len(choices))
-            definitions[name] = {"anyOf": [{"enum": names}, *custom, *(ref[c] for c in choices)]}
+            own = [fields[config]["name"] for config in choices if not choice_name(config)]
+            definitions[name] = {"anyOf": [{"enum": names}, *own, *(ref[c] for c in choices)]}
             owners[0][name] = {"$ref": f"#/$defs/{name}"}
         distinct = [owner[name] for owner in owners]
         distinct = [form for i, form in enumerate(distinct) if form not in distinct[:i]]

@@ -191,12 +191,18 @@ def _train(
     return failed
 
 
+WORKERS_PER_GPU = 2
+"""While one compiles and captures a pack, the other has the GPU."""
+
+
 def _places(device: str, packs: int) -> list[str]:
-    """One device a worker."""
+    """The device of each worker."""
     if device == "cuda":
-        return [f"cuda:{i}" for i in range(min(packs, torch.cuda.device_count()))]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return ["cpu"] * min(packs, cores)
+        places = [f"cuda:{i}" for i in range(torch.cuda.device_count())] * WORKERS_PER_GPU
+    else:
+        cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+        places = ["cpu"] * len(cores)
+    return places[:packs]
 
 
 ALLOCATOR = {

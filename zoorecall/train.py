@@ -214,6 +214,7 @@ class PackTrainer:
     def _capture_and_step(self) -> None:
         """The first step on a GPU: compile, capture a step as a CUDA graph, and replay it from
         here on. Compiling takes steps of its own, which are undone."""
+        torch.compiler.reset()  # what it compiled for the pack before would count as this one's
         self._forward = torch.compile(self._losses, dynamic=False)
         self._update = torch.compile(self._update_runs, dynamic=False)
         changing = [

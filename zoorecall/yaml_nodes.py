@@ -36,7 +36,8 @@ class Fault(Exception):
     """What is wrong with a node, under which key, and what would be right."""
 
     def __init__(self, node: Node, key: str, text: str):
-        super().__init__(" ".join(f"{node.line}: {node.source or key}: {text}".split()))
+        line = " ".join(f"{node.line}: {node.source or key}: {text}".split())
+        super().__init__("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line))
         self.line = node.line
 
 

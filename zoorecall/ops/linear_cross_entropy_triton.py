@@ -62,7 +62,7 @@ def _forward_kernel(
         target_logit += tl.sum(tl.where(is_target, logits, 0.0), 1)
         tile_peak = tl.max(logits, 1)
         first = tl.min(tl.where(logits == tile_peak[:, None], column[None, :], BLOCK_V), 1)
-        choice = tl.where(tile_peak > peak, start + first, choice)
+        choice = tl.where(tile_peak >= peak, start + first, choice)
         new_peak = tl.maximum(peak, tile_peak)
         exponentials = tl.exp2(logits * log2_e - (new_peak * log2_e)[:, None])
         total = total * tl.exp2((peak - new_peak) * log2_e) + tl.sum(exponentials, 1)

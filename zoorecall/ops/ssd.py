@@ -1,11 +1,14 @@
-"""Mamba2's state space duality (SSD): one decay a head, so that a chunk is a masked matrix product.
+"""Mamba2's state space duality (SSD): with one decay a head, a chunk is a masked matrix product.
 
     h_t = exp(dt_t A) h_{t-1} + dt_t B_t x_t^T,    y_t = h_t^T C_t
 
-Dao and Gu 2024 (arXiv 2405.21060): the quadratic form is eq. 16, the chunked one section 6.
-Shape letters: R runs, B batch, L length, H heads, P head dim, G groups of heads that share B and
-C, N state, K chunks of T positions. x: [R, B, L, H, P]; dt: [R, B, L, H]; A: [R, H]; B, C:
-[R, B, L, G, N]. dt is positive, A negative. Decays and states are float32 at least.
+Dao and Gu 2024 (arXiv 2405.21060), section 6. Shape letters: R runs, B batch, L length, H heads,
+P head dim, G groups of J heads that share B and C, N state, K chunks of T positions.
+x: [R, B, L, H, P]; dt: [R, B, L, H]; A: [R, H]; B, C: [R, B, L, G, N]. dt is positive, A negative.
+Half precision: decays, and states handed from chunk to chunk, are float32; products are not.
+
+Unlike the official code, sums of log decays become differences of one cumulative sum a chunk, and
+a sequence of up to two chunks is one square of positions, which is then cheaper than states.
 """
 
 import torch
@@ -30,30 +33,38 @@ def ssd_recurrent(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Ten
 
 
 def ssd(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, chunk_size: int = 64) -> Tensor:
-    """The same, parallel over the length: y [R, B, L, H, P] in x's dtype.
-
-    Up to two chunks are computed as one square of positions, which is then cheaper than states.
-    """
+    """The same, parallel over the length: y [R, B, L, H, P] in x's dtype."""
     dtype, wide = x.dtype, torch.promote_types(x.dtype, torch.float32)
     L, P, G = x.shape[2], x.shape[4], B.shape[3]
     T = L if L <= 2 * chunk_size else chunk_size
-    if L % T:  # positions of dt = 0 change no state
-        x, dt, B, C = (
-            F.pad(t, (0, 0) * (t.ndim - 3) + (0, T - L % T)) for t in (x, dt, B, C)
-        )
-    log_decay = dt.to(wide) * A[:, None, None]
-    log_decay = rearrange(log_decay, "r b (k t) (g j) -> r b k g j t", t=T, g=G)
-    x = (x * dt[..., None]).to(dtype)
-    x = rearrange(x, "r b (k t) (g j) p -> r b k g t j p", t=T, g=G)
+    if L % T:  # a position with dt = 0 leaves the state as it is
+        x, dt, B, C = (F.pad(t, (0, 0) * (t.ndim - 3) + (0, T - L % T)) for t in (x, dt, B, C))
+    log_decay = rearrange(dt.to(wide) * A[:, None, None], "r b (k t) (g j) -> r b k g j t", t=T, g=G)
+    x = rearrange(x * dt[..., None], "r b (k t) (g j) p -> r b k g t j p", t=T, g=G)
     B, C = (rearrange(t, "r b (k t) g n -> r b k g t n", t=T) for t in (B, C))
 
     scores = (C @ B.mT).unsqueeze(4) * masked_decay(log_decay)  # [R, B, K, G, J, T, T]
-    y = torch.einsum("...jts,...sjp->...tjp", scores.to(dtype), x)
+    y = torch.einsum("...jts,...sjp->...tjp", scores.to(dtype), x.to(dtype))
     if x.shape[2] > 1:
-        since_start = log_decay.cumsum(-1)
-        to_end = torch.exp(since_start[..., -1:] - since_start).mT.unsqueeze(-1)  # [..., T, J, 1]
+        since_start = log_decay.cumsum(-1).mT.unsqueeze(-1)  # [R, B, K, G, T, J, 1]
+        to_end = torch.exp(since_start[..., -1:, :, :] - since_start)
         written = B.mT @ (x * to_end).to(dtype).flatten(-2)  # [R, B, K, G, N, J P]
-        written = written.to(wide).unflatten(-1, (-1, P))
-        total = rearrange(since_start[..., -1], "r b k g j -> r b g j k")
-        # row k of the mask shifted by one chunk: from the end of chunk s to the start of chunk k
-        carry = F.pad(masked_decay(total.roll(1, -1))[..., 1:, 1:] ...
+        total = rearrange(log_decay.sum(-1), "r b k g j -> r b g j k")
+        ends = torch.einsum(
+            "rbgjks,rbsgnjp->rbkgnjp",
+            masked_decay(total[..., :-1]),
+            written[:, :, :-1].to(wide).unflatten(-1, (-1, P)),
+        )
+        read = (C[:, :, 1:] @ ends.to(dtype).flatten(-2)).unflatten(-1, (-1, P))
+        later = y[:, :, 1:] + (read * torch.exp(since_start[:, :, 1:])).to(dtype)
+        y = torch.cat([y[:, :, :1], later], dim=2)
+    return rearrange(y, "r b k g t j p -> r b (k t) (g j) p")[:, :, :L]
+
+
+def masked_decay(log_decay: Tensor) -> Tensor:
+    """[..., T] -> [..., T, T]: what is left at t of an input at s, exp(sum_{s<i<=t}); 0 for s > t."""
+    T = log_decay.shape[-1]
+    # added, not filled in: an added constant costs nothing in the backward pass
+    future = torch.full((T, T), -torch.inf, dtype=log_decay.dtype, device=log_decay.device).triu(1)
+    total = log_decay.cumsum(-1)
+    return torch.exp(total.unsqueeze(-1) + (-total).unsqueeze(-2) + future)
