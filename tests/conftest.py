@@ -15,6 +15,7 @@ torch.set_num_threads(1)
 SMALL_MIXERS = {
     "attention": {"num_heads": 2, "conv": "k"},
     "mamba": {"d_state": 3},
+    "s6": {"d_state": 3, "conv": True},
     "mamba2": {"d_state": 4, "headdim": 8},
 }
 """Options that make a mixer small and odd; the other mixers run with their defaults."""

@@ -6,6 +6,7 @@ from torch import nn
 
 from zoorecall.layers import Embedding, LayerNorm, Linear, RMSNorm, ShortConv
 from zoorecall.ops.causal_conv import causal_conv, causal_conv_reference
+from zoorecall.ops.embedding import _SpreadFiller, embedding_reference
 
 R, B, L, D = 3, 2, 7, 5
 
@@ -96,6 +97,17 @@ def test_embedding_looks_up_each_run_in_its_own_table():
         y_run.backward(grad[r])
         assert torch.equal(y[r], y_run)
         torch.testing.assert_close(layer.weight.grad[r], solo.weight.grad)
+
+
+def test_the_gradient_that_spreads_the_filler_equals_the_plain_one():
+    tokens = torch.randint(4, (R, B, L))
+    table = torch.randn(R, 5, D, dtype=torch.float64, requires_grad=True)
+    grad = torch.randn(R, B, L, D, dtype=torch.float64)
+    fast, slow = (
+        torch.autograd.grad(lookup(tokens, table), table, grad)[0]
+        for lookup in (_SpreadFiller.apply, embedding_reference)
+    )
+    torch.testing.assert_close(fast, slow)
 
 
 @pytest.mark.parametrize("taps_or_width", [4])

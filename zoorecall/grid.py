@@ -4,9 +4,10 @@ The runs are the product of the axes, laid over the base, which lies over the pr
 over the defaults.
 """
 
+import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from .config import PRESETS, RunConfig
 from .errors import GridError
 from .faults import explain, explain_alone
 from .schema import SECTIONS, grid_schema
-from .settings import Setting, find_settings, lay
+from .settings import Setting, find_settings, lay, parse_path, types_at
 from .yaml_nodes import Fault, Faults, Node, describe, make_node, read_yaml, suggest
 
 __all__ = ["Grid", "grid_schema", "load_grid"]
@@ -53,64 +54,72 @@ def load_grid(path: str | Path, overrides: Sequence[str] = ()) -> Grid:
     return Grid(Path(path).stem, Path(path), root.value.get("description", ""), tuple(runs))
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """A grid file, read: settings of every run, in layers, and the axes that are laid over them."""
+
+    layers: list[list[Setting]]  # the preset, the base
+    parts: list[list[Axis]]  # the axes, then those of each include entry
+    exclude: list[list[Axis]]
+
+    @functools.cached_property
+    def base(self) -> dict[str, Any]:
+        default = RunConfig().model_dump()
+        mixer = {"name": default["model"]["mixer"]["name"]}
+        base = {"task": {"name": default["task"]["name"]}, "model": {"mixer": mixer}}
+        return functools.reduce(lay, self.layers, base)
+
+
 def _expand(root: Node, overrides: Sequence[Setting]) -> list[RunConfig]:
     faults = Faults()
     sections = _read_sections(root, faults)
-    layers: list[list[Setting]] = [[], []]
-    with faults:
-        layers[0] += find_settings((), _preset(sections["preset"]))
-    with faults:
-        layers[1] += find_settings((), sections["base"])
-    exclude = _read_entries("exclude", sections, faults)
-    parts = [read_axes(sections["axes"], faults), *_read_entries("include", sections, faults)]
-    parts = override(parts, overrides, faults)
-    count = sum(math.prod(len(axis.points) for axis in part) for part in parts)
+    plan = _read_plan(sections, overrides, faults)
+    count = sum(math.prod(len(axis.points) for axis in part) for part in plan.parts)
     if count > MAX_RUNS:
         text = f"{count:,} runs are too many, should be at most {MAX_RUNS:,}"
         faults.append(Fault(sections["axes"], "axes", text))
         faults.raise_first()
-
-    base = _defaults()
-    for layer in layers:
-        base = lay(base, layer)
-    # each point by itself, so that of several faults the first in the file is told
-    axes = itertools.chain.from_iterable([*parts, *exclude])
-    for point in itertools.chain(layers, *(axis.points for axis in axes)):
-        _, error = _validate(lay(base, point))
-        faults += explain_alone(error, point) if error else []
+    faults += _faults_of_points(plan)
     faults.raise_first()
-
-    runs, unmatched = _lay_out(base, parts, exclude, layers, faults)
+    runs, unmatched = _find_runs(plan, faults)
     faults.raise_first()
     # with overrides an entry may have nothing left to drop
     for i in [] if overrides else sorted(unmatched):
         entry = sections["exclude"].children[i]
-        raise Fault(entry, "exclude", "no run of the axes matches, there should be one at least")
+        raise Fault(entry, "exclude", "no run of the axes matches, should match one at least")
     if not runs:
         raise Fault(sections["exclude"], "exclude", "drops every run, should leave one at least")
     return runs
 
 
-def _product(
-    base: dict[str, Any], parts: Sequence[list[Axis]], exclude: Sequence[list[Axis]], layers, faults: Faults
-) -> tuple[list[RunConfig], set[int]]:
-    """The runs, each once, and the exclude entries that match none of the first part."""
+def _faults_of_points(plan: _Plan) -> Iterator[Fault]:
+    """What is wrong with a point by itself, so that of several faults, of which some may show in
+    the last run only, the first in the file is known."""
+    axes = itertools.chain.from_iterable([*plan.parts, *plan.exclude])
+    for point in itertools.chain(plan.layers, *(axis.points for axis in axes)):
+        _, error = _validate(lay(plan.base, point))
+        yield from explain_alone(error, point) if error else ()
+
+
+def _find_runs(plan: _Plan, faults: Faults) -> tuple[list[RunConfig], set[int]]:
+    """The runs, each once, and which exclude entries match none."""
     runs: dict[str, RunConfig] = {}
-    unmatched = set(range(len(exclude)))
-    for part in parts:
+    unmatched = set(range(len(plan.exclude)))
+    for part in plan.parts:
         for points in itertools.product(*(axis.points for axis in part)):
             settings = list(itertools.chain(*points))
-            data = lay(base, settings)
+            data = lay(plan.base, settings)
             run, error = _validate(data)
-            if part is parts[0]:
-                matching = {i for i, entry in enumerate(exclude) if _matches(entry, data, run)}
+            if part is plan.parts[0]:
+                entries = enumerate(plan.exclude)
+                matching = {i for i, entry in entries if _matches(entry, data, run)}
                 unmatched -= matching
                 if matching:
                     continue
             if run:
                 runs.setdefault(run.run_id, run)
             elif error:
-                faults += explain(error, [*layers, settings])
+                faults += explain(error, [*plan.layers, settings])
     return list(runs.values()), unmatched
 
 
@@ -119,6 +128,8 @@ def _read_sections(root: Node, faults: Faults) -> dict[str, Node]:
     sections = {key: Node(kind()) for key, (kind, _) in SECTIONS.items()}
     for key, node in root.children.items():
         with faults:
+            if types_at(parse_path(key)):
+                raise Fault(node, key, "is a setting, should be in base or in axes")
             if key not in SECTIONS:
                 raise Fault(node, key, f"unknown key, {suggest(key, SECTIONS)}")
             kind, _ = SECTIONS[key]
@@ -126,6 +137,17 @@ def _read_sections(root: Node, faults: Faults) -> dict[str, Node]:
                 raise Fault(node, key, f"{describe(node.value)}, should be {KINDS[kind]}")
             sections[key] = node
     return sections
+
+
+def _read_plan(sections: dict[str, Node], overrides: Sequence[Setting], faults: Faults) -> _Plan:
+    layers: list[list[Setting]] = [[], []]
+    with faults:
+        layers[0] += find_settings((), _preset(sections["preset"]))
+    with faults:
+        layers[1] += find_settings((), sections["base"])
+    parts = [read_axes(sections["axes"], faults), *_read_entries("include", sections, faults)]
+    exclude = _read_entries("exclude", sections, faults)
+    return _Plan(layers, override(parts, overrides, faults), exclude)
 
 
 def _read_entries(key: str, sections: dict[str, Node], faults: Faults) -> list[list[Axis]]:
@@ -143,13 +165,6 @@ def _preset(node: Node) -> Node:
         text = f"there is no preset {node.value!r}, {suggest(node.value, PRESETS)}"
         raise Fault(node, "preset", text)
     return make_node(PRESETS.get(node.value, {}), node.line)
-
-
-def _defaults() -> dict[str, Any]:
-    """What a run chooses by default; the rest of the defaults is pydantic's to lay."""
-    run = RunConfig().model_dump()
-    mixer = {"name": run["model"]["mixer"]["name"]}
-    return {"task": {"name": run["task"]["name"]}, "model": {"mixer": mixer}}
 
 
 def _validate(data: dict[str, Any]) -> tuple[RunConfig | None, ValidationError | None]:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .ops.causal_conv import causal_conv
+from .ops.embedding import embedding
 
 
 def per_run(parameter: Tensor, x: Tensor) -> Tensor:
@@ -67,9 +68,7 @@ class Embedding(nn.Module):
         self.weight = normal(num_embeddings, d_model, std=std)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        R, V, D = self.weight.shape
-        first = torch.arange(R, device=tokens.device).view(R, *(1,) * (tokens.ndim - 1)) * V
-        return F.embedding(tokens + first, self.weight.reshape(R * V, D))
+        return embedding(tokens, self.weight)
 
 
 class LayerNorm(nn.Module):

@@ -6,7 +6,7 @@ a name replaces what was there, and a name alone stands for `{name: ...}`. All o
 merged.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any, Literal, NamedTuple, get_args, get_origin
@@ -94,7 +94,7 @@ def unknown_path(path: Path) -> str:
     return unknown_key(path[: known + 1], configs_at(path[:known]))
 
 
-def unknown_key(path: Path, configs: Iterable[type[BaseModel]]) -> str:
+def unknown_key(path: Path, configs: Sequence[type[BaseModel]]) -> str:
     """What to say of a path whose last key is in none of the configs."""
     keys = dict.fromkeys(name for config in configs for name in config.model_fields)
     if not keys:
@@ -102,7 +102,8 @@ def unknown_key(path: Path, configs: Iterable[type[BaseModel]]) -> str:
     others = [other for other in all_paths() if other[-1] == path[-1] and other != path]
     if others:
         return f"unknown key here, did you mean {'.'.join(others[0])!r}?"
-    return f"unknown key, {suggest(path[-1], keys)}"
+    chosen = choice_name(configs[0]) if "name" in keys and len(configs) == 1 else None
+    return f"unknown key{f' of {chosen}' if chosen else ''}, {suggest(path[-1], keys)}"
 
 
 def lay(data: dict[str, Any], settings: Iterable[Setting]) -> dict[str, Any]:

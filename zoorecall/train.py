@@ -110,7 +110,7 @@ class PackTrainer:
         self.step, self.steps_in_sum, self.seconds = 0, 0, 0.0
         self.stopped_at: list[int | None] = [None] * R
         self.curves = [Curve() for _ in runs]
-        self._forward, self._update = self._losses, self._update_runs
+        self._forward, self._update = self._mean_loss, self._update_runs
         self._step: Callable[[], None] = self._train_step
         if device.type == "cuda":
             self._step = self._capture_and_step
@@ -203,11 +203,14 @@ class PackTrainer:
         head = model.embedding.weight.to(self.dtype)
         return linear_cross_entropy(hidden, head, targets.flatten(1).long())
 
+    def _mean_loss(self, tokens: Tensor, positions: Tensor, targets: Tensor) -> Tensor:
+        """What a run minimizes, [R]."""
+        return self._losses(tokens, positions, targets)[0].mean(dim=1)
+
     def _train_step(self) -> None:
         assert self.train_examples is not None
         index = self.order.index_select(1, self.cursor).squeeze(1)[self.seed_index]  # [R, B]
-        loss, _ = self._forward(*self.train_examples.batch(self.seed_index, index))
-        loss = loss.mean(dim=1)  # [R]
+        loss = self._forward(*self.train_examples.batch(self.seed_index, index))
         loss.sum().backward()
         self._update(loss.detach(), self.pack.take_gradients())
 
@@ -215,7 +218,7 @@ class PackTrainer:
         """The first step on a GPU: compile, capture a step as a CUDA graph, and replay it from
         here on. Compiling takes steps of its own, which are undone."""
         torch.compiler.reset()  # what it compiled for the pack before would count as this one's
-        self._forward = torch.compile(self._losses, dynamic=False)
+        self._forward = torch.compile(self._mean_loss, dynamic=False)
         self._update = torch.compile(self._update_runs, dynamic=False)
         changing = [
             self.pack.flat, self.optimizer.exp_avg, self.optimizer.exp_avg_sq, self.active,

@@ -9,10 +9,15 @@ from .base import MixerConfig, SequenceMixer
 from .custom import Custom, CustomConfig
 from .delta_net import DeltaNet
 from .hyena import Hyena
+from .mamba import S6, Mamba
+from .mamba2 import Mamba2
 
 MIXERS: dict[str, type[SequenceMixer]] = {
     "attention": Attention,
     "hyena": Hyena,
+    "mamba": Mamba,
+    "s6": S6,
+    "mamba2": Mamba2,
     "delta_net": DeltaNet,
 }
 

@@ -62,7 +62,7 @@ def _forward_kernel(
         target_logit += tl.sum(tl.where(is_target, logits, 0.0), 1)
         tile_peak = tl.max(logits, 1)
         first = tl.min(tl.where(logits == tile_peak[:, None], column[None, :], BLOCK_V), 1)
-        choice = tl.where(tile_peak >= peak, start + first, choice)
+        choice = tl.where(tile_peak > peak, start + first, choice)
         new_peak = tl.maximum(peak, tile_peak)
         exponentials = tl.exp2(logits * log2_e - (new_peak * log2_e)[:, None])
         total = total * tl.exp2((peak - new_peak) * log2_e) + tl.sum(exponentials, 1)
@@ -119,8 +119,7 @@ def _weight_gradient_kernel(
         rows = start + tl.arange(0, BLOCK_M)
         x = _load_rows(hidden + run * M * D, rows, M, D, BLOCK_D)
         target = tl.load(targets + run * M + rows, mask=rows < M, other=-1).to(tl.int32)
-        # infinity outside makes p = 0 there
-        log_sum = tl.load(lse + run * M + rows, mask=rows < M, other=float("inf")) * log2_e
+        log_sum = tl.load(lse + run * M + rows, mask=rows < M, other=0.0) * log2_e
         scale = tl.load(dloss + run * M + rows, mask=rows < M, other=0.0)
         logits = tl.dot(w, tl.trans(x), input_precision="ieee")  # [V, M]
         if V % BLOCK_V:

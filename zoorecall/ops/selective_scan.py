@@ -39,9 +39,7 @@ def selective_scan_recurrent(
     return torch.stack(outputs, dim=2).to(u.dtype)
 
 
-def selective_scan(
-    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor
-) -> Tensor:
+def selective_scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
     """The same, parallel over the length: y [R, B, L, C] in u's dtype."""
     R, batch = u.shape[:2]
     wide = torch.promote_types(u.dtype, torch.float32)

@@ -27,8 +27,8 @@ def ssd_recurrent(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Ten
     steps = zip(*(t.to(wide).unbind(2) for t in (x, dt, B, C)), strict=True)
     for x_t, dt_t, B_t, C_t in steps:
         decay = torch.exp(dt_t * A[:, None])[..., None, None]
-        h = decay * h + torch.einsum("...n,...p->...np", B_t, dt_t[..., None] * x_t)
-        outputs.append(torch.einsum("...np,...n->...p", h, C_t))
+        h = decay * h + B_t[..., None] * (dt_t[..., None] * x_t)[..., None, :]
+        outputs.append((h * C_t[..., None]).sum(-2))
     return torch.stack(outputs, dim=2).to(x.dtype)
 
 
@@ -36,10 +36,11 @@ def ssd(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, chunk_size: int 
     """The same, parallel over the length: y [R, B, L, H, P] in x's dtype."""
     dtype, wide = x.dtype, torch.promote_types(x.dtype, torch.float32)
     L, P, G = x.shape[2], x.shape[4], B.shape[3]
-    T = L if L <= 2 * chunk_size else chunk_size
+    T = chunk_size if 2 * chunk_size < L else L
     if L % T:  # a position with dt = 0 leaves the state as it is
         x, dt, B, C = (F.pad(t, (0, 0) * (t.ndim - 3) + (0, T - L % T)) for t in (x, dt, B, C))
-    log_decay = rearrange(dt.to(wide) * A[:, None, None], "r b (k t) (g j) -> r b k g j t", t=T, g=G)
+    log_decay = dt.to(wide) * A[:, None, None]
+    log_decay = rearrange(log_decay, "r b (k t) (g j) -> r b k g j t", t=T, g=G)
     x = rearrange(x * dt[..., None], "r b (k t) (g j) p -> r b k g t j p", t=T, g=G)
     B, C = (rearrange(t, "r b (k t) g n -> r b k g t n", t=T) for t in (B, C))
 
@@ -62,7 +63,7 @@ def ssd(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, chunk_size: int 
 
 
 def masked_decay(log_decay: Tensor) -> Tensor:
-    """[..., T] -> [..., T, T]: what is left at t of an input at s, exp(sum_{s<i<=t}); 0 for s > t."""
+    """[..., T] -> [..., T, T]: the share of s that is left at t, exp(sum_{s<i<=t}); 0 for s > t."""
     T = log_decay.shape[-1]
     # added, not filled in: an added constant costs nothing in the backward pass
     future = torch.full((T, T), -torch.inf, dtype=log_decay.dtype, device=log_decay.device).triu(1)

@@ -1,0 +1,107 @@
+"""Mamba2: a state space model with one decay a head and large states, gated and normalized.
+
+Dao and Gu 2024 (arXiv 2405.21060), section 7 and figure 6 (the sequential block of the official
+code is its parallel projection); the recurrence is in `ops.ssd`. Shape letters: R runs, B batch,
+L length, D width, E channels = expand D, H heads, P head dim = E / H, G groups, N state.
+
+    z, xBC, dt = in_proj(u);  x, B, C = SiLU(conv1d(xBC))
+    y = out_proj(norm((SSD(x, softplus(dt + dt_bias), B, C) + D x) * SiLU(z)))
+
+Parameters, defaults and initial weights are those of `Mamba2` in mamba-ssm 2.3.2, draw for draw;
+its options conv_init, d_ssm, A_init_range, D_has_hdim, rmsnorm, norm_before_gate, dt_min, dt_max,
+dt_init_floor, dt_limit, bias and conv_bias are left at their defaults and out. `init_std` draws the
+linear layers as Zoology does inside a transformer block; dt_bias is no linear layer's and stays.
+"""
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from ..layers import Linear, ShortConv, per_run
+from ..ops.ssd import ssd
+from .base import MixerConfig, SequenceMixer
+from .mamba import initial_dt_bias
+
+
+class Mamba2Config(MixerConfig):
+    name: Literal["mamba2"] = "mamba2"
+    d_state: int = Field(128, ge=1, description="numbers of state a channel")
+    d_conv: int = Field(4, ge=2, description="taps of the short convolution")
+    expand: int = Field(2, ge=1, description="channels inside, in units of d_model")
+    headdim: int = Field(64, ge=1, description="channels of a head")
+    ngroups: int = Field(1, ge=1, description="groups of heads, each with a B, a C and a norm")
+    init_std: float | None = Field(
+        None, gt=0, description="of both linear layers; null: as torch.nn.Linear"
+    )
+
+    def check(self, d_model: int) -> None:
+        channels = self.expand * d_model
+        if channels % self.headdim:
+            fits = next(p for p in range(min(self.headdim, channels), 0, -1) if channels % p == 0)
+            raise ValueError(
+                f"expand * d_model = {channels} is not a multiple of headdim {self.headdim}; "
+                f"headdim {fits} fits"
+            )
+        if channels // self.headdim % self.ngroups:
+            raise ValueError(
+                f"{channels // self.headdim} heads cannot be split into {self.ngroups} groups"
+            )
+
+
+class GatedRMSNorm(nn.Module):
+    """Root-mean-square normalization of y * SiLU(z), in each of G groups of channels by itself."""
+
+    def __init__(self, channels: int, groups: int, eps: float = 1e-5):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1, channels))
+        self.groups, self.eps = groups, eps
+
+    def forward(self, y: Tensor, z: Tensor) -> Tensor:
+        gated = (y * F.silu(z)).unflatten(-1, (self.groups, -1))
+        normed = F.rms_norm(gated, gated.shape[-1:], eps=self.eps).flatten(-2)
+        return normed * per_run(self.weight, y)
+
+
+class Mamba2(SequenceMixer):
+    Config = Mamba2Config
+
+    def __init__(self, config: Mamba2Config, d_model: int, seq_len: int, num_layers: int):
+        super().__init__()
+        E, std = config.expand * d_model, config.init_std
+        H = E // config.headdim
+        self.splits = [E, config.ngroups * config.d_state, config.ngroups * config.d_state]
+        self.ngroups, self.headdim, self.d_state = config.ngroups, config.headdim, config.d_state
+        self.in_proj = Linear(d_model, E + sum(self.splits) + H, bias=False, std=std)
+        self.conv1d = ShortConv(sum(self.splits), config.d_conv)
+        self.dt_bias = nn.Parameter(initial_dt_bias(H))
+        self.A_log = nn.Parameter(torch.empty(1, H).uniform_(1, 16).log())
+        self.D = nn.Parameter(torch.ones(1, H))
+        self.norm = GatedRMSNorm(E, config.ngroups)
+        out_std = None if std is None else std / math.sqrt(2 * num_layers)
+        self.out_proj = Linear(E, d_model, bias=False, std=out_std)
+
+    def forward(self, x: Tensor) -> Tensor:
+        sizes = [self.splits[0], sum(self.splits), self.D.shape[-1]]
+        z, xBC, dt = self.in_proj(x).split(sizes, dim=-1)
+        x, B, C = F.silu(self.conv1d(xBC)).split(self.splits, dim=-1)
+        x = x.unflatten(-1, (-1, self.headdim))  # [R, B, L, H, P]
+        B, C = (t.unflatten(-1, (self.ngroups, -1)) for t in (B, C))  # [R, B, L, G, N]
+        # a step of 0.001 is softplus(-7), and there a bfloat16 is off by up to 2 %
+        dt = dt.to(torch.promote_types(dt.dtype, torch.float32))
+        dt = F.softplus(dt + per_run(self.dt_bias, dt))
+        y = ssd(x, dt, -self.A_log.exp(), B, C) + per_run(self.D[..., None], x) * x
+        return self.out_proj(self.norm(y.flatten(-2), z))
+
+    def state_size(self, length: int) -> int:
+        channels, taps = self.conv1d.weight.shape[1:]
+        return self.splits[0] * self.d_state + channels * (taps - 1)
+
+    def sequence_flops(self, length: int) -> int:
+        """Of the recurrence, whichever form runs, exponentials not counted: for each number of the
+        state outer product, decay and add, and read; for each channel dt x, D x and the gate; for
+        each head dt A."""
+        return length * (self.splits[0] * (5 * self.d_state + 4) + self.D.shape[-1])
