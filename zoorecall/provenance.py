@@ -8,12 +8,14 @@ from pathlib import Path
 import torch
 
 from . import __version__
+from .ops.dispatch import kernels
 
 
 def provenance(device: torch.device) -> dict[str, str]:
     """The columns of a row that say what trained it."""
     return {
         "device": device_name(device),
+        "kernels": kernels(device),
         "zoorecall_version": __version__,
         "torch_version": torch.__version__,
         "git_commit": git_commit(),

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .config import RunConfig
 from .model import Pack
-from .ops import linear_cross_entropy
+from .ops.dispatch import linear_cross_entropy
 from .optim import AdamW
 from .seeding import Stream
 from .tasks import make_task

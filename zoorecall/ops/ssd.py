@@ -7,8 +7,9 @@ P head dim, G groups of J heads that share B and C, N state, K chunks of T posit
 x: [R, B, L, H, P]; dt: [R, B, L, H]; A: [R, H]; B, C: [R, B, L, G, N]. dt is positive, A negative.
 Half precision: decays, and states handed from chunk to chunk, are float32; products are not.
 
-Unlike the official code, sums of log decays become differences of one cumulative sum a chunk, and
-a sequence of up to two chunks is one square of positions, which is then cheaper than states.
+As in the official kernels, and unlike the paper's listing, a sum of log decays is a difference of
+cumulative sums, so a decay has the absolute precision of the chunk's whole sum. Unlike both, a
+sequence of up to two chunks is one square of positions, which is then cheaper than states.
 """
 
 import torch

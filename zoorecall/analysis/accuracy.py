@@ -1,0 +1,189 @@
+"""The accuracy of each setting: by learning rate and seed, at its best, and what that shows.
+
+Shape letters: N resamples, S seeds, P learning rates.
+
+A setting is what remains of a config without learning rate and seed. Its best learning rate has
+the highest mean over seeds, so that no single lucky run decides; of equals it is the middle one.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from .bootstrap import Estimate, mean_over_seeds, seed_weights
+
+SOLVED = 0.95
+"""The accuracy from which the papers call a task solved."""
+
+EDGE_GAIN = 0.01
+"""A best accuracy at the grid's edge is the edge's doing if it is higher by more than this than
+at any rate inside."""
+
+NOT_A_SETTING = ("train.learning_rate", "seed")
+CONFIG_PREFIXES = ("task.", "model.", "train.")
+
+
+def setting_columns(runs: pd.DataFrame) -> list[str]:
+    """The columns that tell one setting from another: mixer, layers, width, length, and whatever
+    else of the configs still varies between runs that agree on these (learning rate and seed
+    aside): not the batch size that goes with a length, nor the positions that go with a mixer."""
+    always = ["mixer", "model.num_layers", "model.d_model", "task.seq_len"]
+    others = [
+        name
+        for name in runs
+        if name.startswith(CONFIG_PREFIXES)
+        and name not in (*always, *NOT_A_SETTING)
+        and not name.startswith("model.mixer.")
+    ]
+    values = runs[others].astype(str)
+    varies = values.groupby([runs[name] for name in always]).nunique().max() > 1
+    return always + [name for name in others if varies[name]]
+
+
+@dataclass(frozen=True)
+class Accuracies:
+    """One setting's accuracy at every learning rate: `table` has a row a seed and a column a rate,
+    ascending; where a run is missing (an unfinished sweep) it has the mean of the other seeds."""
+
+    setting: dict[str, object]
+    table: pd.DataFrame
+    num_runs: int
+    parameters: int
+    state_size: int
+
+    @property
+    def rates(self) -> np.ndarray:
+        return self.table.columns.to_numpy(dtype=float)  # [P]
+
+    @property
+    def seeds(self) -> int:
+        return len(self.table)
+
+    @property
+    def mean(self) -> np.ndarray:
+        return self.table.to_numpy().mean(axis=0)  # [P]
+
+    @property
+    def best(self) -> int:
+        """The best rate's index."""
+        return best_index(self.mean)
+
+    @property
+    def at_best(self) -> pd.Series:
+        """Accuracy at the best rate by seed."""
+        return self.table.iloc[:, self.best]
+
+    @property
+    def edge(self) -> str:
+        """Whether the best lies at the grid's edge, where a better one may be beyond: `low`,
+        `high`, `low+high` (a grid without an inside) or nothing."""
+        inside = self.mean[1:-1]
+        if len(inside) and self.mean[self.best] <= inside.max() + EDGE_GAIN:
+            return ""
+        ends = {"low": self.best == 0, "high": self.best == len(self.mean) - 1}
+        return "+".join(ends) if not len(inside) else "".join(k for k, v in ends.items() if v)
+
+    def resampled(self) -> np.ndarray:
+        """Mean over seeds at each rate, of the sample (row 0) and its resamples: [1 + N, P]."""
+        return seed_weights(self.seeds) @ self.table.to_numpy()
+
+
+def best_index(mean: np.ndarray) -> int:
+    """Where a curve is highest; of equals the middle one, of two the lower."""
+    highest = np.flatnonzero(mean == mean.max())
+    return int(highest[(len(highest) - 1) // 2])
+
+
+def accuracies(runs: pd.DataFrame, measure: str = "test_accuracy") -> list[Accuracies]:
+    """Every setting of a table of runs, ordered by mixer, layers, width, length."""
+    keys = setting_columns(runs)
+    found = []
+    for key, group in runs.groupby(keys, dropna=False):
+        table = group.pivot_table(index="seed", columns="train.learning_rate", values=measure)
+        found.append(
+            Accuracies(
+                setting=dict(zip(keys, key, strict=True)),
+                table=table.fillna(table.mean()),
+                num_runs=len(group),
+                parameters=int(group["parameters"].iloc[0]),
+                state_size=int(group["state_size"].iloc[0]),
+            )
+        )
+    return found
+
+
+def by_learning_rate(runs: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy of every setting at every learning rate: mean, min and max over seeds."""
+    keys = [*setting_columns(runs), "train.learning_rate"]
+    accuracy = runs.groupby(keys, sort=True, dropna=False)["test_accuracy"]
+    return accuracy.agg(["mean", "min", "max", "count"]).reset_index()
+
+
+def best_accuracies(runs: pd.DataFrame, measure: str = "test_accuracy") -> pd.DataFrame:
+    """One row a setting: accuracy at its best learning rate with an interval over seeds, size,
+    and verdict.
+
+    `held_out` is free of the choice's optimism: each seed's accuracy at the rate that is best for
+    the other seeds. `edge` says where the best rate lies at the grid's edge.
+    """
+    rows = []
+    for one in accuracies(runs, measure):
+        accuracy = mean_over_seeds(one.at_best)
+        rows.append(
+            {
+                **one.setting,
+                "best_rate": one.rates[one.best],
+                "edge": one.edge,
+                **accuracy.columns("accuracy"),
+                "accuracy_min": one.at_best.min(),
+                "accuracy_max": one.at_best.max(),
+                "held_out": _held_out(one.table.to_numpy()),
+                "verdict": verdict(accuracy, one.edge),
+                "seeds": one.seeds,
+                "parameters": one.parameters,
+                "state_size": one.state_size,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _held_out(values: np.ndarray) -> float:
+    """The mean of each seed's accuracy at the best rate of the others; NaN with one seed."""
+    if len(values) < 2:
+        return np.nan
+    others = [np.delete(values, s, axis=0).mean(axis=0) for s in range(len(values))]
+    return float(np.mean([values[s, best_index(mean)] for s, mean in enumerate(others)]))
+
+
+def verdict(accuracy: Estimate, edge: str = "") -> str:
+    """`solves` or `does not solve` where the whole interval says so, else `undecided`; a setting
+    whose best learning rate lies at the grid's edge may solve beyond it."""
+    if accuracy.low >= SOLVED:
+        return "solves"
+    return "does not solve" if accuracy.high < SOLVED and not edge else "undecided"
+
+
+def with_baselines(
+    settings: list[Accuracies], baseline: Mapping[str, object]
+) -> Iterator[tuple[Accuracies, Accuracies | None]]:
+    """Each setting that is not itself a baseline, and the baseline that differs from it only in
+    the columns that `baseline` names, None where it was not run.
+
+    Raises ValueError where no setting has the baseline's values.
+    """
+
+    def rest(one: Accuracies) -> tuple[object, ...]:
+        return tuple(value for key, value in one.setting.items() if key not in baseline)
+
+    def is_baseline(one: Accuracies) -> bool:
+        return all(one.setting.get(key) == value for key, value in baseline.items())
+
+    baselines = {rest(one): one for one in settings if is_baseline(one)}
+    if not baselines:
+        wanted = ", ".join(f"{key} = {value}" for key, value in baseline.items())
+        raise ValueError(f"no runs of the baseline {wanted}")
+    for one in settings:
+        if not is_baseline(one):
+            yield one, baselines.get(rest(one))
