@@ -1,14 +1,15 @@
-"""Are the Triton kernels right and how fast are they on this GPU? Less than 90 seconds.
+"""Are the Triton kernels right, and how fast are they on this GPU? Less than 90 seconds.
 
     python experiments/check_kernels.py          errors, times and rates
     python experiments/check_kernels.py --tune   times of other chunk and tile sizes of the scan
 
-Errors are norms relative to the plain torch definition in float64, for outputs and all gradients.
-GB/s counts each input, output, gradient and stored state once as read and once as written where it
-is both; TFLOP/s counts the products of the head, those that the backward repeats included.
+Errors are norms relative to the plain torch definition in float64, of outputs and all gradients.
+GB/s counts every tensor that a pass must read or write once, the stored states included; TFLOP/s
+counts the products of the head, those that the backward makes again included.
 """
 
 import argparse
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -21,53 +22,54 @@ from zoorecall.ops.linear_cross_entropy import linear_cross_entropy_reference
 from zoorecall.ops.linear_cross_entropy_triton import linear_cross_entropy_triton
 from zoorecall.ops.selective_scan import selective_scan_recurrent
 
-SCAN_NAMES = ("y", "u", "delta", "A", "B", "C", "D")
-HEAD_NAMES = ("loss", "hidden", "weight")
+DEVICE = "cuda"
+SCAN_CHECKED = [(2, 64, 64, 128, 16), (2, 5, 131, 200, 16)]  # R, B, L, C, N
+SCAN_TIMED = [(1, 512, 64, 128, 16), (16, 512, 64, 128, 16)]
+HEAD_CHECKED = [(2, 2048, 8192, 64), (2, 777, 1001, 128)]  # R, M, V, D
+HEAD_TIMED = [(1, 2048, 8192, 64), (16, 2048, 8192, 64)]
 LARGEST_ERROR = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
+UNITS = {"GB": 1e9, "TFLOP": 1e12}
 
 
 def scan_inputs(R: int, B: int, L: int, C: int, N: int, dtype: torch.dtype) -> list[Tensor]:
-    normal = partial(torch.randn, device="cuda")
-    inputs = [normal(R, B, L, C), normal(R, B, L, C).abs() / 4, -normal(R, C, N).abs() * 4]
-    inputs += [normal(R, B, L, N), normal(R, B, L, N), normal(R, C)]
-    return [x if i in (2, 5) else x.to(dtype) for i, x in enumerate(inputs)]
+    normal = partial(torch.randn, device=DEVICE)
+    sequences = [normal(R, B, L, width).to(dtype) for width in (C, C, N, N)]
+    A, D = -4 * normal(R, C, N).abs(), normal(R, C)
+    return [sequences[0], sequences[1].abs() / 4, A, *sequences[2:], D]
 
 
-def head_inputs(R: int, M: int, V: int, D: int, dtype: torch.dtype) -> tuple[list[Tensor], Tensor]:
-    hidden, weight = torch.randn(R, M, D, device="cuda"), torch.randn(R, V, D, device="cuda") / 4
-    return [hidden.to(dtype), weight.to(dtype)], torch.randint(V, (R, M), device="cuda")
+def head_inputs(R: int, M: int, V: int, D: int, dtype: torch.dtype) -> list[Tensor]:
+    normal = partial(torch.randn, device=DEVICE)
+    return [normal(R, M, D).to(dtype), (normal(R, V, D) / 4).to(dtype)]
 
 
-def first_output(function: Callable[..., tuple[Tensor, Tensor]], targets: Tensor) -> Callable:
-    return lambda *inputs: function(*inputs, targets)[0]
+def losses(function: Callable, R: int, M: int, V: int) -> Callable[..., Tensor]:
+    """A head's loss as a function of hidden and weight, with fixed targets."""
+    targets = torch.randint(V, (R, M), device=DEVICE)
+    return lambda hidden, weight: function(hidden, weight, targets)[0]
 
 
 def results(function: Callable[..., Tensor], inputs: list[Tensor]) -> list[Tensor]:
-    """The output and the gradient of every input under one fixed cotangent."""
+    """The output and the gradient of every input, always under the same cotangent."""
     inputs = [x.detach().requires_grad_() for x in inputs]
     y = function(*inputs)
-    torch.manual_seed(1)
-    dy = torch.randn(y.shape, device="cuda").bfloat16()
+    dy = torch.linspace(-1, 1, y.numel(), device=DEVICE).bfloat16().view_as(y)
     return [y.detach(), *torch.autograd.grad(y, inputs, dy.to(y.dtype))]
 
 
-def report_errors(
-    title: str, names: tuple[str, ...], kernel: Callable, exact: Callable, inputs: list[Tensor]
-) -> None:
+def check(title: str, names: str, kernel: Callable, exact: Callable, inputs: list[Tensor]) -> None:
     expected = results(exact, [x.double() for x in inputs])
-    actual = results(kernel, inputs)
-    errors = {
-        name: ((x.double() - y).norm() / y.norm()).item()
-        for name, x, y in zip(names, actual, expected, strict=True)
-    }
-    print(f"{title:34}", *(f"{name} {error:.1e}" for name, error in errors.items()))
+    pairs = zip(results(kernel, inputs), expected, strict=True)
+    errors = [((x.double() - y).norm() / y.norm()).item() for x, y in pairs]
+    words = (f"{name} {error:.1e}" for name, error in zip(names.split(), errors, strict=True))
+    print(f"{title:38}", *words)
     limit = LARGEST_ERROR[inputs[0].dtype]
-    if not all(error < limit for error in errors.values()):
-        raise SystemExit(f"an error of {title} is above {limit}")
+    if not all(error < limit for error in errors):
+        raise SystemExit(f"{title}: an error is not below {limit}")
 
 
-def times(function: Callable[..., Tensor], inputs: list[Tensor]) -> tuple[float, float]:
-    """Milliseconds of the forward without gradients, and of forward and backward."""
+def milliseconds(function: Callable[..., Tensor], inputs: list[Tensor]) -> tuple[float, float]:
+    """Of the forward without gradients, and of forward and backward."""
     inputs = [x.detach().requires_grad_() for x in inputs]
     dy = torch.ones_like(function(*inputs))
 
@@ -75,85 +77,72 @@ def times(function: Callable[..., Tensor], inputs: list[Tensor]) -> tuple[float,
         with torch.no_grad():
             function(*inputs)
 
-    def both() -> None:
-        torch.autograd.grad(function(*inputs), inputs, dy)
-
-    return do_bench(forward), do_bench(both)
+    return do_bench(forward), do_bench(lambda: torch.autograd.grad(function(*inputs), inputs, dy))
 
 
-def report_times(title: str, runs: int, ms: tuple[float, float], work: str, rates: list) -> None:
-    rate = "  ".join(f"{amount / t / 1e9:8.2f}" for amount, t in zip(rates, ms, strict=True))
-    print(f"{title:34} {ms[0]:9.3f} {ms[1]:9.3f} {ms[1] / runs:9.4f}   {rate} {work}/s")
+def measure(
+    title: str, function: Callable, inputs: list[Tensor], work: tuple[int, int], unit: str
+) -> None:
+    ms = milliseconds(function, inputs)
+    rates = "".join(f"{w / t * 1e3 / UNITS[unit]:9.1f}" for w, t in zip(work, ms, strict=True))
+    print(f"{title:38}{ms[0]:9.3f}{ms[1]:9.3f}{ms[1] / len(inputs[0]):9.4f}{rates} {unit}/s")
 
 
-def size(*tensors: Tensor) -> int:
-    return sum(x.numel() * x.element_size() for x in tensors)
+def scan_bytes(inputs: list[Tensor]) -> tuple[int, int]:
+    """Bytes that the forward without gradients, and both passes, cannot avoid."""
+    u, _, A, *_ = inputs
+    y, states = scan._outputs(u, A, save_states=True)
+    all_inputs = sum(x.nbytes for x in inputs)
+    # the backward reads the inputs, dy and the states, and writes a gradient for each input
+    return all_inputs + y.nbytes, 3 * all_inputs + 2 * y.nbytes + 2 * states.nbytes
 
 
-def scan_bytes(inputs: list[Tensor]) -> list[float]:
-    """Bytes, in thousands, that the forward alone and both passes cannot avoid."""
-    states = scan._outputs(inputs[0], inputs[2], save_states=True)[1]
-    forward = size(*inputs) + size(inputs[0])
-    # then the backward reads the inputs, dy and the states, and writes a gradient of each input
-    return [forward / 1e3, (forward + 2 * size(*inputs) + size(inputs[0]) + 2 * size(states)) / 1e3]
+def check_and_time(dtype: torch.dtype) -> None:
+    name = str(dtype).removeprefix("torch.")
+    for sizes in SCAN_CHECKED:
+        title, inputs = f"scan {name} {sizes}", scan_inputs(*sizes, dtype)
+        names = "y u delta A B C D"
+        check(title, names, scan.selective_scan_triton, selective_scan_recurrent, inputs)
+    for sizes in HEAD_CHECKED:
+        title, inputs = f"head {name} {sizes}", head_inputs(*sizes, dtype)
+        torch.manual_seed(1)
+        kernel = losses(linear_cross_entropy_triton, *sizes[:3])
+        torch.manual_seed(1)
+        exact = losses(linear_cross_entropy_reference, *sizes[:3])
+        check(title, "loss hidden weight", kernel, exact, inputs)
 
-
-def check() -> None:
-    print("relative errors")
-    for dtype in (torch.float32, torch.bfloat16):
-        name = str(dtype).removeprefix("torch.")
-        for sizes in ((2, 64, 64, 128, 16), (2, 5, 131, 200, 16)):
-            inputs = scan_inputs(*sizes, dtype)
-            kernel, exact = scan.selective_scan_triton, selective_scan_recurrent
-            report_errors(f"scan {name} {sizes}", SCAN_NAMES, kernel, exact, inputs)
-        for sizes in ((2, 2048, 8192, 64), (2, 777, 1001, 128)):
-            inputs, targets = head_inputs(*sizes, dtype)
-            kernel = first_output(linear_cross_entropy_triton, targets)
-            exact = first_output(linear_cross_entropy_reference, targets)
-            report_errors(f"head {name} {sizes}", HEAD_NAMES, kernel, exact, inputs)
-
-
-def time() -> None:
-    print(f"\n{'':34} forward ms   both ms     a run   rates of forward and of both")
-    for dtype in (torch.float32, torch.bfloat16):
-        name = str(dtype).removeprefix("torch.")
-        for R in (1, 16):
-            sizes = (R, 512, 64, 128, 16)
-            inputs = scan_inputs(*sizes, dtype)
-            ms = times(scan.selective_scan_triton, inputs)
-            rates = [x / 1e3 for x in scan_bytes(inputs)]
-            report_times(f"scan {name} {sizes}", R, ms, "GB", rates)
-        for R in (1, 16):
-            sizes = (R, 2048, 8192, 64)
-            inputs, targets = head_inputs(*sizes, dtype)
-            products = 2 * sizes[0] * sizes[1] * sizes[2] * sizes[3] / 1e3
-            for kind, function in (
-                ("head", linear_cross_entropy_triton),
-                ("head in plain torch", linear_cross_entropy_reference),
-            ):
-                ms = times(first_output(function, targets), inputs)
-                repeated = 5 if function is linear_cross_entropy_triton else 3
-                report_times(
-                    f"{kind} {name} {sizes}", R, ms, "TFLOP", [products, repeated * products]
-                )
+    print(f"{'milliseconds':38}{'forward':>9}{'both':>9}{'a run':>9}{'forward':>9}{'both':>9}")
+    for sizes in SCAN_TIMED:
+        inputs = scan_inputs(*sizes, dtype)
+        work = scan_bytes(inputs)
+        measure(f"scan {name} {sizes}", scan.selective_scan_triton, inputs, work, "GB")
+    for sizes in HEAD_TIMED:
+        inputs, product = head_inputs(*sizes, dtype), 2 * math.prod(sizes)
+        kernel = losses(linear_cross_entropy_triton, *sizes[:3])
+        measure(f"head {name} {sizes}", kernel, inputs, (product, 5 * product), "TFLOP")
+        plain = losses(linear_cross_entropy_reference, *sizes[:3])
+        measure("     in plain torch", plain, inputs, (product, 3 * product), "TFLOP")
+    print()
 
 
 def tune() -> None:
-    print("scan bfloat16 (16, 512, 64, 128, 16)")
-    inputs = scan_inputs(16, 512, 64, 128, 16, torch.bfloat16)
+    sizes = SCAN_TIMED[-1]
+    inputs = scan_inputs(*sizes, torch.bfloat16)
     for scan.CHUNK in (2, 3, 4, 8):
         for scan.CELLS in (256, 512, 1024):
-            ms = times(scan.selective_scan_triton, inputs)
-            print(f"CHUNK {scan.CHUNK} CELLS {scan.CELLS:4}: {ms[0]:7.3f} {ms[1]:7.3f} ms")
+            forward, both = milliseconds(scan.selective_scan_triton, inputs)
+            print(
+                f"scan {sizes} CHUNK {scan.CHUNK} CELLS {scan.CELLS}: {forward:.3f} {both:.3f} ms"
+            )
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--tune", action="store_true", help="time other sizes of the scan")
     torch.manual_seed(0)
-    print(torch.cuda.get_device_name(), "torch", torch.__version__)
     if parser.parse_args().tune:
         tune()
     else:
-        check()
-        time()
+        print(torch.cuda.get_device_name(), "torch", torch.__version__)
+        check_and_time(torch.float32)
+        check_and_time(torch.bfloat16)

@@ -64,6 +64,7 @@ FILES = [
     ("a control character", 28, GOOD.encode() + b"x: \x07\n", "syntax: ... character"),
     ("two documents", 28, GOOD.encode() + b"---\nseed: 1\n", "syntax: ... single document"),
     ("nested too deep", 1, b"base: " + b"[" * 1000, "syntax: ... too deep"),
+    ("an escape in a key", 1, b'"a\\e[31m": 1\n', "a\\x1b[31m: unknown key"),
     ("a base that is a list", 1, b"base:\n  - seed: 1\n", "base: is a list ... a mapping"),
     ("an exclude entry that drops all", 2, b"axes: {seed: [1]}\nexclude: [{model.d_model: 64}]\n",
      "exclude: drops every run"),

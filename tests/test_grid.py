@@ -113,6 +113,12 @@ def test_a_narrow_path_is_laid_over_a_broad_one_wherever_they_stand() -> None:
     assert options == [(2, ""), (2, "q"), (4, ""), (4, "q")]
 
 
+def test_an_axis_may_be_an_option_that_only_the_mixers_of_another_axis_have() -> None:
+    axes = {"model.mixer": ["hyena"], "model.mixer.filter_order": [8, 16]}
+    runs = load({"axes": axes}).runs
+    assert [run.model.mixer.filter_order for run in runs] == [8, 16]
+
+
 def test_a_named_choice_replaces_that_of_the_base_and_other_mappings_are_merged() -> None:
     base = {"model": {"mixer": {"name": "attention", "conv": "k"}, "d_model": 32}}
     axis = ["attention", {"num_heads": 2}]
@@ -223,6 +229,10 @@ def test_an_override_of_a_whole_mixer_takes_its_options_out_of_the_axes() -> Non
     axes = {"model.mixer.num_heads": [1, 2], "seed": [1, 2]}
     runs = load({"axes": axes}, "model.mixer=hyena").runs
     assert [run.model.mixer.label for run in runs] == ["hyena", "hyena"]
+
+
+def test_an_override_may_leave_an_exclude_entry_nothing_to_drop() -> None:
+    assert set(seeds(load(GOOD, "seed=1"))) == {1}
 
 
 def test_the_last_of_two_overrides_holds() -> None:

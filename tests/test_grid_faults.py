@@ -68,6 +68,10 @@ def test_of_two_faults_the_first_in_the_file_is_told() -> None:
         "seed: [3", "sed: [3"
     )
     assert fault(wrong).startswith("21: model.num_layers: ")
+    wrong = GOOD.replace("batch_size: 64", "batch_size: x").replace(
+        "[1, 2]\n  train", "[0]\n  train"
+    )
+    assert fault(wrong).startswith("10: train.batch_size: ")
     # the last value of a slow axis is wrong, and all of a fast one
     wrong = GOOD.replace("seed: [1, 2]", "seed: [1, x]").replace("1e-2, 3]", "1e-2, x]")
     assert fault(wrong).startswith("14: seed: ")
@@ -81,6 +85,14 @@ def test_a_fault_of_the_preset_and_the_file_is_told_at_the_file() -> None:
 def test_a_fault_of_base_and_axis_is_told_at_the_axis() -> None:
     text = fault("base:\n  model: {d_model: 9}\naxes:\n  model.mixer.num_heads: [1, 2]\n")
     assert text.startswith("4: model.mixer.num_heads: d_model 9 is not a multiple of")
+    # the 1 in the sentence is not the second item of betas
+    text = fault("base: {train: {train_examples: 511}}\naxes:\n  train.betas: [[0.8, 0.9]]\n")
+    assert text.startswith("1: train.train_examples: batch_size 512 is 1 more than")
+
+
+def test_a_fault_of_axis_and_override_is_told_at_the_override() -> None:
+    text = fault("axes: {train.batch_size: [128, 256]}", "train.train_examples=100")
+    assert text.startswith("1: --set train.train_examples=100: batch_size 128 is 28 more than")
 
 
 ANY = st.recursive(

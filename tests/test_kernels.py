@@ -13,6 +13,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from zoorecall.ops.linear_cross_entropy import linear_cross_entropy_reference
+from zoorecall.ops.selective_scan import selective_scan_recurrent
+
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
 # against the float64 result of the same inputs; bfloat16 leaves room for the interpreter, which
@@ -62,16 +65,6 @@ def scan(*inputs):
     from zoorecall.ops.selective_scan_triton import selective_scan_triton
 
     return selective_scan_triton(*inputs)
-
-
-def recurrence(u, delta, A, B, C, D):
-    h = torch.zeros_like(u[:, :, 0, :, None] * A[:, None])
-    y = []
-    for t in range(u.shape[2]):
-        decay = torch.exp(delta[:, :, t, :, None] * A[:, None])
-        h = decay * h + (delta * u)[:, :, t, :, None] * B[:, :, t, None]
-        y.append((h @ C[:, :, t, :, None]).squeeze(-1) + D[:, None] * u[:, :, t])
-    return torch.stack(y, 2)
 
 
 def scan_inputs(R, B, L, C, N, dtype=torch.float32):
@@ -145,7 +138,7 @@ def test_scan_and_gradients_equal_the_recurrence(sizes, dtype):
     inputs = scan_inputs(*sizes, dtype=dtype)
     actual = kernel_results(scan, inputs)
     assert [x.dtype for x in actual] == [dtype, *(x.dtype for x in inputs)]
-    expected = results(recurrence, inputs, torch.float64)
+    expected = results(selective_scan_recurrent, inputs, torch.float64)
     assert_near(actual, expected, SCAN_NAMES, TOLERANCE[dtype])
 
 
@@ -197,6 +190,19 @@ def test_inputs_of_any_layout_give_the_same():
     expected = kernel_results(partial(head, targets=targets), inputs)
     for x, other in zip(expected, kernel_results(mixed, strided), strict=True):
         assert torch.equal(x, other)
+
+
+def test_plain_head_equals_its_definition_and_is_right_nowhere_in_a_nan_run():
+    torch.manual_seed(4)
+    hidden, weight = torch.randn(2, 3, 4).double(), torch.randn(2, 5, 4).double()
+    targets = (hidden @ weight.mT).argmax(-1)
+    targets[:, 1] = (targets[:, 1] + 1) % 5
+    loss, correct = linear_cross_entropy_reference(hidden, weight, targets)
+    assert_close(loss, cross_entropy(hidden, weight, targets)[0])
+    assert correct.tolist() == [[True, False, True]] * 2
+    hidden[1] = torch.nan
+    _, correct = linear_cross_entropy_reference(hidden, weight, torch.zeros_like(targets))
+    assert not correct[1].any()
 
 
 @on_device

@@ -51,12 +51,13 @@ class Linear(nn.Module):
             self.bias = uniform(d_out, bound=0.0 if std is not None else bound)
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.weight.to(x.dtype)
-        rows = x.flatten(1, -2)  # [R, B*L, d_in]
-        if self.bias is None:
-            y = torch.bmm(rows, weight.mT)
-        else:
-            y = torch.baddbmm(self.bias.to(x.dtype).unsqueeze(1), rows, weight.mT)
+        y = self.multiply(x)
+        return y if self.bias is None else y + per_run(self.bias, y)
+
+    def multiply(self, x: Tensor) -> Tensor:
+        """x W^T, without the bias."""
+        # not baddbmm: it first writes the bias out to the size of the product
+        y = torch.bmm(x.flatten(1, -2), self.weight.to(x.dtype).mT)
         return y.view(*x.shape[:-1], y.shape[-1])
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from .bootstrap import Estimate, mean_over_seeds, seed_weights
+from .bootstrap import Estimate, mean_over_seeds, means, seed_weights
 
 SOLVED = 0.95
 """The accuracy from which the papers call a task solved."""
@@ -32,7 +32,7 @@ def setting_columns(runs: pd.DataFrame) -> list[str]:
     always = ["mixer", "model.num_layers", "model.d_model", "task.seq_len"]
     others = [
         name
-        for name in runs
+        for name in map(str, runs)
         if name.startswith(CONFIG_PREFIXES)
         and name not in (*always, *NOT_A_SETTING)
         and not name.startswith("model.mixer.")
@@ -45,11 +45,10 @@ def setting_columns(runs: pd.DataFrame) -> list[str]:
 @dataclass(frozen=True)
 class Accuracies:
     """One setting's accuracy at every learning rate: `table` has a row a seed and a column a rate,
-    ascending; where a run is missing (an unfinished sweep) it has the mean of the other seeds."""
+    ascending, and NaN where a run is missing (an unfinished sweep)."""
 
     setting: dict[str, object]
     table: pd.DataFrame
-    num_runs: int
     parameters: int
     state_size: int
 
@@ -62,8 +61,13 @@ class Accuracies:
         return len(self.table)
 
     @property
+    def values(self) -> np.ndarray:
+        """The table, a missing run with the mean of the other seeds: [S, P]."""
+        return self.table.fillna(self.table.mean()).to_numpy()
+
+    @property
     def mean(self) -> np.ndarray:
-        return self.table.to_numpy().mean(axis=0)  # [P]
+        return self.values.mean(axis=0).round(12)  # [P]
 
     @property
     def best(self) -> int:
@@ -73,21 +77,21 @@ class Accuracies:
     @property
     def at_best(self) -> pd.Series:
         """Accuracy at the best rate by seed."""
-        return self.table.iloc[:, self.best]
+        return self.table.iloc[:, self.best].dropna()
 
     @property
     def edge(self) -> str:
         """Whether the best lies at the grid's edge, where a better one may be beyond: `low`,
-        `high`, `low+high` (a grid without an inside) or nothing."""
+        `high`, `low+high` (one rate only) or nothing."""
         inside = self.mean[1:-1]
-        if len(inside) and self.mean[self.best] <= inside.max() + EDGE_GAIN:
+        if len(inside) and self.mean.max() <= inside.max() + EDGE_GAIN:
             return ""
-        ends = {"low": self.best == 0, "high": self.best == len(self.mean) - 1}
-        return "+".join(ends) if not len(inside) else "".join(k for k, v in ends.items() if v)
+        ends = {"low": 0, "high": len(self.mean) - 1}
+        return "+".join(name for name, index in ends.items() if index == self.best)
 
     def resampled(self) -> np.ndarray:
         """Mean over seeds at each rate, of the sample (row 0) and its resamples: [1 + N, P]."""
-        return seed_weights(self.seeds) @ self.table.to_numpy()
+        return means(seed_weights(self.seeds), self.values)
 
 
 def best_index(mean: np.ndarray) -> int:
@@ -105,20 +109,12 @@ def accuracies(runs: pd.DataFrame, measure: str = "test_accuracy") -> list[Accur
         found.append(
             Accuracies(
                 setting=dict(zip(keys, key, strict=True)),
-                table=table.fillna(table.mean()),
-                num_runs=len(group),
+                table=table,
                 parameters=int(group["parameters"].iloc[0]),
                 state_size=int(group["state_size"].iloc[0]),
             )
         )
     return found
-
-
-def by_learning_rate(runs: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy of every setting at every learning rate: mean, min and max over seeds."""
-    keys = [*setting_columns(runs), "train.learning_rate"]
-    accuracy = runs.groupby(keys, sort=True, dropna=False)["test_accuracy"]
-    return accuracy.agg(["mean", "min", "max", "count"]).reset_index()
 
 
 def best_accuracies(runs: pd.DataFrame, measure: str = "test_accuracy") -> pd.DataFrame:
@@ -139,9 +135,9 @@ def best_accuracies(runs: pd.DataFrame, measure: str = "test_accuracy") -> pd.Da
                 **accuracy.columns("accuracy"),
                 "accuracy_min": one.at_best.min(),
                 "accuracy_max": one.at_best.max(),
-                "held_out": _held_out(one.table.to_numpy()),
+                "held_out": _held_out(one.values),
                 "verdict": verdict(accuracy, one.edge),
-                "seeds": one.seeds,
+                "seeds": len(one.at_best),
                 "parameters": one.parameters,
                 "state_size": one.state_size,
             }
@@ -168,8 +164,8 @@ def verdict(accuracy: Estimate, edge: str = "") -> str:
 def with_baselines(
     settings: list[Accuracies], baseline: Mapping[str, object]
 ) -> Iterator[tuple[Accuracies, Accuracies | None]]:
-    """Each setting that is not itself a baseline, and the baseline that differs from it only in
-    the columns that `baseline` names, None where it was not run.
+    """Each setting with the baseline that differs from it at most in the columns that `baseline`
+    names: a baseline with itself, None where that baseline was not run.
 
     Raises ValueError where no setting has the baseline's values.
     """
@@ -177,13 +173,13 @@ def with_baselines(
     def rest(one: Accuracies) -> tuple[object, ...]:
         return tuple(value for key, value in one.setting.items() if key not in baseline)
 
-    def is_baseline(one: Accuracies) -> bool:
-        return all(one.setting.get(key) == value for key, value in baseline.items())
-
-    baselines = {rest(one): one for one in settings if is_baseline(one)}
+    baselines = {
+        rest(one): one
+        for one in settings
+        if all(one.setting.get(key) == value for key, value in baseline.items())
+    }
     if not baselines:
         wanted = ", ".join(f"{key} = {value}" for key, value in baseline.items())
         raise ValueError(f"no runs of the baseline {wanted}")
     for one in settings:
-        if not is_baseline(one):
-            yield one, baselines.get(rest(one))
+        yield one, baselines.get(rest(one))

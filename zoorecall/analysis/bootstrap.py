@@ -39,6 +39,12 @@ def seed_weights(num_seeds: int, purpose: str = "") -> np.ndarray:
     return np.vstack([np.full(num_seeds, 1 / num_seeds), weights])
 
 
+def means(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Weighted means over seeds: [1 + N, S] and [S, ...] to [1 + N, ...], rounded, so that what
+    is equal stays equal on every machine."""
+    return (weights @ values).round(12)
+
+
 def estimate(statistics: np.ndarray, num_seeds: int) -> Estimate:
     """From a statistic of the sample and of its resamples, [1 + N]; a resample for which it is
     not defined (NaN) does not count."""
@@ -51,7 +57,7 @@ def estimate(statistics: np.ndarray, num_seeds: int) -> Estimate:
 
 def mean_over_seeds(values: pd.Series) -> Estimate:
     """The mean of one number a seed."""
-    return estimate(seed_weights(len(values)) @ values.to_numpy(), len(values))
+    return estimate(means(seed_weights(len(values)), values.to_numpy()), len(values))
 
 
 class Pairing(NamedTuple):
@@ -71,12 +77,15 @@ def pair_seeds(first: pd.Index, second: pd.Index) -> Pairing:
         sizes = len(first), len(second)
         return Pairing(seed_weights(sizes[0]), seed_weights(sizes[1], "second"), min(sizes), False)
     weights = seed_weights(len(shared))
-    sides = [weights @ (shared.to_numpy()[:, None] == s.to_numpy()) for s in (first, second)]
-    return Pairing(*sides, num_seeds=len(shared), paired=True)
+    on_first, on_second = (
+        weights @ (shared.to_numpy()[:, None] == seeds.to_numpy()) for seeds in (first, second)
+    )
+    return Pairing(on_first, on_second, len(shared), True)
 
 
 def mean_difference(first: pd.Series, second: pd.Series) -> tuple[Estimate, Pairing]:
     """The mean of `first` less that of `second`, each one number a seed, indexed by seed."""
     pairing = pair_seeds(first.index, second.index)
-    difference = pairing.first @ first.to_numpy() - pairing.second @ second.to_numpy()
+    sides = (pairing.first, first), (pairing.second, second)
+    difference = np.subtract(*(means(weights, values.to_numpy()) for weights, values in sides))
     return estimate(difference, pairing.num_seeds), pairing

@@ -2,19 +2,25 @@
 
 Okpekpe and Orvieto 2025 (arXiv 2508.19029), figure 1, puts accuracy over the logarithm of the
 learning rate; a window is the contiguous part of that curve at or above a threshold.
+
+Shape letters: N resamples, P learning rates. A rate's coordinate x is its log10, in decades.
 """
 
-import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-SOLVED = 0.95
-"""The accuracy from which the papers call a task solved."""
-
-NOT_A_SETTING = ("train.learning_rate", "seed")
-CONFIG_PREFIXES = ("task.", "model.", "train.")
+from .accuracy import (
+    SOLVED,
+    Accuracies,
+    accuracies,
+    setting_columns,
+    with_baselines,
+)
+from .bootstrap import Estimate, estimate, means, pair_seeds
 
 
 @dataclass(frozen=True)
@@ -32,85 +38,184 @@ class Window:
     touches_lowest: bool
     touches_highest: bool
 
+    @property
+    def edge(self) -> str:
+        ends = {"low": self.touches_lowest, "high": self.touches_highest}
+        return "+".join(name for name, touched in ends.items() if touched)
+
 
 def learning_rate_window(
     learning_rates: np.ndarray, accuracies: np.ndarray, threshold: float = SOLVED
 ) -> Window:
-    """The window of one curve; the rates ascend, accuracies are means over seeds."""
+    """The window of one curve; the rates ascend, accuracies are means over seeds. Of several
+    rates that are equally best it lies around the one that makes it widest."""
     x, y = np.log10(learning_rates), np.asarray(accuracies, dtype=float)
-    best = int(np.argmax(y))
-    if y[best] < threshold:
-        return Window(math.nan, math.nan, 0.0, False, False)
-    first = last = best
-    while first > 0 and y[first - 1] >= threshold:
-        first -= 1
-    while last < len(y) - 1 and y[last + 1] >= threshold:
-        last += 1
-    low, high = (_crossing(x, y, i, j, threshold) for i, j in ((first, first - 1), (last, last + 1)))
-    return Window(10**low, 10**high, high - low, first == 0, last == len(y) - 1)
+    spans = window_spans(x, y[None], threshold)
+    low, high = float(spans.low[0]), float(spans.high[0])
+    decades = float(spans.decades[0])
+    return Window(10**low, 10**high, decades, low == x[0], high == x[-1])
 
 
-def _crossing(x: np.ndarray, y: np.ndarray, inside: int, outside: int, threshold: float) -> float:
-    """Where the line between a point in the window and its neighbour outside meets the threshold."""
-    if not 0 <= outside < len(x):
-        return float(x[inside])
-    share = (y[inside] - threshold) / (y[inside] - y[outside])
-    return float(x[inside] + share * (x[outside] - x[inside]))
+class Spans(NamedTuple):
+    """Windows of many curves: ends in log10, NaN and 0 decades where the best is below."""
+
+    low: np.ndarray
+    high: np.ndarray
+    decades: np.ndarray
 
 
-def setting_columns(runs: pd.DataFrame) -> list[str]:
-    """The columns that tell one setting from another: mixer, layers, width, length, and whatever
-    else of the configs still varies between runs that agree on these (learning rate and seed
-    aside): not the batch size that goes with a length, nor the positions that go with a mixer."""
-    always = ["mixer", "model.num_layers", "model.d_model", "task.seq_len"]
-    others = [
-        name
-        for name in runs
-        if name.startswith(CONFIG_PREFIXES)
-        and name not in (*always, *NOT_A_SETTING)
-        and not name.startswith("model.mixer.")
-    ]
-    values = runs[others].astype(str)
-    varies = values.groupby([runs[name] for name in always]).nunique().max() > 1
-    return always + [name for name in others if varies[name]]
+def window_spans(x: np.ndarray, y: np.ndarray, threshold: float | np.ndarray) -> Spans:
+    """The windows of curves y [N, P] over x [P] at thresholds [N, 1]."""
+    solved, points = y >= threshold, np.arange(len(x))
+    # of every point: the nearest below the threshold to its left and to its right
+    left = np.maximum.accumulate(np.where(solved, -1, points), axis=1)
+    right = np.minimum.accumulate(np.where(solved, len(x), points)[:, ::-1], axis=1)[:, ::-1]
+    low = _crossings(x, y, threshold, left + 1, left)
+    high = _crossings(x, y, threshold, right - 1, right)
+    widths = np.where(solved & (y == y.max(axis=1, keepdims=True)), high - low, -1.0)
+    best = widths.argmax(axis=1)[:, None]
+    low, high, width = (np.take_along_axis(z, best, axis=1)[:, 0] for z in (low, high, widths))
+    low, high = (np.where(width >= 0, end, np.nan) for end in (low, high))
+    return Spans(low, high, width.clip(0))
 
 
-def by_learning_rate(runs: pd.DataFrame) -> pd.DataFrame:
+def _crossings(
+    x: np.ndarray,
+    y: np.ndarray,
+    threshold: float | np.ndarray,
+    inside: np.ndarray,
+    outside: np.ndarray,
+) -> np.ndarray:
+    """Where the line from a window's last point inside to its neighbour outside meets the
+    threshold; the point itself at the grid's end. Points that are in no window get any number."""
+    inside, outside = (index.clip(0, len(x) - 1) for index in (inside, outside))
+    y_inside, y_outside = (np.take_along_axis(y, index, axis=1) for index in (inside, outside))
+    fall = np.where(y_inside > y_outside, y_inside - y_outside, 1.0)
+    share = np.where(inside == outside, 0.0, (y_inside - threshold) / fall)
+    return x[inside] + share * (x[outside] - x[inside])
+
+
+def sensitivity(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Area under curves y [..., P] over x [P], a decade: the mean accuracy over the grid. Only
+    grids that span the same rates can be compared."""
+    if len(x) == 1:
+        return y[..., 0]
+    return np.trapezoid(y, x, axis=-1) / (x[-1] - x[0])
+
+
+def by_learning_rate(runs: pd.DataFrame, measure: str = "test_accuracy") -> pd.DataFrame:
     """Accuracy of every setting at every learning rate: mean, min and max over seeds."""
     keys = [*setting_columns(runs), "train.learning_rate"]
-    accuracy = runs.groupby(keys, sort=True, dropna=False)["test_accuracy"]
+    accuracy = runs.groupby(keys, sort=True, dropna=False)[measure]
     return accuracy.agg(["mean", "min", "max", "count"]).reset_index()
 
 
-def summary(runs: pd.DataFrame) -> pd.DataFrame:
-    """One row a setting: best learning rate, accuracy over seeds there, window, state size.
+def windows(runs: pd.DataFrame, measure: str = "test_accuracy") -> pd.DataFrame:
+    """One row a setting, every number with its interval over seeds.
 
-    The best learning rate has the highest mean accuracy over seeds, the lower of two equals.
-    `edge` says where a window touches the grid's end, so that it may be wider than measured.
+    `decades` and `centre` (a learning rate) of the window; `half_decades` of the window at half
+    the best accuracy; `area`, see `sensitivity`; `solved`, the share of resamples that solve.
+    `edge` says at which of the grid's ends the window, or the best accuracy where there is no
+    window, lies: the true window may be wider there and its centre elsewhere.
     """
-    keys = setting_columns(runs)
-    rates, rows = by_learning_rate(runs), []
-    sizes = runs.groupby(keys, dropna=False)["state_size"].first()
-    diverged = runs.groupby(keys, dropna=False)["diverged_at"].count()
-    for key, curve in rates.groupby(keys, sort=False, dropna=False):
-        best = curve.loc[curve["mean"].idxmax()]
-        window = learning_rate_window(
-            curve["train.learning_rate"].to_numpy(), curve["mean"].to_numpy()
-        )
-        touches = ["low"] * window.touches_lowest + ["high"] * window.touches_highest
+    rows = []
+    for one in accuracies(runs, measure):
+        x, y = np.log10(one.rates), one.resampled()
+        spans, half = window_spans(x, y, SOLVED), window_spans(x, y, _half(y))
+        half_window = learning_rate_window(one.rates, y[0], float(_half(y)[0, 0]))
         rows.append(
             {
-                **{_short(name): value for name, value in zip(keys, key, strict=True)},
-                "best learning rate": best["train.learning_rate"],
-                "accuracy": best["mean"],
-                "min": best["min"],
-                "max": best["max"],
+                **one.setting,
+                "lowest_rate": one.rates[0],
+                "highest_rate": one.rates[-1],
+                "rates": len(one.rates),
+                "seeds": one.seeds,
+                **estimate(spans.decades, one.seeds).columns("decades"),
+                **estimate(10 ** ((spans.low + spans.high) / 2), one.seeds).columns("centre"),
+                "solved": np.mean(y[1:].max(axis=1) >= SOLVED) if one.seeds > 1 else np.nan,
+                "edge": window_edge(one),
+                **estimate(half.decades, one.seeds).columns("half_decades"),
+                "half_edge": half_window.edge,
+                **estimate(sensitivity(x, y), one.seeds).columns("area"),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _half(y: np.ndarray) -> np.ndarray:
+    """Half the best of curves [N, P], [N, 1]; out of reach for a curve that is 0 everywhere."""
+    best = y.max(axis=1, keepdims=True)
+    return np.where(best > 0, best / 2, np.inf)
+
+
+def window_differences(
+    runs: pd.DataFrame, baseline: Mapping[str, object], measure: str = "test_accuracy"
+) -> pd.DataFrame:
+    """How much wider, in decades, each setting's window is than that of the baseline that differs
+    from it only in the columns that `baseline` names, e.g. {"mixer": "attention"}.
+
+    `verdict` is `wider` or `narrower` where the whole interval is on one side and the narrower
+    window lies inside its grid, where it cannot be wider than measured; else `undecided`.
+    """
+    rows = []
+    for one, other in with_baselines(accuracies(runs, measure), baseline):
+        if other is None or other is one:
+            continue
+        pairing = pair_seeds(one.table.index, other.table.index)
+        sides = [(one, pairing.first), (other, pairing.second)]
+        wide, base = (
+            window_spans(np.log10(a.rates), means(w, a.values), SOLVED).decades for a, w in sides
+        )
+        difference = estimate(wide - base, pairing.num_seeds)
+        rows.append(
+            {
+                **one.setting,
+                "decades": wide[0],
+                "baseline_decades": base[0],
+                **difference.columns("difference"),
+                "seeds": pairing.num_seeds,
+                "paired": pairing.paired,
+                "verdict": _wider(difference, window_edge(one), window_edge(other)),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def window_edge(one: Accuracies) -> str:
+    """Which of the grid's ends a setting's window touches; without a window, its best rate."""
+    window = learning_rate_window(one.rates, one.mean)
+    return one.edge if np.isnan(window.low) else window.edge
+
+
+def _wider(difference: Estimate, edge: str, baseline_edge: str) -> str:
+    if difference.low > 0 and not baseline_edge:
+        return "wider"
+    return "narrower" if difference.high < 0 and not edge else "undecided"
+
+
+def summary(runs: pd.DataFrame) -> pd.DataFrame:
+    """One row a setting, for people: best learning rate, accuracy over seeds there, window, size.
+
+    `edge` says where a window, or the best learning rate where there is no window, lies at the
+    grid's end, so that more may be beyond.
+    """
+    diverged = runs.groupby(setting_columns(runs), dropna=False)["diverged_at"].count()
+    rows = []
+    for one, count in zip(accuracies(runs), diverged, strict=True):
+        window, at_best = learning_rate_window(one.rates, one.mean), one.at_best
+        rows.append(
+            {
+                **{_short(name): value for name, value in one.setting.items()},
+                "best learning rate": one.rates[one.best],
+                "accuracy": at_best.mean(),
+                "min": at_best.min(),
+                "max": at_best.max(),
                 "window": window.decades,
-                "edge": "+".join(touches),
-                "rates": len(curve),
-                "seeds": int(best["count"]),
-                "diverged": int(diverged[key]),
-                "state size": int(sizes[key]),
+                "edge": window_edge(one),
+                "rates": len(one.rates),
+                "seeds": len(at_best),
+                "diverged": int(count),
+                "state size": one.state_size,
             }
         )
     return pd.DataFrame(rows)

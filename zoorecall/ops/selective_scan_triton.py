@@ -15,6 +15,9 @@ inside, and sums without atomics: gradients that many programs share are written
 each and added afterwards, so the same input gives the same bits.
 """
 
+# a kernel keeps the positions of a chunk in tuples that grow, which have no one type for mypy
+# mypy: disable-error-code="assignment"
+
 import torch
 import triton
 import triton.language as tl

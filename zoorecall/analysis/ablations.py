@@ -1,0 +1,80 @@
+"""Ablations: what a change of one setting costs, and whether what is left solves the task.
+
+Okpekpe and Orvieto 2025 (arXiv 2508.19029), table 1, marks a variant as solving where it reaches
+95 % with any combination of length and width; `verdicts` is that mark, with a third answer for
+what the seeds leave open.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from .accuracy import accuracies, best_accuracies, verdict, with_baselines
+from .bootstrap import Estimate, mean_difference, mean_over_seeds
+
+
+def ablations(
+    runs: pd.DataFrame, baseline: Mapping[str, object], measure: str = "test_accuracy"
+) -> pd.DataFrame:
+    """One row a setting, the baselines among them: its accuracy at its best learning rate, the
+    difference from its baseline at the baseline's best, each with an interval over seeds, and the
+    verdict.
+
+    The baseline has the values that `baseline` gives, such as {"mixer": "mamba"}, and agrees with
+    the setting in all other columns. Seeds are `paired` where the two share two or more. The
+    difference from a baseline that was not run is NaN. Raises ValueError where none was.
+    """
+    rows = []
+    for one, other in with_baselines(accuracies(runs, measure), baseline):
+        accuracy = mean_over_seeds(one.at_best)
+        difference, seeds, paired = Estimate(np.nan, np.nan, np.nan), 0, False
+        if other is not None:
+            difference, pairing = mean_difference(one.at_best, other.at_best)
+            seeds, paired = pairing.num_seeds, pairing.paired
+        rows.append(
+            {
+                **one.setting,
+                "is_baseline": other is one,
+                "best_rate": one.rates[one.best],
+                "edge": one.edge,
+                **accuracy.columns("accuracy"),
+                **difference.columns("difference"),
+                "seeds": seeds,
+                "paired": paired,
+                "verdict": verdict(accuracy, one.edge),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def verdicts(
+    runs: pd.DataFrame,
+    by: Sequence[str] = ("mixer", "model.num_layers"),
+    measure: str = "test_accuracy",
+) -> pd.DataFrame:
+    """One row a variant: whether it solves the task with any of its other settings.
+
+    `solves` needs one setting that solves, `does not solve` that none does; else `undecided`.
+    `solved` of `settings` solve; `accuracy` is the best one's, with its interval over seeds.
+    """
+    settings, rows = best_accuracies(runs, measure), []
+    for key, group in settings.groupby(list(by), dropna=False):
+        found = set(group["verdict"])
+        none = found == {"does not solve"}
+        best: pd.Series = group.iloc[int(group["accuracy"].argmax())]
+        rows.append(
+            {
+                **dict(zip(by, key, strict=True)),
+                "verdict": "solves"
+                if "solves" in found
+                else "does not solve"
+                if none
+                else "undecided",
+                **{name: best[name] for name in ("accuracy", "accuracy_low", "accuracy_high")},
+                "solved": int((group["verdict"] == "solves").sum()),
+                "settings": len(group),
+                "seeds": int(best["seeds"]),
+            }
+        )
+    return pd.DataFrame(rows)

@@ -1,0 +1,78 @@
+"""Scaling: what a model gains from width, from depth, from parameters and from state.
+
+Okpekpe and Orvieto 2025 (arXiv 2508.19029), figures 2 to 4. Accuracy is always that at the best
+learning rate (`best_accuracies`, whose columns `parameters` and `state_size` are two of the
+axes); a gain is a difference from the smallest model, with an interval over seeds.
+"""
+
+import pandas as pd
+
+from .accuracy import SOLVED, Accuracies, accuracies, best_accuracies, setting_columns
+from .bootstrap import mean_difference, mean_over_seeds
+
+WIDTH, DEPTH, LENGTH = "model.d_model", "model.num_layers", "task.seq_len"
+
+
+def along_width(runs: pd.DataFrame, measure: str = "test_accuracy") -> pd.DataFrame:
+    """Accuracy against width at fixed depth; see `along`."""
+    return along(runs, WIDTH, measure)
+
+
+def along_depth(runs: pd.DataFrame, measure: str = "test_accuracy") -> pd.DataFrame:
+    """Accuracy against depth at fixed width; see `along`."""
+    return along(runs, DEPTH, measure)
+
+
+def along(runs: pd.DataFrame, axis: str, measure: str = "test_accuracy") -> pd.DataFrame:
+    """One row a setting: its accuracy, and its gain over the setting with the smallest value of
+    `axis` and all else equal, each with an interval over seeds.
+
+    Raises ValueError where `axis` is not a column that tells settings apart.
+    """
+    if axis not in setting_columns(runs):
+        raise ValueError(f"these runs do not vary in {axis}")
+    smallest: dict[tuple[object, ...], Accuracies] = {}
+    rows = []
+    for one in accuracies(runs, measure):  # in ascending order of every column
+        rest = tuple(value for key, value in one.setting.items() if key != axis)
+        gain, pairing = mean_difference(one.at_best, smallest.setdefault(rest, one).at_best)
+        rows.append(
+            {
+                **one.setting,
+                "edge": one.edge,
+                **mean_over_seeds(one.at_best).columns("accuracy"),
+                **gain.columns("gain"),
+                "seeds": pairing.num_seeds,
+                "parameters": one.parameters,
+                "state_size": one.state_size,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def smallest_widths(runs: pd.DataFrame, measure: str = "test_accuracy") -> pd.DataFrame:
+    """One row for each mixer, depth, length (and what else varies): the smallest width that solves
+    the task by the mean over seeds, NaN where none does.
+
+    It lies between `width_low`, the smallest that seeds and learning rates do not rule out, and
+    `width_high`, the smallest that surely solves; these are NaN where there is none, or but one
+    seed. `widest` is the widest tried, `relapses` counts those wider than `width` that fail.
+    """
+    best, rows = best_accuracies(runs, measure), []
+    keys = [name for name in setting_columns(runs) if name != WIDTH]
+    for key, group in best.groupby(keys, dropna=False):
+        widths, accuracy, verdict = group[WIDTH], group["accuracy"], group["verdict"]
+        width = widths[accuracy >= SOLVED].min()
+        possible = (verdict != "does not solve") & (group["seeds"] > 1)
+        rows.append(
+            {
+                **dict(zip(keys, key, strict=True)),
+                "width": width,
+                "width_low": widths[possible].min(),
+                "width_high": widths[verdict == "solves"].min(),
+                "widest": widths.max(),
+                "relapses": int((accuracy[widths > width] < SOLVED).sum()),
+                "seeds": int(group["seeds"].min()),
+            }
+        )
+    return pd.DataFrame(rows)
