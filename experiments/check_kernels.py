@@ -33,9 +33,9 @@ UNITS = {"GB": 1e9, "TFLOP": 1e12}
 
 def scan_inputs(R: int, B: int, L: int, C: int, N: int, dtype: torch.dtype) -> list[Tensor]:
     normal = partial(torch.randn, device=DEVICE)
-    sequences = [normal(R, B, L, width).to(dtype) for width in (C, C, N, N)]
-    A, D = -4 * normal(R, C, N).abs(), normal(R, C)
-    return [sequences[0], sequences[1].abs() / 4, A, *sequences[2:], D]
+    u, B_, C_ = (normal(R, B, L, width).to(dtype) for width in (C, N, N))
+    delta, A, D = normal(R, B, L, C).abs() / 4, -4 * normal(R, C, N).abs(), normal(R, C)
+    return [u, delta, A, B_, C_, D]  # delta in float32, as Mamba makes it
 
 
 def head_inputs(R: int, M: int, V: int, D: int, dtype: torch.dtype) -> list[Tensor]:

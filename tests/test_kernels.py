@@ -25,6 +25,12 @@ TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 2e-2}
 # R, B, L, C, N: channels in one and in several programs, lengths with and without a rest, N below,
 # at and above a power of two
 SCAN_SIZES = [(2, 1, 6, 35, 16), (3, 2, 4, 5, 3), (1, 2, 5, 11, 40)]
+# of u, B and C, and of delta, which Mamba makes in float32
+DTYPES_OF_SCAN = [
+    (torch.float32, torch.float32),
+    (torch.bfloat16, torch.float32),
+    (torch.bfloat16, torch.bfloat16),
+]
 # R, M, V, D
 HEAD_SIZES = [(2, 37, 150, 24), (3, 130, 65, 16)]
 if not INTERPRETED:
@@ -67,15 +73,15 @@ def scan(*inputs):
     return selective_scan_triton(*inputs)
 
 
-def scan_inputs(R, B, L, C, N, dtype=torch.float32):
+def scan_inputs(R, B, L, C, N, dtype=torch.float32, delta_dtype=None):
     torch.manual_seed(1)
     shapes = {"u": (R, B, L, C), "delta": (R, B, L, C), "A": (R, C, N)}
     shapes |= {"B": (R, B, L, N), "C": (R, B, L, N), "D": (R, C)}
     inputs = {name: torch.randn(shape) for name, shape in shapes.items()}
     inputs["delta"] = inputs["delta"].abs()
     inputs["A"] = -2 * inputs["A"].abs()
-    halves = {name: dtype for name in ("u", "delta", "B", "C")}
-    return [x.to(DEVICE, halves.get(name, torch.float32)) for name, x in inputs.items()]
+    halves = {"u": dtype, "delta": delta_dtype or dtype, "B": dtype, "C": dtype}
+    return [x.to(DEVICE, halves.get(name)) for name, x in inputs.items()]
 
 
 def head(hidden, weight, targets):
@@ -132,10 +138,10 @@ dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 
 
 @on_device
-@dtypes
+@pytest.mark.parametrize("dtype, delta_dtype", DTYPES_OF_SCAN)
 @pytest.mark.parametrize("sizes", SCAN_SIZES)
-def test_scan_and_gradients_equal_the_recurrence(sizes, dtype):
-    inputs = scan_inputs(*sizes, dtype=dtype)
+def test_scan_and_gradients_equal_the_recurrence(sizes, dtype, delta_dtype):
+    inputs = scan_inputs(*sizes, dtype=dtype, delta_dtype=delta_dtype)
     actual = kernel_results(scan, inputs)
     assert [x.dtype for x in actual] == [dtype, *(x.dtype for x in inputs)]
     expected = results(selective_scan_recurrent, inputs, torch.float64)

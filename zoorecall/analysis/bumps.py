@@ -1,28 +1,30 @@
-"""Loss bumps: sudden falls of the loss after a plateau, and what kind of training each run had.
+"""Loss bumps: sudden falls of the loss, and what kind of training each run had.
 
 Olsson et al. 2022 (arXiv 2209.11895) saw induction heads form in a short phase in which the loss,
-which otherwise falls ever more slowly, falls faster than before; Okpekpe and Orvieto 2025 (arXiv
+otherwise ever slower to fall, falls faster than before; Okpekpe and Orvieto 2025 (arXiv
 2508.19029, section 5 and figure 5) see such a bump in one-layer attention, without a gain in
-accuracy. Here it is a `Transition`: the loss stands still for at least as long as its fall then
-takes, reaches a depth it never had, and settles. The rule has no time scale of its own, and a loss
-that falls ever more slowly, however fast, does not meet it.
+accuracy. Here it is a `Transition`: a fall to a depth never reached before, at least twice as
+fast as over the same time before it. The rule has no time scale of its own, and a loss that is
+ever slower to fall, however fast it starts, does not meet it.
 
 Shape letters: E evaluations, C candidate falls.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-MIN_DEPTH = 0.1
-"""The least fall or rise that counts, as a share of the loss before training."""
+MIN_DEPTH = 0.15
+"""The least fall or rise that counts, as a share of the loss before training. To learn which half
+of 128 words the answers come from is 0.14, ln 2 / ln 128; of 8,192 words 0.08."""
 
 MIN_NOISE = 8.0
 """The same in standard deviations of the noise."""
 
-STILL = 0.15
-"""A loss stands still while it changes by less than this share of the fall."""
+SUDDEN = 2.0
+"""How many times as fast as before the loss must fall."""
 
 MIN_GAIN = 0.1
 """The least gain in accuracy that makes a bump a bump with gain."""
@@ -33,11 +35,10 @@ MIN_GAP = 0.5
 
 @dataclass(frozen=True)
 class Transition:
-    """A sudden fall of the loss between two steps, after a plateau of `plateau` steps."""
+    """A sudden fall of the loss between two steps."""
 
     start: int
     end: int
-    plateau: int
     depth: float
     """nats"""
     steepness: float
@@ -51,61 +52,74 @@ class Transition:
 
 
 def find_transitions(
-    steps: np.ndarray, loss: np.ndarray, accuracy: np.ndarray, min_depth: float = MIN_DEPTH
+    steps: np.ndarray,
+    loss: np.ndarray,
+    accuracy: np.ndarray,
+    warmup_steps: float = 0.0,
+    min_depth: float = MIN_DEPTH,
 ) -> list[Transition]:
     """The transitions of one loss curve, in order of time; steps, loss and accuracy are [E].
 
-    Every pair of evaluations is a candidate fall. Of those that meet the rule the deepest, weighed
-    by how sudden it is, comes first, and each next one must not overlap those before it.
+    Every pair of evaluations is a candidate fall. Of those that meet the rule, the deepest for
+    the square root of its time comes first; the next must not overlap it. That measure is what
+    finds a step in noise, and it ends a fall where its tail flattens out.
     """
     known = np.isfinite(loss)
-    t, raw, accuracy = steps[known].astype(float), loss[known], accuracy[known]
+    steps, raw, accuracy = steps[known], loss[known], accuracy[known]
     if len(raw) < 5:
         return []
-    y, noise = _median_of_three(raw), _noise(raw)
-    last = len(y) - 1
+    t, y = _clock(steps, warmup_steps), _median_of_three(raw)
     start, end = np.triu_indices(len(y), k=1)  # [C]
+    new_depth = np.minimum.accumulate(y)[start] - y[end]
+    deep = new_depth >= _least(raw, min_depth)
+    start, end = start[deep], end[deep]
     depth, time = y[start] - y[end], t[end] - t[start]
-    lowest = np.minimum.accumulate(y)
-    least = max(min_depth * raw[0], MIN_NOISE * noise)
-    deep = (depth >= least) & (lowest[start] - y[end] >= least)
-    start, end, depth, time = (array[deep] for array in (start, end, depth, time))
 
-    # how far the loss strays between each earlier evaluation and the start, below the end's after
-    tolerance = np.maximum(STILL * depth, 3 * noise)[:, None]
-    before = np.stack([_strays(abs(y - y[i])[: i + 1][::-1], len(y)) for i in range(len(y))])
-    after = np.stack([_strays((y[j] - y)[j:], len(y)) for j in range(len(y))])
-    still_before = (before[start] <= tolerance).sum(axis=1) - 1  # evaluations
-    still_after = (after[end] <= tolerance).sum(axis=1) - 1
-    plateau = t[start] - t[start - still_before]
-    settled = (t[end + still_after] - t[end] >= time) | (end + still_after == last)
-    found = (still_before >= 2) & (plateau >= time) & settled
+    # the stretch before: as long as the fall, or down to half of that at the start of training;
+    # in it the loss was not far above (a fast fall, or a spike) nor below (a way up to a spike)
+    first = np.searchsorted(t, t[start] - time)
+    before = t[start] - t[first]
+    above = _extreme(raw, np.maximum)[first, start] - y[start]
+    below = y[start] - _extreme(raw, np.minimum)[first, start]
+    found = (start - first >= 2) & (before >= time / 2)
+    found &= (above / before.clip(1e-9) <= depth / time / SUDDEN) & (below <= depth / 4)
 
-    transitions: list[Transition] = []
-    score = np.where(found, depth * plateau / (plateau + time), 0.0)
+    transitions = []
+    score = np.where(found, depth / np.sqrt(time), 0.0)
     while score.any():
         best = int(score.argmax())
         i, j = start[best], end[best]
         transitions.append(
             Transition(
-                start=int(t[i]),
-                end=int(t[j]),
-                plateau=int(plateau[best]),
+                start=int(steps[i]),
+                end=int(steps[j]),
                 depth=float(depth[best]),
-                steepness=float(depth[best] / time[best]),
+                steepness=float(depth[best] / (steps[j] - steps[i])),
                 accuracy_before=float(np.median(accuracy[max(i - 2, 0) : i + 1])),
                 accuracy_after=float(np.median(accuracy[j : j + 3])),
             )
         )
         score[(start < j) & (end > i)] = 0.0
-    return sorted(transitions, key=lambda found: found.start)
+    return sorted(transitions, key=lambda one: one.start)
 
 
-def _strays(distance: np.ndarray, size: int) -> np.ndarray:
-    """The farthest so far, filled up with infinity: [size]."""
-    farthest = np.full(size, np.inf)
-    farthest[: len(distance)] = np.maximum.accumulate(distance)
-    return farthest
+def _least(loss: np.ndarray, min_depth: float) -> float:
+    """The least change of a loss curve that counts, in nats."""
+    return max(min_depth * float(loss[0]), MIN_NOISE * _noise(loss))
+
+
+def _clock(steps: np.ndarray, warmup_steps: float) -> np.ndarray:
+    """Time as what the learning rates add up to, in steps at the peak: on it, a loss that only
+    waits for the warmup does not stand still. (The decay that follows slows a loss down, which
+    is no bump on either clock, and is left out.)"""
+    warm = np.minimum(steps, warmup_steps)
+    return steps - warm + warm**2 / (2 * max(warmup_steps, 1))
+
+
+def _extreme(y: np.ndarray, larger: np.ufunc) -> np.ndarray:
+    """The largest (or least) of `y` from evaluation i to j >= i, [E, E]."""
+    upper = np.where(np.tri(len(y), dtype=bool).T, y, y[:, None])
+    return larger.accumulate(upper, axis=1)
 
 
 def _median_of_three(y: np.ndarray) -> np.ndarray:
@@ -129,22 +143,26 @@ def _spike(loss: np.ndarray) -> float:
     return float((loss - np.maximum(before, after)).max())
 
 
-def transitions(curves: pd.DataFrame, min_depth: float = MIN_DEPTH) -> pd.DataFrame:
-    """One row a transition in the test loss of each run of a table of curves."""
+def transitions(
+    runs: pd.DataFrame, curves: pd.DataFrame, min_depth: float = MIN_DEPTH
+) -> pd.DataFrame:
+    """One row a transition in the test loss of a run; steepness in nats a step."""
     rows = []
-    for (run_id, mixer), run in curves.groupby(["run_id", "mixer"], sort=False):
-        found = find_transitions(*_columns(run), min_depth)
-        rows += [{"run_id": run_id, "mixer": mixer, **vars(x), "gain": x.gain} for x in found]
+    for run, curve in _each(runs, curves):
+        found = find_transitions(*_columns(curve), run["warmup_steps"], min_depth)
+        rows += [
+            {"run_id": run["run_id"], "mixer": run["mixer"], **vars(x), "gain": x.gain}
+            for x in found
+        ]
     names = ["run_id", "mixer", *Transition.__dataclass_fields__, "gain"]
     return pd.DataFrame(rows, columns=names)
 
 
-def _columns(run: pd.DataFrame) -> list[np.ndarray]:
-    return [run[name].to_numpy() for name in ("step", "test_loss", "test_accuracy")]
-
-
 def classify(
-    curves: pd.DataFrame, min_depth: float = MIN_DEPTH, min_gain: float = MIN_GAIN
+    runs: pd.DataFrame,
+    curves: pd.DataFrame,
+    min_depth: float = MIN_DEPTH,
+    min_gain: float = MIN_GAIN,
 ) -> pd.DataFrame:
     """One row a run: its kind of training, and what that rests on.
 
@@ -155,17 +173,17 @@ def classify(
     largest gain in accuracy across a transition, `spike` the height of the highest spike in nats.
     """
     rows = []
-    for (run_id, mixer), run in curves.groupby(["run_id", "mixer"], sort=False):
-        steps, loss, accuracy = _columns(run)
-        known, train = loss[np.isfinite(loss)], run["train_loss"].dropna().to_numpy()
-        first, end, train_end = known[0], np.median(known[-3:]), np.median(train[-3:])
-        found = find_transitions(steps, loss, accuracy, min_depth)
+    for run, curve in _each(runs, curves):
+        steps, loss, accuracy = _columns(curve)
+        known, train = loss[np.isfinite(loss)], curve["train_loss"].dropna().to_numpy()
+        first, end = known[0], np.median(known[-3:])
+        train_end = np.median(train[-3:]) if len(train) else first
+        found = find_transitions(steps, loss, accuracy, run["warmup_steps"], min_depth)
         gain = max((x.gain for x in found), default=np.nan)
-        least, spike = max(min_depth * first, MIN_NOISE * _noise(known)), _spike(known)
+        least, spike = _least(known, min_depth), _spike(known)
         gap = (end - train_end) / (first - train_end) if first - train_end >= least else 0.0
-        diverged = len(known) < len(loss) or train_end > first + least
         kinds = {
-            "divergence": diverged,
+            "divergence": len(known) < len(loss) or train_end > first + least,
             "bump with gain": gain >= min_gain,
             "bump without gain": bool(found),
             "memorization": gap >= MIN_GAP,
@@ -174,8 +192,8 @@ def classify(
         }
         rows.append(
             {
-                "run_id": run_id,
-                "mixer": mixer,
+                "run_id": run["run_id"],
+                "mixer": run["mixer"],
                 "kind": next(kind for kind, fits in kinds.items() if fits),
                 "transitions": len(found),
                 "gain": gain,
@@ -184,3 +202,16 @@ def classify(
             }
         )
     return pd.DataFrame(rows)
+
+
+def _each(runs: pd.DataFrame, curves: pd.DataFrame) -> Iterator[tuple[dict, pd.DataFrame]]:
+    """Each run's row, with `warmup_steps`, and its evaluations."""
+    by_id = dict(iter(curves.groupby("run_id")))
+    warmup_steps = runs["train.warmup"] * runs["num_steps"]
+    for run in runs.assign(warmup_steps=warmup_steps).to_dict("records"):
+        yield run, by_id[run["run_id"]]
+
+
+def _columns(curve: pd.DataFrame) -> tuple[np.ndarray, ...]:
+    names = ("step", "test_loss", "test_accuracy")
+    return tuple(curve[name].to_numpy(dtype=float) for name in names)

@@ -16,7 +16,7 @@ from ..layers import Linear, ShortConv
 class MixerConfig(BaseModel):
     """Options of a mixer; `name` picks the class from the registry."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
     name: str
 
     def check(self, d_model: int) -> None:

@@ -31,8 +31,9 @@ class CustomConfig(MixerConfig):
         try:
             cls = self.load()
             inspect.signature(cls).bind(d_model=d_model, **self.options)
-        except (ImportError, AttributeError, TypeError) as error:
-            raise ValueError(f"{self.name} cannot be used: {error}") from error
+        except Exception as error:  # a user's module may raise anything when it is imported
+            kind = type(error).__name__
+            raise ValueError(f"{self.name} cannot be used: {kind}: {error}") from error
 
     def load(self) -> type[nn.Module]:
         """Import the class; raises ImportError, AttributeError, or TypeError if it is no module."""

@@ -43,6 +43,11 @@ def _store(pointer, value, mask):
 
 
 @triton.jit
+def _is_position(t, length: tl.constexpr):
+    return tl.full([1], t, tl.int32) < length  # a tensor even where t is a number, interpreted
+
+
+@triton.jit
 def _forward_kernel(
     u, delta, A, B, C, D, y, states,
     batch, width, d_state, blocks, length: tl.constexpr,
@@ -77,16 +82,18 @@ def _forward_kernel(
         us, deltas, Bs, Cs = (), (), (), ()
         for k in tl.static_range(CHUNK):
             t = chunk * CHUNK + k
-            us += (_load(u + t * width, in_c & (t < length)),)
-            deltas += (_load(delta + t * width, in_c & (t < length)),)
-            Bs += (_load(B + t * d_state, in_n & (t < length)),)
-            Cs += (_load(C + t * d_state, in_n & (t < length)),)
+            in_t = _is_position(t, length)
+            us += (_load(u + t * width, in_c & in_t),)
+            deltas += (_load(delta + t * width, in_c & in_t),)
+            Bs += (_load(B + t * d_state, in_n & in_t),)
+            Cs += (_load(C + t * d_state, in_n & in_t),)
         for k in tl.static_range(CHUNK):
             t = chunk * CHUNK + k
+            in_t = _is_position(t, length)
             decay = tl.exp2(A_log2 * deltas[k][:, None])
             h = decay * h + (us[k] * deltas[k])[:, None] * Bs[k][None, :]
             out = tl.sum(h * Cs[k][None, :], 1) + skip * us[k]
-            _store(y + t * width, out, in_c & (t < length))
+            _store(y + t * width, out, in_c & in_t)
 
 
 @triton.jit
@@ -129,20 +136,22 @@ def _backward_kernel(
         us, deltas, dys, Bs, Cs, decays = (), (), (), (), (), ()
         for k in tl.static_range(CHUNK):
             t = chunk * CHUNK + k
-            us += (_load(u + t * width, in_c & (t < length)),)
-            deltas += (_load(delta + t * width, in_c & (t < length)),)
-            dys += (_load(dy + t * width, in_c & (t < length)),)
-            Bs += (_load(B + t * d_state, in_n & (t < length)),)
-            Cs += (_load(C + t * d_state, in_n & (t < length)),)
+            in_t = _is_position(t, length)
+            us += (_load(u + t * width, in_c & in_t),)
+            deltas += (_load(delta + t * width, in_c & in_t),)
+            dys += (_load(dy + t * width, in_c & in_t),)
+            Bs += (_load(B + t * d_state, in_n & in_t),)
+            Cs += (_load(C + t * d_state, in_n & in_t),)
         for k in tl.static_range(CHUNK):
             decays += (tl.exp2(A_log2 * deltas[k][:, None]),)
             hs += (decays[k] * hs[k] + (us[k] * deltas[k])[:, None] * Bs[k][None, :],)
         for k in tl.static_range(CHUNK - 1, -1, -1):
             t = chunk * CHUNK + k  # hs[k] is the state in front of t, hs[k + 1] the one after
+            in_t = _is_position(t, length)
             dh += dys[k][:, None] * Cs[k][None, :]
-            _store(dC + t * d_state, tl.sum(hs[k + 1] * dys[k][:, None], 0), in_n & (t < length))
+            _store(dC + t * d_state, tl.sum(hs[k + 1] * dys[k][:, None], 0), in_n & in_t)
             to_B = tl.sum(dh * (us[k] * deltas[k])[:, None], 0)
-            _store(dB + t * d_state, to_B, in_n & (t < length))
+            _store(dB + t * d_state, to_B, in_n & in_t)
             through_B = tl.sum(dh * Bs[k][None, :], 1)
             dh *= decays[k]
             to_exponent = dh * hs[k]
@@ -150,8 +159,8 @@ def _backward_kernel(
             through_A = tl.sum(to_exponent * A_log2, 1) * ln_2
             sum_D += dys[k] * us[k]
             du_t = through_B * deltas[k] + dys[k] * skip
-            _store(du + t * width, du_t, in_c & (t < length))
-            _store(ddelta + t * width, through_B * us[k] + through_A, in_c & (t < length))
+            _store(du + t * width, du_t, in_c & in_t)
+            _store(ddelta + t * width, through_B * us[k] + through_A, in_c & in_t)
     _store(dA + sequence * width * d_state + cells, sum_A, in_cell)
     _store(dD + sequence * width + c, sum_D, in_c)
 
