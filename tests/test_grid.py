@@ -14,7 +14,7 @@ from malformed_grids import GOOD, load
 from zoorecall.config import RunConfig
 from zoorecall.errors import GridError
 from zoorecall.grid import Grid, load_grid
-from zoorecall.yaml_nodes import parse_yaml
+from zoorecall.grid.yaml_nodes import parse_yaml
 
 
 def rates(grid: Grid) -> list[float]:

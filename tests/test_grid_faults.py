@@ -12,7 +12,7 @@ from malformed_grids import GOOD, MALFORMED, Malformed, load
 
 from zoorecall.errors import GridError
 from zoorecall.grid import grid_schema, load_grid
-from zoorecall.yaml_nodes import Fault, parse_yaml
+from zoorecall.grid.yaml_nodes import Fault, parse_yaml
 
 GRIDS = Path(__file__).parents[1] / "grids"
 SHIPPED = sorted(GRIDS.glob("*.yaml"))

@@ -149,7 +149,8 @@ def transitions(
     """One row a transition in the test loss of a run; steepness in nats a step."""
     rows = []
     for run, curve in _each(runs, curves):
-        found = find_transitions(*_columns(curve), run["warmup_steps"], min_depth)
+        steps, loss, accuracy = _columns(curve)
+        found = find_transitions(steps, loss, accuracy, run["warmup_steps"], min_depth)
         rows += [
             {"run_id": run["run_id"], "mixer": run["mixer"], **vars(x), "gain": x.gain}
             for x in found

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 from pydantic import BaseModel
 
-from .config import RunConfig
+from ..config import RunConfig
 from .yaml_nodes import Fault, Node, suggest
 
 Path = tuple[str, ...]

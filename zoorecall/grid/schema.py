@@ -9,7 +9,7 @@ from typing import Any, get_origin
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, models_json_schema
 
-from .config import PRESETS
+from ..config import PRESETS
 from .settings import all_paths, choice_name, configs_at, parse_path, types_at
 
 SECTIONS: dict[str, tuple[type, str]] = {

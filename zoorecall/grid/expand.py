@@ -14,15 +14,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from ..config import PRESETS, RunConfig
+from ..errors import GridError
 from .axes import MAX_RUNS, Axis, override, read_axes, read_override
-from .config import PRESETS, RunConfig
-from .errors import GridError
 from .faults import explain, explain_alone
-from .schema import SECTIONS, grid_schema
+from .schema import SECTIONS
 from .settings import Setting, find_settings, lay, parse_path, types_at
 from .yaml_nodes import Fault, Faults, Node, describe, make_node, read_yaml, suggest
-
-__all__ = ["Grid", "grid_schema", "load_grid"]
 
 KINDS: dict[type, str] = {str: "a string", dict: "a mapping", list: "a list"}
 
