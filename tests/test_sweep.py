@@ -193,13 +193,9 @@ def test_a_pack_whose_mixer_fails_is_reported_and_the_others_are_kept(tmp_path, 
         "    def forward(self, x): raise RuntimeError('no such luck')\n"
     )
     path = tmp_path / "g.yaml"
-    path.write_text(
-        TINY.replace("EPOCHS", "1").replace("hyena", "{name: 'broken_mixer:Broken'}")
-    )
+    path.write_text(TINY.replace("EPOCHS", "1").replace("hyena", "{name: 'broken_mixer:Broken'}"))
     env = os.environ | {"PYTHONPATH": str(tmp_path)}
-    done = subprocess.run(
-        command(path, tmp_path / "out"), env=env, capture_output=True, text=True
-    )
+    done = subprocess.run(command(path, tmp_path / "out"), env=env, capture_output=True, text=True)
     assert done.returncode == 1 and "no such luck" in done.stderr
     assert set(load_results(tmp_path / "out").runs["mixer"]) == {"attention"}
 

@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="zoorecall",
-        description="Does a sequence mixer recall, and if not: the architecture or the learning rate?",
+        description="Does a sequence mixer recall? If not: its architecture or its learning rate?",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -74,9 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     table = commands.add_parser("table", help="best learning rate, accuracy and window by setting")
     table.set_defaults(command=_table)
     table.add_argument("folder", metavar="DIR", type=Path)
-    table.add_argument(
-        "--format", choices=["text", "csv", "markdown", "json"], default="text"
-    )
+    table.add_argument("--format", choices=["text", "csv", "markdown", "json"], default="text")
 
     plot = commands.add_parser("plot", help="draw accuracy against learning rate")
     plot.set_defaults(command=_plot)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from .mixers import MIXERS, AnyMixerConfig
+from .mixers.attention import Attention
 from .tasks import AnyTaskConfig, MQARConfig
 
 
@@ -24,7 +25,7 @@ class ModelConfig(Config):
 
     d_model: int = Field(64, ge=1)
     num_layers: int = Field(2, ge=1)
-    mixer: AnyMixerConfig = Field({"name": "attention"})
+    mixer: AnyMixerConfig = Field(default_factory=Attention.Config)
     channel_mixer: Literal["mlp", "none"] = "mlp"
     mlp_ratio: int = Field(4, ge=1, description="hidden width of the MLP over d_model")
     positions: Literal["learned", "none", "auto"] = Field(
@@ -36,7 +37,8 @@ class ModelConfig(Config):
         self.mixer.check(self.d_model)
         if self.positions == "auto":
             mixer = MIXERS.get(self.mixer.name)
-            learned = mixer is not None and mixer.uses_positions and not getattr(self.mixer, "rope", False)
+            learned = mixer is not None and mixer.uses_positions
+            learned = learned and not getattr(self.mixer, "rope", False)
             # the model is frozen for its users; this is still its making
             object.__setattr__(self, "positions", "learned" if learned else "none")
         return self

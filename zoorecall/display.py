@@ -131,13 +131,14 @@ def setting(mixer: str, num_layers: int) -> str:
     return f"{mixer} x{num_layers}"
 
 
-def clock(seconds: float) -> str:
+def clock(duration: float) -> str:
     """Seconds as people say them: 42s, 3:07, 2:03:07."""
-    seconds = round(seconds)
+    seconds = round(duration)
     if seconds < 60:
         return f"{seconds}s"
-    minutes, hours = seconds // 60, seconds // 3600
-    return f"{hours}:{minutes % 60:02}:{seconds % 60:02}" if hours else f"{minutes}:{seconds % 60:02}"
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 def print_plan(grid: Grid, packs: Sequence[PlannedPack], device: str) -> None:
@@ -182,7 +183,7 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
             return f"{value:.1e}"
         return f"{value:.2f}" if isinstance(value, float) else str(value)
 
-    return pd.DataFrame({name: [text(name, v) for v in column] for name, column in table.items()})
+    return pd.DataFrame({name: [text(str(name), v) for v in table[name]] for name in table})
 
 
 def print_table(table: pd.DataFrame) -> None:

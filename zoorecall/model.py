@@ -8,7 +8,8 @@ after the last sequence mixer is computed anywhere but at the query positions.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -66,6 +67,10 @@ class Model(nn.Module):
         self.layers = nn.ModuleList(Layer(run) for _ in range(model.num_layers))
         self.norm = LayerNorm(model.d_model)
 
+    def each_layer(self) -> Iterator[Layer]:
+        """The layers, from the first to the last."""
+        return (cast(Layer, layer) for layer in self.layers)
+
     def hidden(self, tokens: Tensor, positions: Tensor, dtype: torch.dtype) -> Tensor:
         """What the head sees: tokens [R, B, L], query positions [R, B, Q] -> [R, B * Q, D]."""
         x = self.embedding(tokens).to(dtype)
@@ -98,8 +103,8 @@ def count_parameters(run: RunConfig) -> int:
 def state_size(run: RunConfig) -> int:
     """Numbers carried from one position to the next by all layers, at the end of a sequence."""
     with torch.device("meta"):
-        layers = Model(run).layers
-    return sum(layer.mixer.state_size(run.task.seq_len) for layer in layers)
+        model = Model(run)
+    return sum(layer.mixer.state_size(run.task.seq_len) for layer in model.each_layer())
 
 
 def forward_flops(run: RunConfig) -> int:
@@ -109,7 +114,7 @@ def forward_flops(run: RunConfig) -> int:
         model = Model(run)
     L, Q, D = run.task.seq_len, run.task.num_queries, run.model.d_model
     total = 2 * Q * run.task.vocab_size * D
-    for i, layer in enumerate(model.layers):
+    for i, layer in enumerate(model.each_layer()):
         total += layer.mixer.flops(L)
         if layer.mlp is not None:
             positions = Q if i == run.model.num_layers - 1 else L

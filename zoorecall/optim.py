@@ -52,7 +52,9 @@ class AdamW:
         self.beta1 = per_run([s.betas[0] for s in settings])
         self.beta2 = per_run([s.betas[1] for s in settings])
         self.eps = per_run([s.eps for s in settings])
-        self.clip_norm = per_run([math.inf if s.clip_norm is None else s.clip_norm for s in settings])
+        self.clip_norm = per_run(
+            [math.inf if s.clip_norm is None else s.clip_norm for s in settings]
+        )
         self.exp_avg = torch.zeros_like(flat)
         self.exp_avg_sq = torch.zeros_like(flat)
 

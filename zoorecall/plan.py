@@ -1,6 +1,7 @@
 """Which runs train together, and how many at once."""
 
 import hashlib
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -44,9 +45,7 @@ def plan(
     for group in groups.values():
         count = math.ceil(len(group) / pack_size(group[0]))
         bounds = [round(i * len(group) / count) for i in range(count + 1)]
-        packs += [
-            PlannedPack(tuple(group[a:b])) for a, b in zip(bounds, bounds[1:], strict=False)
-        ]
+        packs += [PlannedPack(tuple(group[a:b])) for a, b in itertools.pairwise(bounds)]
     place = {run.run_id: i for i, run in enumerate(runs)}
     return sorted(packs, key=lambda pack: place[pack.runs[0].run_id])
 
@@ -73,7 +72,7 @@ def pack_size(run: RunConfig, device: torch.device) -> int:
 
 
 def memory_bytes(run: RunConfig) -> int:
-    """An estimate of what one run takes while it trains: weights, optimizer, activations, logits."""
+    """An estimate of what a run takes while it trains: weights, optimizer, activations, logits."""
     bytes_each = 2 if run.train.precision == "bf16" else 4
     B, L, D = run.train.batch_size, run.task.seq_len, run.model.d_model
     widths = 16 + (4 * run.model.mlp_ratio if run.model.channel_mixer == "mlp" else 0)

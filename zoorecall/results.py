@@ -56,7 +56,7 @@ def load_results(folder: str | Path) -> Results:
     if shards.empty:
         raise ResultsError(f"{folder}: no finished runs here; `zoorecall sweep GRID` makes them")
     config = pd.json_normalize([json.loads(text) for text in shards["config"]])
-    curve_columns = [name for name in shards if name.startswith("curve.")]
+    curve_columns = [name for name in shards.columns if name.startswith("curve.")]
     measured = shards.drop(columns=["config", *curve_columns])
     runs = pd.concat([measured[["run_id", "mixer"]], config, measured.iloc[:, 2:]], axis=1)
     curves = shards[["run_id", "mixer", *curve_columns]].explode(curve_columns, ignore_index=True)
@@ -66,7 +66,7 @@ def load_results(folder: str | Path) -> Results:
 
 
 def read_shards(folder: str | Path) -> pd.DataFrame:
-    """The shards' rows as they are on disk, one a run, ordered by run id; empty if there are none."""
+    """The shards' rows as they are on disk, one a run, in order of run id; empty if there are none."""
     folder = Path(folder)
     try:
         paths = sorted((folder / "shards").iterdir()) if folder.is_dir() else None

@@ -5,6 +5,7 @@ or one a CPU core, so that a crash or a kill of either side costs at most what w
 the last checkpoint.
 """
 
+import contextlib
 import json
 import os
 import queue
@@ -67,7 +68,7 @@ def default_folder(grid: Grid) -> Path:
 
 
 def resolve_device(device: str) -> str:
-    """`auto`, `cpu` or `cuda` to `cpu` or `cuda`; raises DeviceError for a GPU that is not there."""
+    """`auto`, `cpu` or `cuda` to one of the last two; raises DeviceError if there is no such GPU."""
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
@@ -119,10 +120,10 @@ def sweep(
             if results.finished_run_ids(folder):
                 results.write_tables(folder, order)
     if failed:
-        first = failed[0]
+        first, label = failed[0], failed[0].pack.runs[0].model.mixer.label
         raise SweepFailed(
-            f"{len(failed)} of {len(packs)} packs failed, the first ({first.pack.runs[0].model.mixer.label})"
-            f" with: {first.reason}; see {folder / 'worker.log'}"
+            f"{len(failed)} of {len(packs)} packs failed, the first ({label}) with: "
+            f"{first.reason}; see {folder / 'worker.log'}"
         )
     return results.load_results(folder)
 
@@ -149,37 +150,37 @@ def _train(
     events: queue.Queue[tuple[_Worker, dict[str, Any] | None]] = queue.Queue()
     places = _places(device, len(packs))
     with (folder / "worker.log").open("w") as log:
-        workers = [
-            _Worker(place, folder, checkpoint_seconds, len(places), log, events) for place in places
-        ]
+
+        def start(place: str) -> _Worker:
+            return _Worker(place, folder, checkpoint_seconds, len(places), log, events)
+
+        workers = [start(place) for place in places]
         try:
             for worker in workers:
                 worker.train(waiting.pop(0))
             while any(worker.pack for worker in workers):
                 worker, event = events.get()
                 kind = event["event"] if event else "died"
-                if kind == "progress":
-                    assert event is not None
+                if event and kind == "progress":
                     pack = by_id[event["pack_id"]]
                     on_event(Progress(pack, event["step"], tuple(event["accuracy"])))
                     continue
-                pack = worker.pack
-                if pack is None:
+                trained = worker.pack
+                if trained is None:
                     continue  # it ended because it was told to
                 worker.pack = None
-                if kind == "disk":
-                    assert event is not None
+                if event and kind == "disk":
                     raise ResultsError(
                         event["reason"] + "; what was finished is kept, the same command goes on"
                     )
                 if kind == "finished":
-                    on_event(Finished(pack))
+                    on_event(Finished(trained))
                 else:
                     reason = event["reason"] if event else "its worker died (out of memory?)"
-                    failed.append(Failed(pack, reason))
+                    failed.append(Failed(trained, reason))
                     on_event(failed[-1])
                 if kind == "died":
-                    worker = _Worker(worker.place, folder, checkpoint_seconds, len(places), log, events)
+                    worker = start(worker.place)
                     workers.append(worker)
                 if waiting:
                     worker.train(waiting.pop(0))
@@ -200,9 +201,15 @@ def _places(device: str, packs: int) -> list[str]:
     if device == "cuda":
         places = [f"cuda:{i}" for i in range(torch.cuda.device_count())] * WORKERS_PER_GPU
     else:
-        cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
-        places = ["cpu"] * len(cores)
+        places = ["cpu"] * _cores()
     return places[:packs]
+
+
+def _cores() -> int:
+    """How many this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 ALLOCATOR = {
@@ -236,12 +243,11 @@ class _Worker:
             env=os.environ | ALLOCATOR | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             start_new_session=True,  # a Ctrl-C is for the sweep to handle
         )
-        cores = os.cpu_count() or 1
         setup = {
             "device": place,
             "folder": str(folder),
             "checkpoint_seconds": checkpoint_seconds,
-            "threads": max(1, cores // count),
+            "threads": max(1, _cores() // count),
         }
         self._send(setup)
         self._listener = threading.Thread(target=self._listen, args=(events,), daemon=True)
@@ -256,10 +262,8 @@ class _Worker:
     def stop(self) -> None:
         """Ask it to save a checkpoint and go."""
         assert self.process.stdin is not None
-        try:
+        with contextlib.suppress(BrokenPipeError):
             self.process.stdin.close()
-        except BrokenPipeError:
-            pass
 
     def wait(self, seconds: float = 30) -> None:
         try:
@@ -271,11 +275,9 @@ class _Worker:
 
     def _send(self, order: dict[str, Any]) -> None:
         assert self.process.stdin is not None
-        try:
+        with contextlib.suppress(BrokenPipeError):  # the listener reports that it died
             self.process.stdin.write(json.dumps(order) + "\n")
             self.process.stdin.flush()
-        except BrokenPipeError:
-            pass  # the listener reports that it died
 
     def _listen(self, events: "queue.Queue[tuple[_Worker, dict[str, Any] | None]]") -> None:
         assert self.process.stdout is not None

@@ -128,7 +128,8 @@ class PackTrainer:
         """Train up to the next evaluation, and evaluate."""
         started = time.perf_counter()
         torch.set_float32_matmul_precision("high" if self.train.precision == "tf32" else "highest")
-        until = next(s for s in self.train.evaluation_steps if s > self.step or not self.curves[0].step)
+        first = not self.curves[0].step
+        until = next(s for s in self.train.evaluation_steps if s > self.step or first)
         while self.step < until:
             self._load_epoch(self.step // self.train.steps_per_epoch)
             self._step()
@@ -187,8 +188,8 @@ class PackTrainer:
             self.train_examples = self._examples(n, "train", epoch if fresh else 0)
         elif fresh:
             new = self._examples(n, "train", epoch)
-            for old, values in zip(vars(self.train_examples).values(), vars(new).values(), strict=True):
-                old.copy_(values)
+            for name, values in vars(new).items():  # where a captured step looks for them
+                getattr(self.train_examples, name).copy_(values)
         for s, seed in enumerate(self.seeds):
             order = np.arange(n) if fresh else Stream(seed, "order", epoch).permutation(n)
             batches = order[: self.order[s].numel()].reshape(self.order[s].shape)
@@ -221,8 +222,14 @@ class PackTrainer:
         self._forward = torch.compile(self._mean_loss, dynamic=False)
         self._update = torch.compile(self._update_runs, dynamic=False)
         changing = [
-            self.pack.flat, self.optimizer.exp_avg, self.optimizer.exp_avg_sq, self.active,
-            self.diverged_at, self.loss_sum, self.step_index, self.cursor,
+            self.pack.flat,
+            self.optimizer.exp_avg,
+            self.optimizer.exp_avg_sq,
+            self.active,
+            self.diverged_at,
+            self.loss_sum,
+            self.step_index,
+            self.cursor,
         ]
         before = [tensor.clone() for tensor in changing]
         stream = torch.cuda.Stream(self.device)
@@ -254,9 +261,10 @@ class PackTrainer:
     @torch.no_grad()
     def _measure(self, examples: Examples, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """Token accuracy, sequence accuracy and loss on the first `count` examples, each [R]."""
-        R, totals = len(self.runs), torch.zeros(3, len(self.runs), dtype=torch.float64, device=self.device)
-        for start in range(0, count, self.train.batch_size):
-            index = torch.arange(start, min(start + self.train.batch_size, count), device=self.device)
+        R, size = len(self.runs), self.train.batch_size
+        totals = torch.zeros(3, R, dtype=torch.float64, device=self.device)
+        for start in range(0, count, size):
+            index = torch.arange(start, min(start + size, count), device=self.device)
             batch = examples.batch(self.seed_index, index.expand(R, -1))
             loss, correct = self._losses(*batch)
             sequences = correct.view(R, len(index), -1).double()
@@ -267,7 +275,8 @@ class PackTrainer:
         return accuracy, sequence_accuracy, loss
 
     def _evaluate(self, step: int) -> None:
-        accuracy, sequence_accuracy, loss = self._measure(self.test_examples, self.train.test_examples)
+        measured = self._measure(self.test_examples, self.train.test_examples)
+        accuracy, sequence_accuracy, loss = measured
         train_loss = (self.loss_sum / self.steps_in_sum).tolist() if self.steps_in_sum else None
         active, diverged = self.active.tolist(), self.diverged_at.tolist()
         for r, curve in enumerate(self.curves):

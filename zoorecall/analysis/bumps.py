@@ -27,7 +27,8 @@ SUDDEN = 2.0
 """How many times as fast as before the loss must fall."""
 
 MIN_GAIN = 0.1
-"""The least gain in accuracy that makes a bump a bump with gain."""
+"""The least gain in accuracy that makes a bump a bump with gain. To learn which values stand in the
+example, and guess among them, gains 1 / num_kv_pairs; where that is not to count, ask for more."""
 
 MIN_GAP = 0.5
 """A run memorizes if the test loss does not follow this share of the training loss's fall."""
@@ -131,6 +132,8 @@ def _median_of_three(y: np.ndarray) -> np.ndarray:
 def _noise(y: np.ndarray) -> float:
     """The standard deviation of the noise, from the median distance of a value to the mean of
     its neighbours, which neither a trend nor a few jumps change much."""
+    if len(y) < 3:
+        return 0.0
     distance = np.abs(y[1:-1] - (y[:-2] + y[2:]) / 2)
     return float(np.median(distance) / 0.6745 / np.sqrt(1.5))
 
@@ -146,7 +149,7 @@ def _spike(loss: np.ndarray) -> float:
 def transitions(
     runs: pd.DataFrame, curves: pd.DataFrame, min_depth: float = MIN_DEPTH
 ) -> pd.DataFrame:
-    """One row a transition in the test loss of a run; steepness in nats a step."""
+    """One row a transition in the test loss of a run: its mixer, and the fields of `Transition`."""
     rows = []
     for run, curve in _each(runs, curves):
         steps, loss, accuracy = _columns(curve)

@@ -1,6 +1,8 @@
 """The sequence mixers, by the name a grid gives them; `package.module:Class` is a user's own."""
 
-from typing import Annotated, Any, Union
+import functools
+import operator
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, Discriminator, Tag
 
@@ -22,9 +24,7 @@ MIXERS: dict[str, type[SequenceMixer]] = {
 }
 
 
-def make_mixer(
-    config: MixerConfig, d_model: int, seq_len: int, num_layers: int
-) -> SequenceMixer:
+def make_mixer(config: MixerConfig, d_model: int, seq_len: int, num_layers: int) -> SequenceMixer:
     """Build one layer's mixer for one run, its weights from torch's global generator."""
     return MIXERS.get(config.name, Custom)(config, d_model, seq_len, num_layers)
 
@@ -38,13 +38,14 @@ def _from_name(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
-AnyMixerConfig = Annotated[
-    Union[  # noqa: UP007 - made from the registry, so it cannot be written with |
-        tuple(Annotated[mixer.Config, Tag(name)] for name, mixer in MIXERS.items())
-        + (Annotated[CustomConfig, Tag("custom")],)
-    ],
-    Discriminator(_tag),
-    BeforeValidator(_from_name, json_schema_input_type=Any),
-]
+if TYPE_CHECKING:
+    AnyMixerConfig = MixerConfig
+else:  # made from the registry, which a type checker cannot follow
+    choices = [Annotated[mixer.Config, Tag(name)] for name, mixer in MIXERS.items()]
+    AnyMixerConfig = Annotated[
+        functools.reduce(operator.or_, [*choices, Annotated[CustomConfig, Tag("custom")]]),
+        Discriminator(_tag),
+        BeforeValidator(_from_name, json_schema_input_type=Any),
+    ]
 
 __all__ = ["MIXERS", "AnyMixerConfig", "MixerConfig", "SequenceMixer", "make_mixer"]

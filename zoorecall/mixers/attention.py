@@ -43,6 +43,7 @@ class Attention(SequenceMixer):
     def __init__(self, config: AttentionConfig, d_model: int, seq_len: int, num_layers: int):
         super().__init__()
         self.num_heads, self.rope = config.num_heads, config.rope
+        self.conv_size = config.conv_size
         self.convs = nn.ModuleDict({b: ShortConv(d_model, config.conv_size) for b in config.conv})
         # with convolutions Q, K and V have inputs of their own; without, one product makes all
         widths = [d_model] * 3 if config.conv else [3 * d_model]
@@ -63,8 +64,7 @@ class Attention(SequenceMixer):
 
     def state_size(self, length: int) -> int:
         D = self.out_proj.weight.shape[-1]
-        windows = sum(math.prod(conv.weight[0, :, 1:].shape) for conv in self.convs.values())
-        return 2 * length * D + windows
+        return 2 * length * D + len(self.convs) * D * (self.conv_size - 1)
 
     def sequence_flops(self, length: int) -> int:
         # scores and weighted sums over the causal half, diagonal included
@@ -72,7 +72,7 @@ class Attention(SequenceMixer):
 
 
 def rotate(x: Tensor, base: float = 10_000.0) -> Tensor:
-    """Rotary positions (Su et al. 2021, eq. 34) on the last two axes: [..., L, K] -> [..., L, K]."""
+    """Rotary positions (Su et al. 2021, eq. 34) on the last two axes: [..., L, K] -> the same."""
     L, K = x.shape[-2:]
     frequency = base ** (-torch.arange(0, K, 2, device=x.device, dtype=torch.float32) / K)
     angle = torch.arange(L, device=x.device, dtype=torch.float32)[:, None] * frequency  # [L, K/2]

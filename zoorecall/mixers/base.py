@@ -48,7 +48,9 @@ class SequenceMixer(nn.Module):
     def flops(self, length: int) -> int:
         """Forward FLOPs on one sequence, a multiply and an add counted as two: the linear layers
         and short convolutions at every position, and `sequence_flops`."""
-        weights = sum(m.weight[0].numel() for m in self.modules() if isinstance(m, Linear | ShortConv))
+        weights = sum(
+            m.weight[0].numel() for m in self.modules() if isinstance(m, Linear | ShortConv)
+        )
         return 2 * weights * length + self.sequence_flops(length)
 
     def sequence_flops(self, length: int) -> int:

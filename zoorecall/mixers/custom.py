@@ -19,7 +19,7 @@ from .base import MixerConfig, SequenceMixer
 
 class CustomConfig(MixerConfig):
     name: str = Field(pattern=r"^[\w.]+:\w+$")
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
 
     @property
     def label(self) -> str:

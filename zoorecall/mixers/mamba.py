@@ -88,6 +88,7 @@ class SelectiveMixer(SequenceMixer):
         # of it, is added in float32, as the official kernel does
         dt = self.dt_proj.multiply(dt)
         dt = dt.to(torch.promote_types(dt.dtype, torch.float32))
+        assert self.dt_proj.bias is not None
         delta = F.softplus(dt + per_run(self.dt_proj.bias, dt))
         return selective_scan(x, delta, -self.A_log.exp(), B, C, self.D)
 

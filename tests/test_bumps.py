@@ -1,0 +1,97 @@
+"""Transitions in loss curves, on labelled curves (`made_up.labelled_curves`) and by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from made_up import KINDS, labelled_curves
+
+from zoorecall.analysis.bumps import classify, find_transitions, transitions
+
+STEPS = np.round(6000 * (np.arange(61) / 60) ** 2)
+
+
+def logistic(at, width):
+    return 1 / (1 + np.exp((STEPS - at) / width))
+
+
+def test_each_kind_is_recognized_with_precision_and_recall():
+    runs, curves, kinds = labelled_curves(200, seed=2025)
+    found = classify(runs, curves).set_index("run_id")["kind"]
+    for kind in KINDS:
+        right = ((found == kind) & (kinds == kind)).sum()
+        assert right / (found == kind).sum() >= 0.94, f"precision of {kind}"
+        assert right / (kinds == kind).sum() >= 0.94, f"recall of {kind}"
+
+
+def test_smooth_curves_raise_an_alarm_in_fewer_than_one_of_a_hundred():
+    runs, curves, _ = labelled_curves(600, seed=7, kinds=("smooth",))
+    assert transitions(runs, curves)["run_id"].nunique() / len(runs) < 0.01
+
+
+def test_a_transition_is_where_the_loss_fell_with_depth_steepness_and_accuracy():
+    noise = 0.02 * np.random.default_rng(0).normal(size=61)
+    fall = logistic(at=2400, width=80)
+    (found,) = find_transitions(STEPS, 3 + 5 * fall + noise, 0.9 * (1 - fall))
+    assert 1900 < found.start < 2400 < found.end < 2900
+    assert found.depth == pytest.approx(5, rel=0.2)
+    assert found.steepness == pytest.approx(found.depth / (found.end - found.start))
+    assert found.gain == pytest.approx(0.9, abs=0.15)
+
+
+def test_two_steps_are_two_transitions_in_order():
+    loss = 1 + 3 * logistic(800, 20) + 4 * logistic(3500, 60)
+    first, second = find_transitions(STEPS, loss, np.zeros(61))
+    assert first.start < 800 < first.end < second.start < 3500 < second.end
+    assert second.depth > first.depth
+
+
+@pytest.mark.parametrize("time", [30, 300, 3000])
+def test_a_loss_that_is_ever_slower_to_fall_has_none(time):
+    assert find_transitions(STEPS, 9 * np.exp(-STEPS / time), np.zeros(61)) == []
+
+
+def test_waiting_for_the_warmup_is_no_plateau():
+    warmup = 1500
+    learned = np.where(STEPS < warmup, STEPS**2 / (2 * warmup), STEPS - warmup / 2)
+    loss = 9 * np.exp(-learned / 300)
+    assert find_transitions(STEPS, loss, np.zeros(61))  # on the clock of steps it is one
+    assert find_transitions(STEPS, loss, np.zeros(61), warmup_steps=warmup) == []
+
+
+def test_recovery_from_a_spike_is_no_transition():
+    loss = 2 + 6 * np.exp(-STEPS / 800)
+    loss[30:34] += 6
+    assert find_transitions(STEPS, loss, np.zeros(61)) == []
+
+
+def one_run(loss, train=None, accuracy=0.0):
+    curves = pd.DataFrame({"run_id": "a", "mixer": "hyena", "step": STEPS, "test_loss": loss,
+                           "train_loss": loss if train is None else train,
+                           "test_accuracy": accuracy})  # fmt: skip
+    runs = pd.DataFrame([{"run_id": "a", "mixer": "hyena", "num_steps": 6000, "train.warmup": 0.1}])
+    return runs, curves
+
+
+def test_a_run_that_overfits_after_a_bump_is_a_bump_and_says_how_far_test_is_from_train():
+    fall = logistic(1500, 50)
+    loss = 1.4 + 6.9 * fall + np.clip(STEPS - 2500, 0, None) / 1000
+    train = np.where(STEPS > 2500, 0.01, loss)
+    found = classify(*one_run(loss, train, accuracy=0.25 * (1 - fall)), min_gain=0.3).iloc[0]
+    assert found["kind"] == "bump without gain"
+    assert found["gap"] == pytest.approx((loss[-2] - 0.01) / (loss[0] - 0.01), rel=0.05)
+
+
+def test_a_loss_that_ends_above_its_beginning_has_diverged_though_it_is_finite():
+    loss = 5 + 4 * (1 - logistic(3000, 200))
+    assert classify(*one_run(loss))["kind"].tolist() == ["divergence"]
+
+
+def test_a_run_that_diverged_at_once_is_classified():
+    runs, curves = one_run(np.full(61, 5.0))
+    curves = curves.iloc[:2].assign(test_loss=[5.0, np.nan], train_loss=np.nan)
+    assert classify(runs, curves)["kind"].tolist() == ["divergence"]
+
+
+def test_no_transitions_make_an_empty_table_with_its_columns():
+    table = transitions(*one_run(np.full(61, 5.0)))
+    assert table.empty and {"run_id", "start", "end", "depth", "gain"} <= set(table)
