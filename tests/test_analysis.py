@@ -16,6 +16,7 @@ from zoorecall.analysis.bootstrap import (
 )
 
 SEEDS = (42, 123, 777)
+PINNED = [[0, 2, 1], [2, 0, 1], [1, 1, 1], [1, 0, 2]]
 
 
 def test_resamples_weigh_whole_seeds_and_are_pinned():
@@ -23,7 +24,7 @@ def test_resamples_weigh_whole_seeds_and_are_pinned():
     np.testing.assert_allclose(weights.sum(axis=1), 1)
     np.testing.assert_allclose(weights[0], 1 / 3)
     assert set((weights[1:] * 3).round(9).ravel()) == {0, 1, 2, 3}
-    assert (weights[1:5] * 3).round().astype(int).tolist() == [[0, 2, 1], [2, 0, 1], [1, 1, 1], [1, 0, 2]]
+    assert (weights[1:5] * 3).round().astype(int).tolist() == PINNED
 
 
 def test_the_interval_of_three_seeds_is_their_range():
@@ -110,7 +111,7 @@ def test_a_best_rate_at_the_edge_is_flagged_unless_the_inside_is_as_good(low, hi
     assert best["verdict"] == ("undecided" if edge else "does not solve")
 
 
-LOST = {"mamba": 0.0, "mamba (gate=False)": 0.02, "mamba (conv=False)": 0.5, "hyena": 0.1}
+LOST = {"mamba": 0.0, "mamba (gate=False)": 0.025, "mamba (conv=False)": 0.5, "hyena": 0.1}
 
 
 def ablated(mixer, layers, width, length, x, seed):

@@ -52,7 +52,8 @@ def test_a_loss_that_is_ever_slower_to_fall_has_none(time):
 
 def test_waiting_for_the_warmup_is_no_plateau():
     warmup = 1500
-    learned = np.where(STEPS < warmup, STEPS**2 / (2 * warmup), STEPS - warmup / 2)
+    warm = np.minimum(STEPS, warmup)
+    learned = STEPS - warm + warm**2 / (2 * warmup)
     loss = 9 * np.exp(-learned / 300)
     assert find_transitions(STEPS, loss, np.zeros(61))  # on the clock of steps it is one
     assert find_transitions(STEPS, loss, np.zeros(61), warmup_steps=warmup) == []

@@ -49,7 +49,7 @@ def test_sizes_stand_beside_the_accuracy():
 
 
 def test_an_axis_that_tells_no_settings_apart_is_an_error():
-    with pytest.raises(ValueError, match="do not vary in model.mlp_ratio"):
+    with pytest.raises(ValueError, match=r"do not vary in model\.mlp_ratio"):
         along(runs(), "model.mlp_ratio")
 
 

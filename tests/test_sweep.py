@@ -200,6 +200,28 @@ def test_a_pack_whose_mixer_fails_is_reported_and_the_others_are_kept(tmp_path, 
     assert set(load_results(tmp_path / "out").runs["mixer"]) == {"attention"}
 
 
+def test_a_pack_that_runs_out_of_memory_goes_on_as_two(tmp_path):
+    (tmp_path / "hungry.py").write_text(
+        "import pathlib, torch\n"
+        "class Hungry(torch.nn.Linear):\n"
+        "    def __init__(self, d_model): super().__init__(d_model, d_model)\n"
+        "    def forward(self, x):\n"
+        "        fed = pathlib.Path(__file__).with_name('fed')\n"
+        "        if not fed.exists():\n"
+        "            fed.touch()\n"
+        "            raise torch.OutOfMemoryError('no more')\n"
+        "        return super().forward(x)\n"
+    )
+    path = tmp_path / "g.yaml"
+    path.write_text(TINY.replace("EPOCHS", "1").replace("[attention, hyena]", "['hungry:Hungry']"))
+    env = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command(path, tmp_path / "out"), env=env, capture_output=True, text=True)
+    assert done.returncode == 0 and "6 runs go on as 3 and 3" in done.stderr, done.stderr
+    assert len(load_results(tmp_path / "out")) == 6
+    planned = json.loads((tmp_path / "out" / "plan.json").read_text())
+    assert sorted(map(len, planned.values())) == [3, 3]
+
+
 def test_help_is_light():
     """`--help` must not import torch; nor must `import zoorecall`."""
     code = "import sys, zoorecall, zoorecall.cli; sys.exit('torch' in sys.modules)"

@@ -79,6 +79,14 @@ class SweepDisplay:
         elif isinstance(event, sweeper.Finished):
             self.finished.add(event.pack.pack_id)
             self.bar.advance(self.task, len(event.pack.runs))
+        elif isinstance(event, sweeper.Split):
+            del self.packs[event.pack.pack_id]
+            self.packs |= {half.pack_id: half for half in event.halves}
+            self.console.print(
+                f"out of memory: {len(event.pack.runs)} runs go on as "
+                f"{' and '.join(str(len(half.runs)) for half in event.halves)}",
+                soft_wrap=True,
+            )
         else:
             self.failed[event.pack.pack_id] = event.reason
             self.console.print(f"pack {event.pack.pack_id} failed: {event.reason}", soft_wrap=True)

@@ -23,6 +23,11 @@ class PlannedPack:
         text = " ".join(run.run_id for run in self.runs)
         return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 
+    def halves(self) -> "tuple[PlannedPack, PlannedPack]":
+        """Two packs of half the runs each."""
+        middle = len(self.runs) // 2
+        return PlannedPack(self.runs[:middle]), PlannedPack(self.runs[middle:])
+
 
 def plan(
     runs: Sequence[RunConfig],

@@ -60,7 +60,15 @@ class Failed:
     reason: str
 
 
-Event = Started | Progress | Finished | Failed
+@dataclass(frozen=True)
+class Split:
+    """A pack did not fit into memory; its runs go on as two packs."""
+
+    pack: PlannedPack
+    halves: tuple[PlannedPack, PlannedPack]
+
+
+Event = Started | Progress | Finished | Failed | Split
 
 
 def default_folder(grid: Grid) -> Path:
@@ -68,7 +76,7 @@ def default_folder(grid: Grid) -> Path:
 
 
 def resolve_device(device: str) -> str:
-    """`auto`, `cpu` or `cuda` to one of the last two; raises DeviceError if there is no such GPU."""
+    """`auto`, `cpu` or `cuda` to one of the last two; raises DeviceError if there is no GPU."""
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
@@ -107,10 +115,7 @@ def sweep(
     with results.locked(folder):
         packs = plan_packs(grid, device, folder)
         if packs:
-            known = results.read_plan(folder)
-            results.write_plan(
-                folder, known | {p.pack_id: [run.run_id for run in p.runs] for p in packs}
-            )
+            _remember(folder, packs)
         todo = sum(len(pack.runs) for pack in packs)
         on_event(Started(folder, device, tuple(packs), len(grid.runs) - todo))
         order = {run.run_id: i for i, run in enumerate(grid.runs)}
@@ -126,6 +131,13 @@ def sweep(
             f"{first.reason}; see {folder / 'worker.log'}"
         )
     return results.load_results(folder)
+
+
+def _remember(folder: Path, packs: Sequence[PlannedPack], instead_of: str | None = None) -> None:
+    """Write packs into the folder's plan."""
+    known = results.read_plan(folder)
+    known.pop(instead_of or "", None)
+    results.write_plan(folder, known | {p.pack_id: [run.run_id for run in p.runs] for p in packs})
 
 
 def _move_aside(folder: Path) -> None:
@@ -175,6 +187,12 @@ def _train(
                     )
                 if kind == "finished":
                     on_event(Finished(trained))
+                elif kind == "out of memory" and len(trained.runs) > 1:
+                    halves = trained.halves()
+                    _remember(folder, halves, instead_of=trained.pack_id)
+                    by_id |= {half.pack_id: half for half in halves}
+                    waiting[:0] = halves
+                    on_event(Split(trained, halves))
                 else:
                     reason = event["reason"] if event else "its worker died (out of memory?)"
                     failed.append(Failed(trained, reason))

@@ -130,8 +130,12 @@ def main() -> None:
         except Exception as error:
             traceback.print_exc(file=sys.stderr)
             kind = "disk" if isinstance(error, ResultsError) else "failed"
+            if isinstance(error, torch.OutOfMemoryError):
+                kind = "out of memory"
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             emit({"event": kind, "pack_id": pack.pack_id, "reason": reason})
+        if device.type == "cuda":
+            torch.cuda.empty_cache()  # the next pack has other shapes
     sys.stdout.flush()
     os._exit(0)  # the listening thread may still hold standard input
 

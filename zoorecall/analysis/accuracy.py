@@ -8,6 +8,7 @@ the highest mean over seeds, so that no single lucky run decides; of equals it i
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -60,12 +61,13 @@ class Accuracies:
     def seeds(self) -> int:
         return len(self.table)
 
-    @property
+    @cached_property
     def values(self) -> np.ndarray:
         """The table, a missing run with the mean of the other seeds: [S, P]."""
-        return self.table.fillna(self.table.mean()).to_numpy()
+        values = self.table.to_numpy()
+        return np.where(np.isnan(values), np.nanmean(values, axis=0), values)
 
-    @property
+    @cached_property
     def mean(self) -> np.ndarray:
         return self.values.mean(axis=0).round(12)  # [P]
 

@@ -26,6 +26,9 @@ MIN_NOISE = 8.0
 SUDDEN = 2.0
 """How many times as fast as before the loss must fall."""
 
+TAIL = 0.2
+"""A fall ends when its speed is down to this share of that of its steepest part."""
+
 MIN_GAIN = 0.1
 """The least gain in accuracy that makes a bump a bump with gain. To learn which values stand in the
 example, and guess among them, gains 1 / num_kv_pairs; where that is not to count, ask for more."""
@@ -62,8 +65,8 @@ def find_transitions(
     """The transitions of one loss curve, in order of time; steps, loss and accuracy are [E].
 
     Every pair of evaluations is a candidate fall. Of those that meet the rule, the deepest for
-    the square root of its time comes first; the next must not overlap it. That measure is what
-    finds a step in noise, and it ends a fall where its tail flattens out.
+    the square root of its time comes first, the measure that finds a step in noise best; its end
+    moves on while the loss still falls. The next must not overlap it.
     """
     known = np.isfinite(loss)
     steps, raw, accuracy = steps[known], loss[known], accuracy[known]
@@ -89,13 +92,15 @@ def find_transitions(
     score = np.where(found, depth / np.sqrt(time), 0.0)
     while score.any():
         best = int(score.argmax())
-        i, j = start[best], end[best]
+        i, j, rate = start[best], end[best], depth[best] / time[best]
+        while j < len(y) - 1 and y[j] - y[j + 1] >= (t[j + 1] - t[j]) * rate * TAIL:
+            j += 1
         transitions.append(
             Transition(
                 start=int(steps[i]),
                 end=int(steps[j]),
-                depth=float(depth[best]),
-                steepness=float(depth[best] / (steps[j] - steps[i])),
+                depth=float(y[i] - y[j]),
+                steepness=float((y[i] - y[j]) / (steps[j] - steps[i])),
                 accuracy_before=float(np.median(accuracy[max(i - 2, 0) : i + 1])),
                 accuracy_after=float(np.median(accuracy[j : j + 3])),
             )

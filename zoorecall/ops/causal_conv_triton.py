@@ -1,16 +1,15 @@
-"""Short causal depthwise convolution for CUDA, with bias and SiLU in the same pass.
+"""Short causal depthwise convolution for CUDA, with its bias and SiLU in the same pass.
 
-    y_t = act(bias + sum_j weight[:, j] * x_{t - (T-1) + j}),    act the identity or SiLU
+    y_t = act(a_t),  a_t = bias + sum_j weight[:, j] * x_{t - (T-1) + j},  act the identity or SiLU
 
 Shape letters: R runs, B batch, L length, C channels, T taps.
 
-So little is computed that only traffic counts: x is read and y written once, and the backward, which
-makes the sums again for the slope of SiLU, reads x and dy and writes dx. A program owns some
-channels of one run and goes over tiles, each a few neighbouring positions of one sequence. It loads
-all rows of a tile at once, those that the taps reach beyond it included (they are in the cache, as
-its last tile or its next), and computes in registers. Gradients of weight and bias are added up
-along a program's tiles and written as one partial sum each: the same input gives the same bits, and
-no run's depend on the others.
+There is little to compute, so the aim is to move every number once: the forward reads x and writes
+y, the backward, which makes a again rather than keep it, reads x and dy and writes dx. A program
+owns some channels of one run and goes over tiles; a tile is some neighbouring positions of one
+sequence. It loads all rows that a tile needs at once, those of the tiles beside it from the cache,
+and does the rest in registers. The gradients of weight and bias are summed over a program's tiles,
+and these partial sums are added afterwards, without atomics: the same input gives the same bits.
 """
 
 import torch
@@ -19,37 +18,140 @@ import triton.language as tl
 from torch import Tensor
 
 MAX_TAPS = 8
+"""The most taps whose rows fit in registers."""
 SPAN = 16
-"""Most positions of a tile: more of them reload fewer rows and need more registers."""
+"""Most positions of a tile: with more of them fewer rows are loaded twice, and more are held."""
 TILES = 16
-"""Tiles of a program: more of them make fewer partial sums and fewer programs."""
+"""Tiles of a program: more of them make fewer partial sums, and fewer programs."""
 CHANNELS = 128
-"""Most channels of a program, two a thread: 4 bytes of bfloat16, which is what rows of any even
-stride are aligned to, and little enough for the backward's registers."""
+"""Most channels of a program. A thread has two, 4 bytes of bfloat16, because rows that are sliced
+from wider ones often begin at odd multiples of 4 bytes."""
 
 
 @triton.jit
-def _rows(pointer, stride, first, in_c, COUNT: tl.constexpr, length: tl.constexpr):
-    """A tuple of COUNT rows from position `first` on, zeros outside of the sequence."""
-    pointer += first * stride
+def _rows(pointer, stride: tl.constexpr, first, in_c, COUNT: tl.constexpr, length: tl.constexpr):
+    """COUNT rows from position `first` on, zeros outside of the sequence."""
     rows = ()
     for k in tl.static_range(COUNT):
         inside = in_c & (first + k >= 0) & (first + k < length)
-        rows += (tl.load(pointer + k * stride, mask=inside, other=0.0).to(tl.float32),)
+        row = tl.load(pointer + first * stride + k * stride, mask=inside, other=0.0)
+        rows += (row.to(tl.float32),)
     return rows
 
 
 @triton.jit
-def _store_row(pointer, value, t, in_c, length: tl.constexpr):
-    tl.store(pointer, value.to(pointer.dtype.element_ty), mask=in_c & (t < length))
+def _store(pointer, value, mask):
+    tl.store(pointer, value.to(pointer.dtype.element_ty), mask=mask)
 
 
 @triton.jit
-def _parameters(weight, bias, strides, c, in_c, T: tl.constexpr):
-    """A tuple of the taps, and the bias."""
+def _place(splits, width: tl.constexpr, BLOCK_C: tl.constexpr):
+    """A program's run, its number among those that share the run's tiles, and its channels."""
+    blocks: tl.constexpr = (width + BLOCK_C - 1) // BLOCK_C
+    owner = tl.program_id(0) // blocks
+    c = tl.program_id(0) % blocks * BLOCK_C + tl.arange(0, BLOCK_C)
+    return (owner // splits).to(tl.int64), owner % splits, c
+
+
+@triton.jit
+def _parameters(weight, bias, strides, run, c, in_c, T: tl.constexpr):
+    """The taps, a tuple, and the bias."""
+    weight += run * strides[0] + c * strides[1]
     taps = ()
     for j in tl.static_range(T):
-        taps += (tl.load(weight + c * strides[0] + j * strides[1], mask=in_c, other=0.0),)
-    if bias is None:
-        return taps, tl.zeros(c.shape, tl.float32)
-    return taps, tl.load(bias + c * strides[2], mask=in_c, other=0.0)
+        taps += (tl.load(weight + j * strides[2], mask=in_c, other=0.0),)
+    shift = tl.zeros(c.shape, tl.float32)
+    if bias is not None:
+        shift = tl.load(bias + run * strides[3] + c * strides[4], mask=in_c, other=0.0)
+    return taps, shift
+
+
+@triton.jit
+def _convolve(taps, shift, rows, k: tl.constexpr, T: tl.constexpr):
+    """a of the k-th position, where rows[0] is T - 1 positions before the first."""
+    a = shift
+    for j in tl.static_range(T):
+        a += taps[j] * rows[k + j]
+    return a
+
+
+@triton.jit
+def _sigmoid(a):
+    # 1 / (1 + e^-a); an inverse root is one instruction, a division is five
+    root = tl.rsqrt(1.0 + tl.exp2(a * -1.4426950408889634))
+    return root * root
+
+
+@triton.jit
+def _forward_kernel(
+    x, weight, bias, y, x_run, x_sequence: tl.constexpr, x_row: tl.constexpr, strides,
+    batch, splits, length: tl.constexpr, width: tl.constexpr, T: tl.constexpr, SILU: tl.constexpr,
+    SPAN: tl.constexpr, TILES: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    run, split, c = _place(splits, width, BLOCK_C)
+    in_c = c < width
+    taps, shift = _parameters(weight, bias, strides, run, c, in_c, T)
+    x += run * x_run + c
+    y += run * batch * (length * width) + c
+    spans: tl.constexpr = (length + SPAN - 1) // SPAN  # tiles of a sequence
+    end = tl.minimum((split + 1) * TILES, batch * spans)
+    for tile in range(split * TILES, end):
+        sequence, t = (tile // spans).to(tl.int64), tile % spans * SPAN
+        xs = _rows(x + sequence * x_sequence, x_row, t - (T - 1), in_c, SPAN + T - 1, length)
+        out = y + sequence * (length * width) + t * width
+        for k in tl.static_range(SPAN):
+            a = _convolve(taps, shift, xs, k, T)
+            if SILU:
+                a *= _sigmoid(a)
+            _store(out + k * width, a, in_c & (t + k < length))
+
+
+@triton.jit
+def _backward_kernel(
+    x, weight, bias, dy, dx, sums, x_run, x_sequence: tl.constexpr, x_row: tl.constexpr, strides,
+    batch, splits, length: tl.constexpr, width: tl.constexpr, T: tl.constexpr, SILU: tl.constexpr,
+    SPAN: tl.constexpr, TILES: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    run, split, c = _place(splits, width, BLOCK_C)
+    in_c = c < width
+    taps, shift = _parameters(weight, bias, strides, run, c, in_c, T)
+    x += run * x_run + c
+    dy += run * batch * (length * width) + c
+    dx += run * batch * (length * width) + c
+    dtaps = ()
+    for _ in tl.static_range(T):
+        dtaps += (tl.zeros([BLOCK_C], tl.float32),)
+    dshift = tl.zeros([BLOCK_C], tl.float32)
+    spans: tl.constexpr = (length + SPAN - 1) // SPAN
+    end = tl.minimum((split + 1) * TILES, batch * spans)
+    for tile in range(split * TILES, end):
+        sequence, t = (tile // spans).to(tl.int64), tile % spans * SPAN
+        # x_t reaches y up to T - 1 positions later, and those depend on x as long before
+        xs = _rows(x + sequence * x_sequence, x_row, t - (T - 1), in_c, SPAN + 2 * T - 2, length)
+        das = _rows(dy + sequence * (length * width), width, t, in_c, SPAN + T - 1, length)
+        if SILU:
+            dys = das
+            das = ()
+            for k in tl.static_range(SPAN + T - 1):
+                a = _convolve(taps, shift, xs, k, T)
+                s = _sigmoid(a)
+                das += (dys[k] * (s + s * (a - a * s)),)
+        out = dx + sequence * (length * width) + t * width
+        for k in tl.static_range(SPAN):
+            to_x = taps[T - 1] * das[k]
+            for j in tl.static_range(1, T):
+                to_x += taps[T - 1 - j] * das[k + j]
+            _store(out + k * width, to_x, in_c & (t + k < length))
+        before = dtaps
+        dtaps = ()
+        for j in tl.static_range(T):
+            total = before[j]
+            for k in tl.static_range(SPAN):
+                total += das[k] * xs[k + j]
+            dtaps += (total,)
+        for k in tl.static_range(SPAN):
+            dshift += das[k]
+    sums += (run * splits + split) * ((T + 1) * width) + c
+    for j in tl.static_range(T):
+        tl.store(sums + j * width, dtaps[j], mask=in_c)
+    tl.store(sums + T * width, dshift, mask=in_c)
