@@ -83,6 +83,24 @@ def _parser() -> argparse.ArgumentParser:
         "--out", metavar="FILE", type=Path, help="PNG, PDF or SVG (DIR/learning_rates.png)"
     )
 
+    bench = commands.add_parser("bench", help="time training steps on this machine")
+    bench.set_defaults(command=_bench)
+    bench.add_argument(
+        "--mixers",
+        nargs="+",
+        metavar="MIXER",
+        default=["attention"],
+        help="names, or YAML mappings",
+    )
+    bench.add_argument("--widths", nargs="+", type=int, default=[64], metavar="D")
+    bench.add_argument("--lengths", nargs="+", type=int, default=[64], metavar="L")
+    bench.add_argument("--packs", nargs="+", type=int, default=[1, 4, 16], metavar="R")
+    bench.add_argument("--layers", type=int, default=2)
+    bench.add_argument("--batch-size", type=int, default=0, help="default: the papers', by length")
+    bench.add_argument("--precision", choices=["fp32", "tf32", "bf16"], default="bf16")
+    bench.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    bench.add_argument("--json", metavar="FILE", type=Path, help="also write the measurements here")
+
     schema = commands.add_parser("schema", help="print the JSON Schema of a grid file")
     schema.set_defaults(command=_schema)
     return parser
@@ -148,6 +166,38 @@ def _draw(folder: Path, out: Path | None) -> Path:
     path = out or folder / "learning_rates.png"
     save(accuracy_by_learning_rate(load_results(folder).runs), path)
     return path
+
+
+def _bench(args: argparse.Namespace) -> int:
+    import itertools
+
+    import torch
+    import yaml
+    from pydantic import ValidationError
+
+    from . import display
+    from .bench import bench, bench_run, record
+    from .results import replacing
+    from .sweeper import resolve_device
+
+    device = torch.device(resolve_device(args.device))
+    mixers = [yaml.safe_load(text) for text in args.mixers]
+    try:
+        runs = [
+            bench_run(mixer, width, length, args.layers, args.batch_size, precision=args.precision)
+            for mixer, width, length in itertools.product(mixers, args.widths, args.lengths)
+        ]
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise UserError(f"bench: {reason}") from error
+    measurements = []
+    for measurement in bench(runs, args.packs, device):
+        measurements.append(measurement)
+        display.print_measurement(measurement, first=len(measurements) == 1)
+    if args.json:
+        with replacing(args.json) as temporary:
+            temporary.write_text(json.dumps(record(measurements, device), indent=1) + "\n")
+    return 0
 
 
 def _schema(args: argparse.Namespace) -> int:

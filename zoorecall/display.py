@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from . import sweeper
+from .bench import Measurement
 from .grid import Grid
 from .model import count_parameters, forward_flops
 from .plan import PlannedPack, memory_bytes
@@ -179,6 +180,23 @@ def print_plan(grid: Grid, packs: Sequence[PlannedPack], device: str) -> None:
         + (f"; {done} more are finished" if done else ""),
         highlight=False,
     )
+
+
+def print_measurement(measurement: Measurement, first: bool) -> None:
+    """One line of a benchmark, as soon as it is known."""
+    names = "mixer layers width length batch pack ms/run-step tokens/s FLOP/s bytes/s GiB first,s"
+    form = "{:28} {:>6} {:>5} {:>6} {:>5} {:>4} {:>11} {:>9} {:>6} {:>7} {:>6} {:>7}"
+    m = measurement
+    lines = [form.format(*names.split())] if first else []
+    lines.append(
+        form.format(
+            *(m.mixer, m.num_layers, m.d_model, m.seq_len, m.batch_size, m.pack_size),
+            *(f"{m.ms_per_run_step:.3f}", f"{m.tokens_per_second:.2e}"),
+            *(f"{m.flops_share:.1%}", f"{m.bytes_share:.1%}"),
+            *(f"{m.peak_gib:.2f}", f"{m.first_step_seconds:.1f}"),
+        )
+    )
+    Console(soft_wrap=True).print("\n".join(lines), highlight=False)
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:

@@ -138,6 +138,20 @@ class PackTrainer:
         self._evaluate(until)
         self.seconds += time.perf_counter() - started
 
+    def time_steps(self, count: int) -> list[float]:
+        """Train `count` steps of the first epoch and return the seconds of each; for benchmarks,
+        as it neither counts the steps nor evaluates."""
+        self._load_epoch(0)
+        seconds = []
+        for _ in range(count):
+            self.cursor.zero_()
+            started = time.perf_counter()
+            self._step()
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+            seconds.append(time.perf_counter() - started)
+        return seconds
+
     def results(self) -> list[RunResult]:
         """One result a run, in order."""
         self._load_epoch(max(self.step - 1, 0) // self.train.steps_per_epoch)
