@@ -181,6 +181,7 @@ def _bench(args: argparse.Namespace) -> int:
     from .sweeper import resolve_device
 
     device = torch.device(resolve_device(args.device))
+    torch.set_num_threads(1)  # as a sweep's workers have, one a core
     mixers = [yaml.safe_load(text) for text in args.mixers]
     try:
         runs = [
