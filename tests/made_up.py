@@ -73,7 +73,7 @@ def labelled_curves(
 def _curve(rng: np.random.Generator, kind: str, num_steps: int, warmup: float) -> pd.DataFrame:
     """One run's evaluations. Losses are shares of the first one until the last lines; t is time,
     0 to 1, as a sum of learning rates."""
-    steps = np.round(num_steps * (np.arange(EVALUATIONS + 1) / EVALUATIONS) ** 2)
+    steps = np.unique(np.round(num_steps * (np.arange(EVALUATIONS + 1) / EVALUATIONS) ** 2))
     t = steps / num_steps
     t = np.where(t < warmup, t**2 / (2 * warmup or 1), t - warmup / 2)
     shape = _smooth(rng, t)
@@ -93,7 +93,7 @@ def _curve(rng: np.random.Generator, kind: str, num_steps: int, warmup: float) -
         train = 1 - rng.uniform(0.75, 0.99) * (1 - np.exp(-t / rng.uniform(0.05, 0.3)))
         accuracy = fall * t
     if kind == "spike" or (kind.startswith("bump") and rng.random() < 0.2):
-        for at in rng.choice(np.arange(8, EVALUATIONS - 5), size=rng.integers(1, 3), replace=False):
+        for at in rng.choice(np.arange(8, len(t) - 5), size=rng.integers(1, 3), replace=False):
             spike = rng.uniform(0.25, 1) * np.exp(-np.arange(len(t) - at) / rng.uniform(0.3, 1.5))
             loss[at:] += spike
             train[at:] += 0.7 * spike

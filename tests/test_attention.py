@@ -101,6 +101,11 @@ def test_pack_is_its_runs(options):
         assert_close(ours[1 + i], torch.cat(theirs[1 + 3 * i : 4 + 3 * i]))
 
 
+def turn(x):
+    """`rotate` for one head, [..., L, K]."""
+    return rotate(x.reshape(1, -1, *x.shape[-2:]), num_heads=1).view_as(x)
+
+
 def test_rope_multiplies_complex_numbers_by_a_phase():
     x = torch.randn(3, 13, 8, dtype=torch.float64)
     phases = torch.tensor(
@@ -108,12 +113,12 @@ def test_rope_multiplies_complex_numbers_by_a_phase():
     )
     turned = torch.complex(x[..., :4], x[..., 4:]) * torch.polar(torch.ones_like(phases), phases)
     # the angles are float32
-    assert_close(rotate(x), torch.cat([turned.real, turned.imag], -1), rtol=1e-5, atol=1e-5)
+    assert_close(turn(x), torch.cat([turned.real, turned.imag], -1), rtol=1e-5, atol=1e-5)
 
 
 def test_rope_scores_depend_on_the_distance_alone():
     q, k = (torch.randn(8, dtype=torch.float64).expand(13, 8) for _ in range(2))
-    scores = rotate(q) @ rotate(k).mT
+    scores = turn(q) @ turn(k).mT
     for distance in range(-12, 13):
         diagonal = scores.diagonal(distance)
         assert_close(diagonal, diagonal[:1].expand_as(diagonal), rtol=0, atol=1e-5)
@@ -128,7 +133,7 @@ def test_rope_turns_queries_and_keys_and_not_values():
     assert (mixer(x) - plain(x))[:, :, 1:].abs().amin(-1).gt(1e-4).all()
     reference = TorchAttention(mixer, 0, 2)
     q, k, v = (u.view(2, 13, 2, 6).transpose(1, 2) for u in mixer.in_proj[0](x)[0].chunk(3, -1))
-    scores = (rotate(q) @ rotate(k).mT / math.sqrt(6)).masked_fill(
+    scores = (turn(q) @ turn(k).mT / math.sqrt(6)).masked_fill(
         torch.ones(13, 13, dtype=torch.bool).triu(1), -math.inf
     )
     y = (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)

@@ -57,6 +57,15 @@ def test_recurrence_is_the_official_minimal_one():
     assert_close(ssd_recurrent(*tensors)[0], expected)
 
 
+def test_work_grows_with_the_length_and_not_with_its_square():
+    counts = []
+    for length in (256, 512):
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            ssd(*inputs(R=1, B=1, L=length))
+        counts.append(counter.get_total_flops())
+    assert counts[1] < 2.5 * counts[0]
+
+
 @pytest.mark.parametrize("chunk_size", [8, 64])
 def test_steps_that_forget_everything_leave_finite_gradients(chunk_size):
     x, dt, A, B, C = inputs(L=100, dtype=torch.float32)

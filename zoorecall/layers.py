@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .ops.causal_conv import causal_conv
+from .ops.dispatch import causal_conv
 from .ops.embedding import embedding
 
 
@@ -99,18 +99,18 @@ class RMSNorm(nn.Module):
 
 
 class ShortConv(nn.Module):
-    """Causal depthwise convolution along the length: [R, B, L, C] -> [R, B, L, C].
+    """Causal depthwise convolution along the length, then SiLU if asked for: [R, B, L, C] -> same.
 
     y_t = bias + sum_j weight[:, j] * x_{t - (T-1) + j}; the weight is laid out and initialized as
     that of `torch.nn.Conv1d(C, C, T, groups=C, padding=T-1)`, less its axis of size one.
     """
 
-    def __init__(self, channels: int, taps: int = 4, bias: bool = True):
+    def __init__(self, channels: int, taps: int = 4, bias: bool = True, silu: bool = False):
         super().__init__()
         bound = 1 / math.sqrt(taps)
         self.weight = uniform(channels, taps, bound=bound)  # [R, C, T]
         self.bias = uniform(channels, bound=bound) if bias else None
+        self.silu = silu
 
     def forward(self, x: Tensor) -> Tensor:
-        y = causal_conv(x, self.weight.to(x.dtype))
-        return y if self.bias is None else y + per_run(self.bias, x)
+        return causal_conv(x, self.weight, self.bias, self.silu)

@@ -5,7 +5,7 @@ Okpekpe and Orvieto 2025 (arXiv 2508.19029), table 1, marks a variant as solving
 what the seeds leave open.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -55,22 +55,15 @@ def verdicts(
 ) -> pd.DataFrame:
     """One row a variant: whether it solves the task with any of its other settings.
 
-    `solves` needs one setting that solves, `does not solve` that none does; else `undecided`.
     `solved` of `settings` solve; `accuracy` is the best one's, with its interval over seeds.
     """
     settings, rows = best_accuracies(runs, measure), []
     for key, group in settings.groupby(list(by), dropna=False):
-        found = set(group["verdict"])
-        none = found == {"does not solve"}
         best: pd.Series = group.iloc[int(group["accuracy"].argmax())]
         rows.append(
             {
                 **dict(zip(by, key, strict=True)),
-                "verdict": "solves"
-                if "solves" in found
-                else "does not solve"
-                if none
-                else "undecided",
+                "verdict": of_any(group["verdict"]),
                 **{name: best[name] for name in ("accuracy", "accuracy_low", "accuracy_high")},
                 "solved": int((group["verdict"] == "solves").sum()),
                 "settings": len(group),
@@ -78,3 +71,12 @@ def verdicts(
             }
         )
     return pd.DataFrame(rows)
+
+
+def of_any(verdicts: Iterable[str]) -> str:
+    """The verdict on a variant from those on its settings: `solves` if one does, `does not solve`
+    if none does, else `undecided`."""
+    found = set(verdicts)
+    if "solves" in found:
+        return "solves"
+    return "does not solve" if found == {"does not solve"} else "undecided"

@@ -65,8 +65,8 @@ def find_transitions(
     """The transitions of one loss curve, in order of time; steps, loss and accuracy are [E].
 
     Every pair of evaluations is a candidate fall. Of those that meet the rule, the deepest for
-    the square root of its time comes first, the measure that finds a step in noise best; its end
-    moves on while the loss still falls. The next must not overlap it.
+    the square root of its time comes first, the measure that finds a step in noise best, and is
+    drawn out to its head and tail. The next must not overlap it.
     """
     known = np.isfinite(loss)
     steps, raw, accuracy = steps[known], loss[known], accuracy[known]
@@ -85,15 +85,19 @@ def find_transitions(
     before = t[start] - t[first]
     above = _extreme(raw, np.maximum)[first, start] - y[start]
     below = y[start] - _extreme(raw, np.minimum)[first, start]
+    slow, fast = above / before.clip(1e-9), depth / time
     found = (start - first >= 2) & (before >= time / 2)
-    found &= (above / before.clip(1e-9) <= depth / time / SUDDEN) & (below <= depth / 4)
+    found &= (slow * SUDDEN <= fast) & (below <= depth / 4)
 
     transitions = []
+    speed = -np.diff(y) / np.diff(t)
     score = np.where(found, depth / np.sqrt(time), 0.0)
     while score.any():
         best = int(score.argmax())
-        i, j, rate = start[best], end[best], depth[best] / time[best]
-        while j < len(y) - 1 and y[j] - y[j + 1] >= (t[j + 1] - t[j]) * rate * TAIL:
+        i, j = start[best], end[best]
+        while i > 0 and speed[i - 1] - slow[best] >= TAIL * (fast[best] - slow[best]):
+            i -= 1
+        while j < len(y) - 1 and speed[j] >= TAIL * fast[best]:
             j += 1
         transitions.append(
             Transition(

@@ -13,12 +13,11 @@ import math
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
-from einops import rearrange
 from pydantic import Field
 from torch import Tensor, nn
 
 from ..layers import Linear, ShortConv
+from ..ops.dispatch import attention
 from .base import MixerConfig, SequenceMixer
 
 
@@ -53,14 +52,13 @@ class Attention(SequenceMixer):
     def forward(self, x: Tensor) -> Tensor:
         if self.convs:
             inputs = (self.convs[b](x) if b in self.convs else x for b in "qkv")
-            q, k, v = (proj(u) for proj, u in zip(self.in_proj, inputs, strict=True))
+            qkv = [proj(u) for proj, u in zip(self.in_proj, inputs, strict=True)]
         else:
-            q, k, v = self.in_proj[0](x).chunk(3, dim=-1)
-        q, k, v = (rearrange(t, "r b l (h k) -> (r b) h l k", h=self.num_heads) for t in (q, k, v))
+            qkv = self.in_proj[0](x)
         if self.rope:
-            q, k = rotate(q), rotate(k)
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        return self.out_proj(rearrange(y, "(r b) h l k -> r b l (h k)", r=x.shape[0]))
+            q, k, v = qkv.chunk(3, dim=-1) if isinstance(qkv, Tensor) else qkv
+            qkv = [rotate(q, self.num_heads), rotate(k, self.num_heads), v]
+        return self.out_proj(attention(qkv, self.num_heads))
 
     def state_size(self, length: int) -> int:
         D = self.out_proj.weight.shape[-1]
@@ -71,11 +69,13 @@ class Attention(SequenceMixer):
         return 2 * length * (length + 1) * self.out_proj.weight.shape[-1]
 
 
-def rotate(x: Tensor, base: float = 10_000.0) -> Tensor:
-    """Rotary positions (Su et al. 2021, eq. 34) on the last two axes: [..., L, K] -> the same."""
-    L, K = x.shape[-2:]
+def rotate(x: Tensor, num_heads: int, base: float = 10_000.0) -> Tensor:
+    """Rotary positions (Su et al. 2021, eq. 34) on every head: [R, B, L, D] -> the same."""
+    L, heads = x.shape[2], x.unflatten(-1, (num_heads, -1))  # [R, B, L, H, K]
+    K = heads.shape[-1]
     frequency = base ** (-torch.arange(0, K, 2, device=x.device, dtype=torch.float32) / K)
-    angle = torch.arange(L, device=x.device, dtype=torch.float32)[:, None] * frequency  # [L, K/2]
-    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
+    angle = torch.arange(L, device=x.device, dtype=torch.float32)[:, None, None] * frequency
+    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)  # [L, 1, K / 2]
+    first, second = heads.chunk(2, dim=-1)
+    rotated = [first * cos - second * sin, first * sin + second * cos]
+    return torch.cat(rotated, dim=-1).flatten(-2)

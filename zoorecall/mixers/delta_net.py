@@ -19,7 +19,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ..layers import Linear, RMSNorm, ShortConv
-from ..ops.delta_rule import delta_rule
+from ..ops.dispatch import delta_rule
 from .base import MixerConfig, SequenceMixer
 
 
@@ -46,9 +46,9 @@ class DeltaNet(SequenceMixer):
         self.b_proj = Linear(d_model, config.num_heads, bias=False)
         self.q_conv1d = self.k_conv1d = self.v_conv1d = None
         if config.conv:
-            self.q_conv1d = ShortConv(d_model, config.conv_size, bias=False)
-            self.k_conv1d = ShortConv(d_model, config.conv_size, bias=False)
-            self.v_conv1d = ShortConv(d_model, config.conv_size, bias=False)
+            self.q_conv1d = ShortConv(d_model, config.conv_size, bias=False, silu=True)
+            self.k_conv1d = ShortConv(d_model, config.conv_size, bias=False, silu=True)
+            self.v_conv1d = ShortConv(d_model, config.conv_size, bias=False, silu=True)
         self.o_norm = RMSNorm(d_model // config.num_heads)
         self.o_proj = Linear(d_model, d_model, bias=False)
 
@@ -58,7 +58,7 @@ class DeltaNet(SequenceMixer):
             (self.k_proj, self.k_conv1d),
             (self.v_proj, self.v_conv1d),
         )
-        qkv = (F.silu(proj(x) if conv is None else conv(proj(x))) for proj, conv in branches)
+        qkv = (F.silu(proj(x)) if conv is None else conv(proj(x)) for proj, conv in branches)
         q, k, v = (rearrange(t, "r b l (h k) -> r b l h k", h=self.num_heads) for t in qkv)
         y = delta_rule(l2_norm(q), l2_norm(k), v, self.b_proj(x).sigmoid())
         return self.o_proj(self.o_norm(y).flatten(-2))

@@ -109,11 +109,11 @@ class S6(SelectiveMixer):
 
     def __init__(self, config: S6Config, d_model: int, seq_len: int, num_layers: int):
         super().__init__()
-        self.conv1d = ShortConv(d_model, config.d_conv) if config.conv else None
+        self.conv1d = ShortConv(d_model, config.d_conv, silu=True) if config.conv else None
         self.make_scan(config, d_model, channels=d_model)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.scan(x if self.conv1d is None else F.silu(self.conv1d(x)))
+        return self.scan(x if self.conv1d is None else self.conv1d(x))
 
 
 class Mamba(SelectiveMixer):
@@ -124,7 +124,7 @@ class Mamba(SelectiveMixer):
         channels, std = config.expand * d_model, config.init_std
         self.gating = config.gating
         self.in_proj = Linear(d_model, (1 + self.gating) * channels, bias=False, std=std)
-        self.conv1d = ShortConv(channels, config.d_conv) if config.conv else None
+        self.conv1d = ShortConv(channels, config.d_conv, silu=True) if config.conv else None
         self.make_scan(config, d_model, channels)
         out_std = None if std is None else std / math.sqrt(2 * num_layers)
         self.out_proj = Linear(channels, d_model, bias=False, std=out_std)
@@ -132,7 +132,7 @@ class Mamba(SelectiveMixer):
     def forward(self, x: Tensor) -> Tensor:
         xz = self.in_proj(x)
         x, z = xz.chunk(2, dim=-1) if self.gating else (xz, None)
-        y = self.scan(F.silu(x if self.conv1d is None else self.conv1d(x)))
+        y = self.scan(F.silu(x) if self.conv1d is None else self.conv1d(x))
         return self.out_proj(y if z is None else y * F.silu(z))
 
     def sequence_flops(self, length: int) -> int:

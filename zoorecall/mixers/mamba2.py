@@ -76,7 +76,7 @@ class Mamba2(SequenceMixer):
         self.splits = [E, config.ngroups * config.d_state, config.ngroups * config.d_state]
         self.ngroups, self.headdim, self.d_state = config.ngroups, config.headdim, config.d_state
         self.in_proj = Linear(d_model, E + sum(self.splits) + H, bias=False, std=std)
-        self.conv1d = ShortConv(sum(self.splits), config.d_conv)
+        self.conv1d = ShortConv(sum(self.splits), config.d_conv, silu=True)
         self.dt_bias = nn.Parameter(initial_dt_bias(H))
         self.A_log = nn.Parameter(torch.empty(1, H).uniform_(1, 16).log())
         self.D = nn.Parameter(torch.ones(1, H))
@@ -87,7 +87,7 @@ class Mamba2(SequenceMixer):
     def forward(self, x: Tensor) -> Tensor:
         sizes = [self.splits[0], sum(self.splits), self.D.shape[-1]]
         z, xBC, dt = self.in_proj(x).split(sizes, dim=-1)
-        x, B, C = F.silu(self.conv1d(xBC)).split(self.splits, dim=-1)
+        x, B, C = self.conv1d(xBC).split(self.splits, dim=-1)
         x = x.unflatten(-1, (-1, self.headdim))  # [R, B, L, H, P]
         B, C = (t.unflatten(-1, (self.ngroups, -1)) for t in (B, C))  # [R, B, L, G, N]
         # a step of 0.001 is softplus(-7), and there a bfloat16 is off by up to 2 %

@@ -3,16 +3,18 @@
 Vaswani et al. 2017 (arXiv 1706.03762), eq. 1: y_t = sum_{s<=t} softmax_s(q_t . k_s / sqrt(K)) v_s.
 Shape letters: R runs, B batch, L length, D width, H heads, K head dim; D = H K.
 qkv is one tensor [R, B, L, 3 D] with q, k and v behind each other in the last axis, as one
-projection makes them, or a tuple of three tensors [R, B, L, D]; a head is K neighbouring features.
+projection makes them, or three tensors [R, B, L, D]; a head is K neighbouring features.
 `attention_triton` computes the same on CUDA in this layout from end to end.
 """
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-QKV = Tensor | tuple[Tensor, Tensor, Tensor]
+QKV = Tensor | Sequence[Tensor]
 
 
 def attention_reference(qkv: QKV, num_heads: int) -> Tensor:

@@ -16,12 +16,12 @@ from torch import Tensor
 from .attention import QKV
 
 MAX_LENGTH = 128
-"""The longest sequence whose scores fit on chip."""
+"""The longest sequence whose L x L matrices fit on chip."""
 MAX_HEAD_DIM = 128
 
 
 @triton.jit
-def _load(
+def load_rows(
     pointer, stride, L: tl.constexpr, K: tl.constexpr, BLOCK_L: tl.constexpr, BLOCK_K: tl.constexpr
 ):
     """A matrix [L, K] whose rows begin `stride` numbers apart, with zeros around it."""
@@ -31,7 +31,7 @@ def _load(
 
 
 @triton.jit
-def _store(
+def store_rows(
     pointer, value, stride,
     L: tl.constexpr, K: tl.constexpr, BLOCK_L: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
@@ -61,12 +61,12 @@ def _forward_kernel(
 ):  # fmt: skip
     head = tl.program_id(0) % H * K
     start = (tl.program_id(0) // H).to(tl.int64) * L  # the sequence's first row
-    q = _load(q + start * q_row + head, q_row, L, K, BLOCK_L, BLOCK_K)
-    k = _load(k + start * k_row + head, k_row, L, K, BLOCK_L, BLOCK_K)
-    v = _load(v + start * v_row + head, v_row, L, K, BLOCK_L, BLOCK_K)
+    q = load_rows(q + start * q_row + head, q_row, L, K, BLOCK_L, BLOCK_K)
+    k = load_rows(k + start * k_row + head, k_row, L, K, BLOCK_L, BLOCK_K)
+    v = load_rows(v + start * v_row + head, v_row, L, K, BLOCK_L, BLOCK_K)
     p, total = _exponentials(q, k, K, BLOCK_L, PRECISION)
     out = tl.dot(p.to(v.dtype), v, input_precision=PRECISION) / total[:, None]
-    _store(y + start * H * K + head, out, H * K, L, K, BLOCK_L, BLOCK_K)
+    store_rows(y + start * H * K + head, out, H * K, L, K, BLOCK_L, BLOCK_K)
 
 
 @triton.jit
@@ -77,19 +77,126 @@ def _backward_kernel(
 ):  # fmt: skip
     head = tl.program_id(0) % H * K
     start = (tl.program_id(0) // H).to(tl.int64) * L
-    q = _load(q + start * q_row + head, q_row, L, K, BLOCK_L, BLOCK_K)
-    k = _load(k + start * k_row + head, k_row, L, K, BLOCK_L, BLOCK_K)
-    v = _load(v + start * v_row + head, v_row, L, K, BLOCK_L, BLOCK_K)
-    dy = _load(dy + start * H * K + head, H * K, L, K, BLOCK_L, BLOCK_K)
+    q = load_rows(q + start * q_row + head, q_row, L, K, BLOCK_L, BLOCK_K)
+    k = load_rows(k + start * k_row + head, k_row, L, K, BLOCK_L, BLOCK_K)
+    v = load_rows(v + start * v_row + head, v_row, L, K, BLOCK_L, BLOCK_K)
+    dy = load_rows(dy + start * H * K + head, H * K, L, K, BLOCK_L, BLOCK_K)
     grads = start * grad_row + head
     p, total = _exponentials(q, k, K, BLOCK_L, PRECISION)
     p /= total[:, None]
     to_v = tl.dot(tl.trans(p.to(dy.dtype)), dy, input_precision=PRECISION)
-    _store(dv + grads, to_v, grad_row, L, K, BLOCK_L, BLOCK_K)
+    store_rows(dv + grads, to_v, grad_row, L, K, BLOCK_L, BLOCK_K)
     dp = tl.dot(dy, tl.trans(v), input_precision=PRECISION)
     dscores = p * (dp - tl.sum(p * dp, 1)[:, None]) * (1 / K**0.5)
     dscores = dscores.to(q.dtype)
     to_q = tl.dot(dscores, k, input_precision=PRECISION)
-    _store(dq + grads, to_q, grad_row, L, K, BLOCK_L, BLOCK_K)
+    store_rows(dq + grads, to_q, grad_row, L, K, BLOCK_L, BLOCK_K)
     to_k = tl.dot(tl.trans(dscores), q, input_precision=PRECISION)
-    _store(dk + grads, to_k, grad_row, L, K, BLOCK_L, BLOCK_K)
+    store_rows(dk + grads, to_k, grad_row, L, K, BLOCK_L, BLOCK_K)
+
+
+def fits(dtype: torch.dtype, L: int, *head_dims: int) -> bool:
+    """Whether the kernels here and of the delta rule take this dtype, length and these head dims.
+
+    Up to 128 each, but in float32 a length above 64 and a head dim above 64 do not go together.
+    """
+    if dtype not in (torch.bfloat16, torch.float32) or L > MAX_LENGTH:
+        return False
+    wide = dtype == torch.float32 and L > 64
+    return max(head_dims) <= (64 if wide else MAX_HEAD_DIM)
+
+
+def padded(size: int) -> int:
+    """The power of two, at least 16, that a product on the tensor cores takes in its place."""
+    return max(16, triton.next_power_of_2(size))
+
+
+def _sizes(q: Tensor, num_heads: int, allow_tf32: bool) -> dict[str, int | str]:
+    L, K = q.shape[2], q.shape[3] // num_heads
+    sizes = {"H": num_heads, "L": L, "K": K, "BLOCK_L": padded(L), "BLOCK_K": padded(K)}
+    # exact products of float32 spill most of their operands from the registers; three products of
+    # its halves in tf32 do not, and lose two or three bits
+    precision = "ieee" if q.dtype == torch.bfloat16 else "tf32" if allow_tf32 else "tf32x3"
+    return {**sizes, "PRECISION": precision, "num_warps": padded(L) // 16}
+
+
+def _split(qkv: list[Tensor]) -> list[Tensor]:
+    """q, k and v: [R, B, L, D] each, parts of one tensor if they come as one."""
+    return list(qkv[0].chunk(3, dim=-1)) if len(qkv) == 1 else qkv
+
+
+def _rows(x: Tensor) -> Tensor:
+    """[R B L, D] with neighbouring features, without a copy if the rows are evenly spaced."""
+    x = x.flatten(0, 2)
+    return x if x.stride(1) == 1 else x.contiguous()
+
+
+@torch.library.custom_op("zoorecall::attention", mutates_args=())
+def _forward(qkv: list[Tensor], num_heads: int, allow_tf32: bool) -> Tensor:
+    parts = _split(qkv)
+    R, B, L, D = parts[0].shape
+    q, k, v = (_rows(x) for x in parts)
+    y = q.new_empty(R, B, L, D)
+    with torch.cuda.device_of(q):
+        _forward_kernel[(R * B * num_heads,)](
+            q, k, v, y, q.stride(0), k.stride(0), v.stride(0),
+            **_sizes(y, num_heads, allow_tf32),
+        )  # fmt: skip
+    return y
+
+
+@_forward.register_fake
+def _(qkv, num_heads, allow_tf32):
+    q = _split(qkv)[0]
+    return q.new_empty(q.shape)
+
+
+@torch.library.custom_op("zoorecall::attention_backward", mutates_args=())
+def _backward(qkv: list[Tensor], dy: Tensor, num_heads: int, allow_tf32: bool) -> list[Tensor]:
+    gradients = [x.new_empty(x.shape) for x in qkv]
+    q, k, v = (_rows(x) for x in _split(qkv))
+    dq, dk, dv = (x.flatten(0, 2) for x in _split(gradients))
+    with torch.cuda.device_of(q):
+        _backward_kernel[(dy.shape[0] * dy.shape[1] * num_heads,)](
+            q, k, v, dy.contiguous(), dq, dk, dv,
+            q.stride(0), k.stride(0), v.stride(0), dq.stride(0),
+            **_sizes(dy, num_heads, allow_tf32),
+        )  # fmt: skip
+    return gradients
+
+
+@_backward.register_fake
+def _(qkv, dy, num_heads, allow_tf32):
+    return [x.new_empty(x.shape) for x in qkv]
+
+
+def _save(ctx, inputs, output):
+    qkv, *ctx.options = inputs
+    ctx.save_for_backward(*qkv)
+
+
+def _gradients(ctx, dy):
+    return _backward(list(ctx.saved_tensors), dy, *ctx.options), None, None
+
+
+_forward.register_autograd(_gradients, setup_context=_save)
+
+
+def attention_triton(qkv: QKV, num_heads: int, allow_tf32: bool = False) -> Tensor:
+    """Causal attention, as `attention.attention`: y [R, B, L, D].
+
+    qkv is one tensor [R, B, L, 3 D] or three of [R, B, L, D], bfloat16 or float32, and sums are
+    float32. `allow_tf32` multiplies float32 with 10 bits of mantissa. Raises ValueError for other
+    shapes and dtypes and where `fits` is False.
+    """
+    parts = [qkv] if isinstance(qkv, Tensor) else list(qkv)
+    L, D = parts[0].shape[2], parts[0].shape[3] // (3 if len(parts) == 1 else 1)
+    shape = (*parts[0].shape[:3], 3 * D if len(parts) == 1 else D)
+    if len(parts) not in (1, 3) or D % num_heads or any(x.shape != shape for x in parts):
+        shapes = [list(x.shape) for x in parts]
+        raise ValueError(f"not q, k and v of {num_heads} heads: {shapes}")
+    dtypes = [x.dtype for x in parts]
+    if len(set(dtypes)) > 1 or not fits(dtypes[0], L, D // num_heads):
+        sizes = f"length {L}, head dim {D // num_heads}, {dtypes}"
+        raise ValueError(f"no kernel for {sizes}: use ops.attention")
+    return _forward(parts, num_heads, allow_tf32)

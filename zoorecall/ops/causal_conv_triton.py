@@ -29,11 +29,11 @@ from wider ones often begin at odd multiples of 4 bytes."""
 
 
 @triton.jit
-def _rows(pointer, stride: tl.constexpr, first, in_c, COUNT: tl.constexpr, length: tl.constexpr):
+def _rows(pointer, stride: tl.constexpr, first, mask, COUNT: tl.constexpr, length: tl.constexpr):
     """COUNT rows from position `first` on, zeros outside of the sequence."""
     rows = ()
     for k in tl.static_range(COUNT):
-        inside = in_c & (first + k >= 0) & (first + k < length)
+        inside = mask & (first + k >= 0) & (first + k < length)
         row = tl.load(pointer + first * stride + k * stride, mask=inside, other=0.0)
         rows += (row.to(tl.float32),)
     return rows
@@ -94,16 +94,17 @@ def _forward_kernel(
     x += run * x_run + c
     y += run * batch * (length * width) + c
     spans: tl.constexpr = (length + SPAN - 1) // SPAN  # tiles of a sequence
-    end = tl.minimum((split + 1) * TILES, batch * spans)
-    for tile in range(split * TILES, end):
+    for i in range(TILES):
+        tile = split * TILES + i
         sequence, t = (tile // spans).to(tl.int64), tile % spans * SPAN
-        xs = _rows(x + sequence * x_sequence, x_row, t - (T - 1), in_c, SPAN + T - 1, length)
+        inside = in_c & (sequence < batch)
+        xs = _rows(x + sequence * x_sequence, x_row, t - (T - 1), inside, SPAN + T - 1, length)
         out = y + sequence * (length * width) + t * width
         for k in tl.static_range(SPAN):
             a = _convolve(taps, shift, xs, k, T)
             if SILU:
                 a *= _sigmoid(a)
-            _store(out + k * width, a, in_c & (t + k < length))
+            _store(out + k * width, a, inside & (t + k < length))
 
 
 @triton.jit
@@ -123,12 +124,13 @@ def _backward_kernel(
         dtaps += (tl.zeros([BLOCK_C], tl.float32),)
     dshift = tl.zeros([BLOCK_C], tl.float32)
     spans: tl.constexpr = (length + SPAN - 1) // SPAN
-    end = tl.minimum((split + 1) * TILES, batch * spans)
-    for tile in range(split * TILES, end):
+    for i in range(TILES):
+        tile = split * TILES + i
         sequence, t = (tile // spans).to(tl.int64), tile % spans * SPAN
+        inside = in_c & (sequence < batch)
         # x_t reaches y up to T - 1 positions later, and those depend on x as long before
-        xs = _rows(x + sequence * x_sequence, x_row, t - (T - 1), in_c, SPAN + 2 * T - 2, length)
-        das = _rows(dy + sequence * (length * width), width, t, in_c, SPAN + T - 1, length)
+        xs = _rows(x + sequence * x_sequence, x_row, t - (T - 1), inside, SPAN + 2 * T - 2, length)
+        das = _rows(dy + sequence * (length * width), width, t, inside, SPAN + T - 1, length)
         if SILU:
             dys = das
             das = ()
@@ -141,7 +143,7 @@ def _backward_kernel(
             to_x = taps[T - 1] * das[k]
             for j in tl.static_range(1, T):
                 to_x += taps[T - 1 - j] * das[k + j]
-            _store(out + k * width, to_x, in_c & (t + k < length))
+            _store(out + k * width, to_x, inside & (t + k < length))
         before = dtaps
         dtaps = ()
         for j in tl.static_range(T):
@@ -155,3 +157,104 @@ def _backward_kernel(
     for j in tl.static_range(T):
         tl.store(sums + j * width, dtaps[j], mask=in_c)
     tl.store(sums + T * width, dshift, mask=in_c)
+
+
+def _spans(length: int) -> tuple[int, int]:
+    """Positions of a tile and tiles of a sequence, as even as can be."""
+    count = triton.cdiv(length, SPAN)
+    return triton.cdiv(length, count), count
+
+
+def _splits(x: Tensor) -> int:
+    """Programs that share the tiles of a run."""
+    return triton.cdiv(x.shape[1] * _spans(x.shape[2])[1], TILES)
+
+
+def _launch(
+    kernel, x: Tensor, weight: Tensor, bias: Tensor | None, others: tuple[Tensor, ...], silu: bool
+) -> None:
+    R, batch, length, width = x.shape
+    # a divisor of the width spares its last program idle lanes
+    block = min(CHANNELS, max(32, width & -width))
+    splits = _splits(x)
+    strides = (*weight.stride(), *(bias.stride() if bias is not None else (0, 0)))
+    with torch.cuda.device_of(x):
+        kernel[(R * splits * triton.cdiv(width, block),)](
+            x, weight, bias, *others, *x.stride()[:3], strides,
+            batch, splits, length, width, T=weight.shape[-1], SILU=silu,
+            SPAN=_spans(length)[0], TILES=TILES, BLOCK_C=block, num_warps=max(1, block // 64),
+        )  # fmt: skip
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
+@torch.library.custom_op("zoorecall::causal_conv", mutates_args=())
+def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool) -> Tensor:
+    y = x.new_empty(x.shape)
+    _launch(_forward_kernel, _channels_last(x), weight, bias, (y,), silu)
+    return y
+
+
+@_forward.register_fake
+def _(x, weight, bias, silu):
+    return x.new_empty(x.shape)
+
+
+@torch.library.custom_op("zoorecall::causal_conv_backward", mutates_args=())
+def _backward(
+    x: Tensor, weight: Tensor, bias: Tensor | None, dy: Tensor, silu: bool
+) -> tuple[Tensor, Tensor]:
+    dx, sums = _gradient_outputs(x, weight)
+    others = (dy.contiguous(), dx, sums)
+    _launch(_backward_kernel, _channels_last(x), weight, bias, others, silu)
+    return dx, sums
+
+
+def _gradient_outputs(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradient of x, and partial sums [R, splits, T + 1, C] of those of the taps and bias."""
+    R, C, T = weight.shape
+    return x.new_empty(x.shape), weight.new_empty(R, _splits(x), T + 1, C)
+
+
+@_backward.register_fake
+def _(x, weight, bias, dy, silu):
+    return _gradient_outputs(x, weight)
+
+
+def _save(ctx, inputs, output):
+    x, weight, bias, ctx.silu = inputs
+    ctx.save_for_backward(x, weight, bias)
+
+
+def _gradients(ctx, dy):
+    x, weight, bias = ctx.saved_tensors
+    dx, sums = _backward(x, weight, bias, dy, ctx.silu)
+    dweight, dbias = sums.sum(1).split([weight.shape[-1], 1], dim=1)
+    return dx, dweight.mT, None if bias is None else dbias.squeeze(1), None
+
+
+_forward.register_autograd(_gradients, setup_context=_save)
+
+
+def causal_conv_triton(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, silu: bool = False
+) -> Tensor:
+    """The causal convolution of x [R, B, L, C], SiLU of it if `silu`: y [R, B, L, C] in x's dtype.
+
+    weight [R, C, T] and bias [R, C] are float32, T is at most 8; sums are float32. x may be sliced
+    from a wider tensor: its rows are read where they lie. Raises ValueError for other shapes and
+    dtypes.
+    """
+    (R, _, _, C), T = x.shape, weight.shape[-1]
+    if weight.shape != (R, C, T) or (bias is not None and bias.shape != (R, C)):
+        shapes = [list(p.shape) for p in (weight, bias) if p is not None]
+        raise ValueError(f"weight and bias {shapes} do not fit x {list(x.shape)}")
+    if x.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        raise ValueError(f"x must be float32, bfloat16 or float16, not {x.dtype}")
+    if any(p is not None and p.dtype != torch.float32 for p in (weight, bias)):
+        raise ValueError("weight and bias must be float32")
+    if T > MAX_TAPS:
+        raise ValueError(f"{T} taps are more than {MAX_TAPS}: use the reference")
+    return _forward(x, weight, bias, silu)

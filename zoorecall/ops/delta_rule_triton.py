@@ -1,22 +1,42 @@
-"""draft"""
+"""The delta rule for CUDA, for sequences that are one chunk.
+
+Yang et al. 2024 (arXiv 2406.06484, section 3). Shape letters: R runs, B batch, L length, H heads,
+K key dim, V value dim. With N_ts = -beta_t k_t . k_s below the diagonal, zero elsewhere, and
+P_ts = q_t . k_s / sqrt(K) on and below it,
+    u = (I - N)^-1 beta v,    y = P u,
+where u_t is what position t writes. A program owns one head of one sequence.
+
+Unlike the published kernels, the inverse is made by joining inverted blocks (see `_inverse`), and
+y is P (I - N)^-1 times beta v: where keys repeat, the u of neighbours nearly cancel in P u, and
+what bfloat16 drops of each would remain. Both L x L matrices are kept for the backward, which then
+has no system to solve. No two programs write to the same place: the same input, the same bits.
+"""
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from .attention_triton import _load, _store
+from .attention_triton import fits, load_rows, padded, store_rows
 
 
 @triton.jit
-def _solve(A, LEVELS: tl.constexpr, BLOCK_L: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr):
+def _inverse(N, LEVELS: tl.constexpr, BLOCK_L: tl.constexpr, PRECISION: tl.constexpr):
+    """(I - N)^-1 of a strictly lower triangular N, from its inverted diagonal blocks.
+
+    With X and Z the inverses of two neighbouring blocks and Y the corner of N below them, the
+    inverse of both is [[X, 0], [Z Y X, Z]]; so blocks of 1, 2, 4, ... are joined, all at once.
+    Every number that is ever held is one of the result, none of which is large if |k| <= 1. The
+    product (I + N)(I + N^2)(I + N^4)... takes as many steps, but its powers reach 1e8.
+    """
     i = tl.arange(0, BLOCK_L)
-    apart = i[:, None] ^ i[None, :]
-    inverse = tl.where(apart == 0, 1.0, 0.0) - tl.where(apart == 1, A, 0.0)
+    inverse = tl.where(i[:, None] == i[None, :], 1.0, 0.0)
+    inverse += tl.where((i[:, None] ^ i[None, :]) == 1, N, 0.0)
     for level in range(1, LEVELS):
-        corner = tl.where(apart >> level == 1, A, 0.0).to(WIDE)
-        right = tl.dot(corner, inverse.to(WIDE), input_precision=PRECISION).to(WIDE)
-        inverse -= tl.dot(inverse.to(WIDE), right, input_precision=PRECISION)
+        block = i >> level  # of 2^level positions; neighbours differ in the last bit alone
+        corner = tl.where((block[:, None] ^ block[None, :]) == 1, N, 0.0)
+        right = tl.dot(corner, inverse, input_precision=PRECISION)
+        inverse = tl.dot(inverse, right, inverse, input_precision=PRECISION)
     return inverse
 
 
@@ -25,26 +45,28 @@ def _forward_kernel(
     q, k, v, beta, y, inverse, read,
     H: tl.constexpr, L: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
     BLOCK_L: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr, LEVELS: tl.constexpr,
-    WIDE: tl.constexpr, PRECISION: tl.constexpr, SOLVE: tl.constexpr, SAVE: tl.constexpr,
+    PRECISION: tl.constexpr, SOLVE_PRECISION: tl.constexpr, SAVE: tl.constexpr,
 ):  # fmt: skip
-    first = (tl.program_id(0) // H).to(tl.int64) * L * H + tl.program_id(0) % H
+    row = (tl.program_id(0) // H).to(tl.int64) * L * H + tl.program_id(0) % H
     t = tl.arange(0, BLOCK_L)
-    q = _load(q + first * K, H * K, L, K, BLOCK_L, BLOCK_K)
-    k = _load(k + first * K, H * K, L, K, BLOCK_L, BLOCK_K)
-    v = _load(v + first * V, H * V, L, V, BLOCK_L, BLOCK_V)
-    beta = tl.load(beta + first + t * H, mask=t < L, other=0.0).to(tl.float32)
-    A = tl.dot(k, tl.trans(k), input_precision=PRECISION) * beta[:, None]
-    A = tl.where(t[:, None] > t[None, :], A, 0.0)
-    T = _solve(A, LEVELS, BLOCK_L, WIDE, SOLVE)
+    k = load_rows(k + row * K, H * K, L, K, BLOCK_L, BLOCK_K)
+    beta = tl.load(beta + row + t * H, mask=t < L, other=0.0).to(tl.float32)
+    N = tl.dot(k, tl.trans(k), input_precision=PRECISION) * -beta[:, None]
+    N = tl.where(t[:, None] > t[None, :], N, 0.0)
+    solved = _inverse(N, LEVELS, BLOCK_L, SOLVE_PRECISION)
+    # loaded only here, because the loop above needs the registers
+    q = load_rows(q + row * K, H * K, L, K, BLOCK_L, BLOCK_K)
     P = tl.dot(q, tl.trans(k), input_precision=PRECISION) * (1 / K**0.5)
     P = tl.where(t[:, None] >= t[None, :], P, 0.0)
-    M = tl.dot(P.to(WIDE), T.to(WIDE), input_precision=SOLVE).to(k.dtype)
-    b = (v * beta[:, None]).to(k.dtype)
-    _store(y + first * V, tl.dot(M, b, input_precision=PRECISION), H * V, L, V, BLOCK_L, BLOCK_V)
+    v = load_rows(v + row * V, H * V, L, V, BLOCK_L, BLOCK_V)
+    strong_v = (v * beta[:, None]).to(v.dtype)
+    P_solved = tl.dot(P, solved, input_precision=SOLVE_PRECISION).to(v.dtype)
+    out = tl.dot(P_solved, strong_v, input_precision=PRECISION)
+    store_rows(y + row * V, out, H * V, L, V, BLOCK_L, BLOCK_V)
     if SAVE:
         square = tl.program_id(0).to(tl.int64) * L * L
-        _store(inverse + square, T, L, L, L, BLOCK_L, BLOCK_L)
-        _store(read + square, M, L, L, L, BLOCK_L, BLOCK_L)
+        store_rows(inverse + square, solved, L, L, L, BLOCK_L, BLOCK_L)
+        store_rows(read + square, P_solved, L, L, L, BLOCK_L, BLOCK_L)
 
 
 @triton.jit
@@ -53,30 +75,131 @@ def _backward_kernel(
     H: tl.constexpr, L: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
     BLOCK_L: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    first = (tl.program_id(0) // H).to(tl.int64) * L * H + tl.program_id(0) % H
+    row = (tl.program_id(0) // H).to(tl.int64) * L * H + tl.program_id(0) % H
     square = tl.program_id(0).to(tl.int64) * L * L
     t = tl.arange(0, BLOCK_L)
-    q = _load(q + first * K, H * K, L, K, BLOCK_L, BLOCK_K)
-    k = _load(k + first * K, H * K, L, K, BLOCK_L, BLOCK_K)
-    v = _load(v + first * V, H * V, L, V, BLOCK_L, BLOCK_V)
-    dy = _load(dy + first * V, H * V, L, V, BLOCK_L, BLOCK_V)
-    T = _load(inverse + square, L, L, L, BLOCK_L, BLOCK_L)
-    M = _load(read + square, L, L, L, BLOCK_L, BLOCK_L)
-    beta = tl.load(beta + first + t * H, mask=t < L, other=0.0).to(tl.float32)
-    w = tl.dot(tl.trans(M), dy, input_precision=PRECISION)
-    _store(dv + first * V, w * beta[:, None], H * V, L, V, BLOCK_L, BLOCK_V)
-    to_beta = tl.sum(w * v, 1)
-    w = w.to(v.dtype)
-    u = tl.dot(T, (v * beta[:, None]).to(v.dtype), input_precision=PRECISION).to(v.dtype)
+    dy = load_rows(dy + row * V, H * V, L, V, BLOCK_L, BLOCK_V)
+    P_solved = load_rows(read + square, L, L, L, BLOCK_L, BLOCK_L)
+    v = load_rows(v + row * V, H * V, L, V, BLOCK_L, BLOCK_V)
+    beta = tl.load(beta + row + t * H, mask=t < L, other=0.0).to(tl.float32)
+    solved = load_rows(inverse + square, L, L, L, BLOCK_L, BLOCK_L)
+
+    to_strong_v = tl.dot(tl.trans(P_solved), dy, input_precision=PRECISION)
+    store_rows(dv + row * V, to_strong_v * beta[:, None], H * V, L, V, BLOCK_L, BLOCK_V)
+    to_beta = tl.sum(to_strong_v * v, 1)
+    to_strong_v = to_strong_v.to(dy.dtype)
+
+    k = load_rows(k + row * K, H * K, L, K, BLOCK_L, BLOCK_K)
+    q = load_rows(q + row * K, H * K, L, K, BLOCK_L, BLOCK_K)
+    strong_v = (v * beta[:, None]).to(v.dtype)
+    u = tl.dot(solved, strong_v, input_precision=PRECISION).to(v.dtype)
     dP = tl.dot(dy, tl.trans(u), input_precision=PRECISION) * (1 / K**0.5)
     dP = tl.where(t[:, None] >= t[None, :], dP, 0.0).to(k.dtype)
-    _store(dq + first * K, tl.dot(dP, k, input_precision=PRECISION), H * K, L, K, BLOCK_L, BLOCK_K)
+    to_q = tl.dot(dP, k, input_precision=PRECISION)
+    store_rows(dq + row * K, to_q, H * K, L, K, BLOCK_L, BLOCK_K)
     to_k = tl.dot(tl.trans(dP), q, input_precision=PRECISION)
-    dA = tl.dot(w, tl.trans(u), input_precision=PRECISION)
-    dA = tl.where(t[:, None] > t[None, :], -dA, 0.0).to(k.dtype)
-    X = tl.dot(dA, k, input_precision=PRECISION)
-    to_beta += tl.sum(X * k, 1)
-    to_k += X * beta[:, None]
-    to_k = tl.dot(tl.trans(dA), (k * beta[:, None]).to(k.dtype), to_k, input_precision=PRECISION)
-    _store(dk + first * K, to_k, H * K, L, K, BLOCK_L, BLOCK_K)
-    tl.store(dbeta + first + t * H, to_beta, mask=t < L)
+
+    # dN = (I - N)^-T P^T dy u^T, and the first three factors are to_strong_v
+    minus_dN = tl.dot(to_strong_v, tl.trans(u), input_precision=PRECISION)
+    minus_dN = tl.where(t[:, None] > t[None, :], -minus_dN, 0.0).to(k.dtype)
+    from_keys = tl.dot(minus_dN, k, input_precision=PRECISION)
+    to_beta += tl.sum(from_keys * k, 1)
+    to_k += from_keys * beta[:, None]
+    strong_k = (k * beta[:, None]).to(k.dtype)
+    to_k = tl.dot(tl.trans(minus_dN), strong_k, to_k, input_precision=PRECISION)
+    store_rows(dk + row * K, to_k, H * K, L, K, BLOCK_L, BLOCK_K)
+    tl.store(dbeta + row + t * H, to_beta.to(dbeta.dtype.element_ty), mask=t < L)
+
+
+def _sizes(q: Tensor, v: Tensor) -> dict[str, int | str]:
+    (L, H, K), V = q.shape[2:], v.shape[-1]
+    sizes = {"H": H, "L": L, "K": K, "V": V}
+    sizes |= {f"BLOCK_{name}": padded(size) for name, size in (("L", L), ("K", K), ("V", V))}
+    precision = "ieee" if q.dtype == torch.bfloat16 else "tf32x3"  # see attention_triton
+    return {**sizes, "PRECISION": precision, "num_warps": padded(L) // 16}
+
+
+def _solver(q: Tensor) -> dict[str, int | str | None]:
+    """What the forward takes besides."""
+    block_l, is_half = padded(q.shape[2]), q.dtype == torch.bfloat16
+    # 168 registers let three programs of four warps share a multiprocessor; they would take 171
+    registers = 168 if is_half and block_l == 64 else None
+    precision = "tf32" if is_half else "tf32x3"
+    levels = block_l.bit_length() - 1
+    return {"LEVELS": levels, "SOLVE_PRECISION": precision, "maxnreg": registers}
+
+
+@torch.library.custom_op("zoorecall::delta_rule", mutates_args=())
+def _forward(
+    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, save: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    q, k, v, beta = (x.contiguous() for x in (q, k, v, beta))
+    y, inverse, read = _outputs(v, save)
+    R, B, _, H = beta.shape
+    with torch.cuda.device_of(q):
+        _forward_kernel[(R * B * H,)](
+            q, k, v, beta, y, inverse, read, **_sizes(q, v), **_solver(q), SAVE=save
+        )
+    return y, inverse, read
+
+
+def _outputs(v: Tensor, save: bool) -> tuple[Tensor, Tensor, Tensor]:
+    R, B, L, H, _ = v.shape
+    shape = (R, B, H, L, L) if save else (0,)
+    return v.new_empty(v.shape), v.new_empty(shape), v.new_empty(shape)
+
+
+@_forward.register_fake
+def _(q, k, v, beta, save):
+    return _outputs(v, save)
+
+
+@torch.library.custom_op("zoorecall::delta_rule_backward", mutates_args=())
+def _backward(
+    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, inverse: Tensor, read: Tensor, dy: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    q, k, v, beta, dy = (x.contiguous() for x in (q, k, v, beta, dy))
+    dq, dk, dv, dbeta = (torch.empty_like(x) for x in (q, k, v, beta))
+    R, B, _, H = beta.shape
+    with torch.cuda.device_of(q):
+        _backward_kernel[(R * B * H,)](
+            q, k, v, beta, inverse, read, dy, dq, dk, dv, dbeta, **_sizes(q, v)
+        )
+    return dq, dk, dv, dbeta
+
+
+@_backward.register_fake
+def _(q, k, v, beta, inverse, read, dy):
+    return tuple(x.new_empty(x.shape) for x in (q, k, v, beta))
+
+
+def _save(ctx, inputs, output):
+    ctx.save_for_backward(*inputs[:-1], *output[1:])
+    ctx.set_materialize_grads(False)  # or autograd would make zeros as gradients of both matrices
+
+
+def _gradients(ctx, dy, *_):
+    return *_backward(*ctx.saved_tensors, dy), None
+
+
+_forward.register_autograd(_gradients, setup_context=_save)
+
+
+def delta_rule_triton(q: Tensor, k: Tensor, v: Tensor, beta: Tensor) -> Tensor:
+    """The delta rule, as `delta_rule.delta_rule`: y [R, B, L, H, V].
+
+    q, k [R, B, L, H, K], v [R, B, L, H, V] and beta [R, B, L, H] are all bfloat16 or all float32.
+    Sums are float32; the backward keeps 2 L^2 numbers a head. Raises ValueError for other shapes
+    and dtypes and where `attention_triton.fits` is False.
+    """
+    (R, B, L, H, K), V = q.shape, v.shape[-1]
+    if [x.shape for x in (k, v, beta)] != [(R, B, L, H, K), (R, B, L, H, V), (R, B, L, H)]:
+        shapes = [list(x.shape) for x in (q, k, v, beta)]
+        raise ValueError(f"q, k, v and beta do not fit: {shapes}")
+    inputs = (q, k, v, beta)
+    dtypes = [x.dtype for x in inputs]
+    if len(set(dtypes)) > 1 or not fits(dtypes[0], L, K, V):
+        sizes = f"length {L}, head dims {K} and {V}, {dtypes}"
+        raise ValueError(f"no kernel for {sizes}: use ops.delta_rule")
+    save = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
+    return _forward(*inputs, save)[0]

@@ -7,14 +7,45 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
+from . import attention as plain_attention
+from . import causal_conv as plain_conv
+from . import delta_rule as plain_delta_rule
 from . import selective_scan as plain_scan
+from .attention import QKV
 from .linear_cross_entropy import linear_cross_entropy_reference
 
 HAS_TRITON = torch.cuda.is_available() and find_spec("triton") is not None
 
 if HAS_TRITON:
+    from .attention_triton import attention_triton, fits
+    from .causal_conv_triton import MAX_TAPS, causal_conv_triton
+    from .delta_rule_triton import delta_rule_triton
     from .linear_cross_entropy_triton import MAX_WIDTH, linear_cross_entropy_triton
     from .selective_scan_triton import selective_scan_triton
+
+
+def attention(qkv: QKV, num_heads: int) -> Tensor:
+    """Causal softmax attention, as `attention.attention_reference` defines it."""
+    q = qkv if isinstance(qkv, Tensor) else qkv[0]
+    head_dim = q.shape[-1] // num_heads // (3 if q is qkv else 1)
+    if HAS_TRITON and q.is_cuda and fits(q.dtype, q.shape[2], head_dim):
+        tf32 = torch.get_float32_matmul_precision() != "highest"
+        return attention_triton(qkv, num_heads, tf32)
+    return plain_attention.attention(qkv, num_heads)
+
+
+def delta_rule(q: Tensor, k: Tensor, v: Tensor, beta: Tensor) -> Tensor:
+    """The delta rule, as `delta_rule.delta_rule_recurrent` defines it."""
+    if HAS_TRITON and q.is_cuda and fits(q.dtype, q.shape[2], q.shape[-1], v.shape[-1]):
+        return delta_rule_triton(q, k, v, beta)
+    return plain_delta_rule.delta_rule(q, k, v, beta)
+
+
+def causal_conv(x: Tensor, weight: Tensor, bias: Tensor | None = None, silu: bool = False) -> Tensor:
+    """Short causal convolution, as `causal_conv.causal_conv_reference` defines it."""
+    if HAS_TRITON and x.is_cuda and weight.dtype == torch.float32 and weight.shape[-1] <= MAX_TAPS:
+        return causal_conv_triton(x, weight, bias, silu)
+    return plain_conv.causal_conv(x, weight, bias, silu)
 
 
 def selective_scan(

@@ -1,0 +1,24 @@
+"""Figures: one function each, from tables to a matplotlib figure; `save` writes it.
+
+A mixer has the same colour in all of them. The figures do not pass through pyplot, so nothing
+has to be closed, and a notebook shows them as values of its cells (after `%matplotlib inline`).
+"""
+
+from ..analysis.sparse_grids import ZOOLOGY_RATES
+from .ablations import ablation_table
+from .dynamics import training_dynamics
+from .learning_rates import accuracy_by_learning_rate
+from .scaling import accuracy_by_parameters, accuracy_by_state_size, accuracy_by_width
+from .style import panel_title, save
+
+__all__ = [
+    "ZOOLOGY_RATES",
+    "ablation_table",
+    "accuracy_by_learning_rate",
+    "accuracy_by_parameters",
+    "accuracy_by_state_size",
+    "accuracy_by_width",
+    "panel_title",
+    "save",
+    "training_dynamics",
+]

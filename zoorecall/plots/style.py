@@ -1,0 +1,148 @@
+"""What all figures share: the look of each mixer, panels, legends, titles, and files."""
+
+import math
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter, NullLocator, PercentFormatter
+
+from ..analysis.accuracy import SOLVED
+from ..results import replacing
+
+COLORS = {
+    "attention": "#0072B2",
+    "hyena": "#D55E00",
+    "mamba": "#009E73",
+    "mamba2": "#CC79A7",
+    "delta_net": "#E69F00",
+    "based": "#56B4E9",
+    "s6": "#8C6D31",
+    "h3": "#882255",
+    "rwkv": "#000000",
+    "gated_delta_net": "#999933",
+    "gla": "#332288",
+}
+"""Okabe and Ito's palette, which people of any colour vision can tell apart, less its yellow, and
+some of Paul Tol's; a mixer of another name gets one of these by its name."""
+
+MARKERS = "os^vDPX<>*dp"
+GRAY = "0.45"
+SMALL, NORMAL, LARGE = 7.5, 9, 10
+"""Sizes of text, in points."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a mixer is drawn. Variants of a mixer share its colour, not its marker and line."""
+
+    color: str
+    marker: str
+    linestyle: str
+
+    @property
+    def line(self) -> dict[str, Any]:
+        return {**vars(self), "linewidth": 1.5, "markersize": 4.5}
+
+
+def mixer_looks(labels: Iterable[str]) -> dict[str, Look]:
+    """The look of each mixer by its label, such as `attention` or `attention (conv=k)`."""
+    looks, variants = {}, dict.fromkeys(COLORS, 0)
+    palette = list(COLORS.values())
+    for label in sorted(set(labels)):  # a mixer comes before its variants
+        name = label.partition(" (")[0]
+        place = list(COLORS).index(name) if name in COLORS else zlib.crc32(name.encode())
+        number = variants[name] = variants.get(name, 0) + 1
+        looks[label] = Look(
+            color=palette[place % len(palette)],
+            marker=MARKERS[(place + 5 * (number - 1)) % len(MARKERS)],
+            linestyle=("-", "--", ":", "-.")[(number - 1) % 4],
+        )
+    return looks
+
+
+def panels(rows: int, columns: int, width: float, height: float, **shared: Any) -> Any:
+    """A figure of panels of one size in inches, and its axes [rows, columns]."""
+    figure = Figure(figsize=(0.7 + width * columns, 0.9 + height * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, **shared)
+    for axis in axes.flat:
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.tick_params(labelsize=SMALL)
+    return figure, axes
+
+
+def accuracy_axis(axis: Axes) -> None:
+    """Accuracy upwards in per cent, with a line where a task counts as solved."""
+    axis.axhline(SOLVED, color="0.8", linewidth=0.8, zorder=0)
+    axis.set_ylim(-0.04, 1.04)
+    axis.set_yticks([0, 0.25, 0.5, 0.75, 1])
+    axis.yaxis.set_major_formatter(PercentFormatter(1.0))
+
+
+def size_axis(axis: Axes, sizes: Iterable[float]) -> None:
+    """Sizes to the right on a logarithmic scale: each one named where they are few, else round
+    numbers, with k for thousands and M for millions."""
+    axis.set_xscale("log")
+    ticks = sorted(set(sizes))
+    if len(ticks) <= 6:
+        axis.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+        axis.xaxis.set_minor_locator(NullLocator())
+    else:
+        digits = (1, 2, 5) if ticks[-1] / ticks[0] < 15 else (1,)
+        axis.xaxis.set_major_locator(LogLocator(subs=digits))
+        axis.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axis.xaxis.set_minor_formatter(NullFormatter())
+
+
+def legend(figure: Figure, handles: Mapping[str, Artist]) -> None:
+    """One legend above all panels, in as few rows as fit."""
+    inches = sum(0.6 + 0.075 * len(text) for text in handles)
+    rows = math.ceil(inches / figure.get_figwidth())
+    figure.legend(
+        list(handles.values()),
+        list(handles),
+        loc="outside upper center",
+        ncols=math.ceil(len(handles) / rows),
+        frameon=False,
+        fontsize=NORMAL,
+    )
+
+
+def mixer_handles(looks: Mapping[str, Look]) -> dict[str, Artist]:
+    return {label: Line2D([], [], **look.line) for label, look in looks.items()}
+
+
+TITLES = {"model.d_model": "width", "task.seq_len": "length"}
+
+
+def panel_title(setting: Mapping[str, object]) -> str:
+    """A setting in words: `1 layer, width 64, length 64`."""
+    words = []
+    for name, value in setting.items():
+        if name == "model.num_layers":
+            words.append(f"{value} layer{'' if value == 1 else 's'}")
+        else:
+            words.append(f"{TITLES.get(name, name.rpartition('.')[2])} {value}")
+    return ", ".join(words)
+
+
+def band(axis: Axes, x: Any, low: Any, high: Any, look: Look) -> None:
+    """A range over seeds, around a line; nothing where there is none."""
+    low, high = np.asarray(low, dtype=float), np.asarray(high, dtype=float)
+    axis.fill_between(x, low, high, color=look.color, alpha=0.2, linewidth=0)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure in the format of the path's ending, whole or not at all."""
+    style = path.suffix.lstrip(".") or "png"
+    # without the time of writing, equal figures are equal files
+    dates = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=160, format=style, metadata=dates.get(style))
