@@ -63,8 +63,8 @@ batch 128: 99 ms alone, 95 in twos, 105 in fours, 136 in eights."""
 GPU_TOKENS = 5 * 2**17
 """Tokens in one step of a pack on a GPU: enough to keep it busy."""
 
-GPU_MEMORY = 0.35
-"""Share of a GPU's memory that a pack may take: two packs are at work at a time."""
+GPU_MEMORY = 0.25
+"""Share of a GPU's memory that a pack may take: three packs are at work at a time."""
 
 
 def pack_size(run: RunConfig, device: torch.device) -> int:

@@ -210,8 +210,9 @@ def _train(
     return failed
 
 
-WORKERS_PER_GPU = 2
-"""While one compiles and captures a pack, the other has the GPU."""
+WORKERS_PER_GPU = 3
+"""While some compile and capture their packs, which takes longer than a small model trains, others
+have the GPU."""
 
 
 def _places(device: str, packs: int) -> list[str]:

@@ -11,9 +11,9 @@ defaults and out. The official model also divides out_proj by the root of its de
 A_log, D and dt_proj's bias from weight decay; these are no part of its layer, and not done here.
 
 Okpekpe and Orvieto 2025 (arXiv 2508.19029, section 6) take the block apart. Without the
-convolution (figure 8) its SiLU stays; without the gate (figure 9) in_proj makes x alone; S6 on its
-own, followed by the layer's MLP (figure 7), has no projections around it, as attention has, and
-neither a convolution nor its SiLU unless asked for.
+convolution (figure 8) its SiLU stays; without the gate (figure 9) in_proj makes x alone. S6 on its
+own, followed by the layer's MLP (figure 7), has no projections around it, and a convolution with
+its SiLU only if asked for: the text does not say whether it has one.
 
 Zoology draws every linear layer inside a transformer block from N(0, 0.02^2) and sets its bias to
 zero, that of dt_proj too: all steps then start at softplus(0) = 0.69 instead of 0.001 to 0.1.

@@ -19,9 +19,9 @@ def causal_conv_reference(
     wide = torch.promote_types(x.dtype, torch.float32)
     L, taps = x.shape[2], weight.to(wide)[:, None, None].unbind(-1)
     padded = F.pad(x.to(wide), (0, 0, len(taps) - 1, 0))
-    y = sum(padded[:, :, j : j + L] * tap for j, tap in enumerate(taps))
-    if bias is not None:
-        y = y + bias.to(wide)[:, None, None]
+    y = padded.new_zeros(()) if bias is None else bias.to(wide)[:, None, None]
+    for j, tap in enumerate(taps):
+        y = y + padded[:, :, j : j + L] * tap
     return (F.silu(y) if silu else y).to(x.dtype)
 
 

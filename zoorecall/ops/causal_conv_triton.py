@@ -31,7 +31,7 @@ from wider ones often begin at odd multiples of 4 bytes."""
 @triton.jit
 def _rows(pointer, stride: tl.constexpr, first, mask, COUNT: tl.constexpr, length: tl.constexpr):
     """COUNT rows from position `first` on, zeros outside of the sequence."""
-    rows = ()
+    rows: tl.tuple = ()
     for k in tl.static_range(COUNT):
         inside = mask & (first + k >= 0) & (first + k < length)
         row = tl.load(pointer + first * stride + k * stride, mask=inside, other=0.0)
@@ -57,7 +57,7 @@ def _place(splits, width: tl.constexpr, BLOCK_C: tl.constexpr):
 def _parameters(weight, bias, strides, run, c, in_c, T: tl.constexpr):
     """The taps, a tuple, and the bias."""
     weight += run * strides[0] + c * strides[1]
-    taps = ()
+    taps: tl.tuple = ()
     for j in tl.static_range(T):
         taps += (tl.load(weight + j * strides[2], mask=in_c, other=0.0),)
     shift = tl.zeros(c.shape, tl.float32)
@@ -119,7 +119,7 @@ def _backward_kernel(
     x += run * x_run + c
     dy += run * batch * (length * width) + c
     dx += run * batch * (length * width) + c
-    dtaps = ()
+    dtaps: tl.tuple = ()
     for _ in tl.static_range(T):
         dtaps += (tl.zeros([BLOCK_C], tl.float32),)
     dshift = tl.zeros([BLOCK_C], tl.float32)

@@ -41,7 +41,9 @@ def delta_rule(q: Tensor, k: Tensor, v: Tensor, beta: Tensor) -> Tensor:
     return plain_delta_rule.delta_rule(q, k, v, beta)
 
 
-def causal_conv(x: Tensor, weight: Tensor, bias: Tensor | None = None, silu: bool = False) -> Tensor:
+def causal_conv(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, silu: bool = False
+) -> Tensor:
     """Short causal convolution, as `causal_conv.causal_conv_reference` defines it."""
     if HAS_TRITON and x.is_cuda and weight.dtype == torch.float32 and weight.shape[-1] <= MAX_TAPS:
         return causal_conv_triton(x, weight, bias, silu)

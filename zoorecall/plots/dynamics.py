@@ -1,9 +1,6 @@
 """Training dynamics with marked transitions (Okpekpe and Orvieto 2025, arXiv 2508.19029,
 figure 5)."""
 
-import math
-
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -29,7 +26,7 @@ def training_dynamics(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
     """Loss above accuracy over training at each setting's best learning rate, a line a seed, with
     the transitions of `analysis.bumps` shaded and the kinds of training counted in the title.
 
-    The axis of steps is a square root, on which evaluations are evenly spaced.
+    The axis of steps is linear: on a logarithm or a root even a smooth descent has a knee.
     """
     keys, rate = setting_columns(runs), "train.learning_rate"
     best = best_accuracies(runs).rename(columns={"best_rate": rate})[[*keys, rate]]
@@ -55,7 +52,7 @@ def training_dynamics(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
         if column == 0:
             pair[0].set_ylabel("loss (nats)", fontsize=NORMAL)
             pair[1].set_ylabel("test accuracy", fontsize=NORMAL)
-    figure.supxlabel("training step (square-root scale)", fontsize=NORMAL)
+    figure.supxlabel("training step", fontsize=NORMAL)
     handles = {
         "test": Line2D([], [], color="black"),
         "train": Line2D([], [], color="black", alpha=0.35),
@@ -72,9 +69,8 @@ def _draw(
     last = int(curves["step"].max())
     for axis in (loss, accuracy):
         axis.axis("on")
-        axis.set_xscale("function", functions=(_root, np.square))
         axis.set_xlim(0, last)
-        axis.set_xticks(ticks := _ticks(last), [f"{tick:,}" for tick in ticks])
+        axis.locator_params(axis="x", nbins=5)
         for start, end in falls[["start", "end"]].to_numpy():
             axis.axvspan(start, end, color=GRAY, alpha=0.2, linewidth=0)
     for _, curve in curves.groupby("run_id"):
@@ -86,16 +82,3 @@ def _draw(
     loss.tick_params(labelbottom=False)
     accuracy_axis(accuracy)
     accuracy.set_yticks([0, 0.5, 1])
-
-
-def _root(x: np.ndarray) -> np.ndarray:
-    return np.sqrt(np.maximum(x, 0))
-
-
-def _ticks(last: int) -> list[int]:
-    """0 and round numbers, 1, 2 or 5 times a power of ten, far enough apart on a root's axis."""
-    ticks, gap = [math.inf], 0.14 * math.sqrt(last)
-    for step in sorted(digit * 10**power for power in range(7) for digit in (1, 2, 5))[::-1]:
-        if step <= last and math.sqrt(ticks[-1]) - math.sqrt(step) >= gap <= math.sqrt(step):
-            ticks.append(step)
-    return [0, *(int(tick) for tick in ticks[:0:-1])]

@@ -38,13 +38,15 @@ def accuracy_by_width(runs: pd.DataFrame, sparse_rates: Sequence[float] = ZOOLOG
     looks = mixer_looks(runs["mixer"])
     for key, line in best_accuracies(runs).groupby(names):
         _line(panel_of[key], line, WIDTH, Look(looks[str(key[0])].color, "o", "-"))
-    for key, line in reported(runs, sparse_rates).groupby(names):
+    sparse = reported(runs, sparse_rates)
+    for key, line in sparse.groupby(names):
         _line(panel_of[key], line, WIDTH, SPARSE, face="none")
+    zoology = tuple(sparse_rates) == ZOOLOGY_RATES
+    of_sparse = "best of Zoology's four" if zoology else f"best of {len(sparse_rates)}"
+    of_sparse += " (interpolated)" if sparse["interpolated"].any() else ""
     handles = {
         "best of all learning rates": _handle(Look("black", "o", "-")),
-        f"best of {', '.join(f'{rate:.2g}' for rate in sparse_rates)}": _handle(
-            SPARSE, face="none"
-        ),
+        of_sparse: _handle(SPARSE, face="none"),
     }
     legend(figure, handles)
     return figure

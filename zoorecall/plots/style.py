@@ -4,6 +4,7 @@ import math
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -54,23 +55,26 @@ class Look:
 
 def mixer_looks(labels: Iterable[str]) -> dict[str, Look]:
     """The look of each mixer by its label, such as `attention` or `attention (conv=k)`."""
-    looks, variants = {}, dict.fromkeys(COLORS, 0)
+    looks: dict[str, Look] = {}
+    seen: dict[str, int] = {}
     palette = list(COLORS.values())
     for label in sorted(set(labels)):  # a mixer comes before its variants
         name = label.partition(" (")[0]
         place = list(COLORS).index(name) if name in COLORS else zlib.crc32(name.encode())
-        number = variants[name] = variants.get(name, 0) + 1
+        number = seen[name] = seen.get(name, -1) + 1
         looks[label] = Look(
             color=palette[place % len(palette)],
-            marker=MARKERS[(place + 5 * (number - 1)) % len(MARKERS)],
-            linestyle=("-", "--", ":", "-.")[(number - 1) % 4],
+            marker=MARKERS[(place + 5 * number) % len(MARKERS)],
+            linestyle=("-", "--", ":", "-.")[number % 4],
         )
     return looks
 
 
 def panels(rows: int, columns: int, width: float, height: float, **shared: Any) -> Any:
     """A figure of panels of one size in inches, and its axes [rows, columns]."""
-    figure = Figure(figsize=(0.7 + width * columns, 0.9 + height * rows), layout="constrained")
+    figure = Figure(
+        figsize=(max(4.0, 0.7 + width * columns), 0.9 + height * rows), layout="constrained"
+    )
     axes = figure.subplots(rows, columns, squeeze=False, **shared)
     for axis in axes.flat:
         axis.spines[["top", "right"]].set_visible(False)
@@ -87,12 +91,14 @@ def accuracy_axis(axis: Axes) -> None:
 
 
 def size_axis(axis: Axes, sizes: Iterable[float]) -> None:
-    """Sizes to the right on a logarithmic scale: each one named where they are few, else round
-    numbers, with k for thousands and M for millions."""
+    """Sizes to the right on a logarithmic scale: each one (of many, every other) is named where
+    they lie apart, else round numbers, with k for thousands and M for millions."""
     axis.set_xscale("log")
     ticks = sorted(set(sizes))
-    if len(ticks) <= 6:
-        axis.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    apart = all(high >= 1.5 * low for low, high in pairwise(ticks))
+    if len(ticks) <= 8 and apart:
+        named = ticks if len(ticks) <= 4 else ticks[::-2]
+        axis.set_xticks(ticks, [str(tick) if tick in named else "" for tick in ticks])
         axis.xaxis.set_minor_locator(NullLocator())
     else:
         digits = (1, 2, 5) if ticks[-1] / ticks[0] < 15 else (1,)

@@ -1,0 +1,165 @@
+"""Figures of made-up tables of the size of a real study: what they show, and that it fits."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+from made_up import hat, labelled_curves, made_up_runs
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from zoorecall import plots
+from zoorecall.analysis.ablations import ablations
+from zoorecall.plots.style import COLORS, mixer_looks
+
+MIXERS = ("attention", "attention (conv=qkv)", "hyena", "mamba", "mamba2", "delta_net")
+
+
+def accuracy(mixer, layers, width, length, x, seed):
+    top = 0.25 if (mixer, layers) == ("attention", 1) else min(1, width / length)
+    return hat(x, -3.2, -2.8, 0.6) * (top - 0.02 * (seed == 42))
+
+
+def study(**axes):
+    sizes = {"layers": (1, 2), "widths": (64, 128, 256), "lengths": (64, 128, 256)}
+    sizes["rates"] = tuple(np.logspace(-5, -1, 9))
+    return made_up_runs(accuracy, mixers=MIXERS, **{**sizes, **axes})
+
+
+def dynamics():
+    """Eighteen labelled curves as three seeds of six mixers."""
+    made, curves, _ = labelled_curves(18, seed=3)
+    runs = study(layers=(1,), widths=(64,), lengths=(64,), rates=(1e-3,))
+    place = np.arange(18)
+    runs["run_id"] = [f"run{6 * (i % 3) + i // 3}" for i in place]
+    return runs.merge(made[["run_id", "num_steps"]]).assign(**{"train.warmup": 0.1}), curves
+
+
+FIGURES = {
+    "learning rates": lambda: plots.accuracy_by_learning_rate(study(layers=(2,))),
+    "width": lambda: plots.accuracy_by_width(study(layers=(2,))),
+    "parameters": lambda: plots.accuracy_by_parameters(study()),
+    "state size": lambda: plots.accuracy_by_state_size(study()),
+    "dynamics": lambda: plots.training_dynamics(*dynamics()),
+    "ablations": lambda: plots.ablation_table(ablations(study(), {"mixer": "attention"})),
+    "many widths": lambda: plots.accuracy_by_width(
+        study(layers=(2,), lengths=(256,), widths=(64, 128, 256, 512, 1024, 2048))
+    ),
+    "wide parameters": lambda: plots.accuracy_by_parameters(
+        study(layers=(1, 2), lengths=(256,), widths=(64, 128, 256, 512, 1024, 2048))
+    ),
+    "one panel": lambda: plots.accuracy_by_width(study()[lambda runs: runs["mixer"] == "hyena"]),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_no_text_overlaps_another_or_leaves_the_figure(name):
+    figure = FIGURES[name]()
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    texts = [text for text in visible_texts(figure) if text.get_text().strip()]
+    boxes = [text.get_window_extent(canvas.get_renderer()) for text in texts]
+    assert len(texts) > 5
+    for box, text in zip(boxes, texts, strict=True):
+        inside = figure.bbox.padded(3)
+        assert inside.x0 <= box.x0 and box.x1 <= inside.x1, f"{text} leaves the figure"
+        assert inside.y0 <= box.y0 and box.y1 <= inside.y1, f"{text} leaves the figure"
+    for (one, box), (other, second) in itertools.combinations(zip(texts, boxes, strict=True), 2):
+        assert not box.padded(-1.5).overlaps(second.padded(-1.5)), f"{one} over {other}"
+
+
+def visible_texts(figure: Figure):
+    found = [figure._supxlabel, figure._supylabel]
+    for legend in figure.legends:
+        found += legend.get_texts()
+    for axis in figure.axes:
+        found += axis.texts
+        if axis.axison:
+            found += [axis.title, axis.xaxis.label, axis.yaxis.label]
+            for one in (axis.xaxis, axis.yaxis):
+                low, high = sorted(one.get_view_interval())
+                ticks = one.get_major_ticks()
+                found += [tick.label1 for tick in ticks if low <= tick.get_loc() <= high]
+        elif axis.title.get_text():
+            found.append(axis.title)
+    return [text for text in found if text is not None and text.get_visible()]
+
+
+@pytest.mark.parametrize("ending", ["png", "pdf", "svg"])
+def test_a_figure_is_written_whole_in_the_format_of_its_name_and_the_same_each_time(
+    tmp_path, ending
+):
+    figure = FIGURES["one panel"]()
+    first, second = tmp_path / f"a.{ending}", tmp_path / f"b.{ending}"
+    for path in (first, second):
+        plots.save(figure, path)
+    starts = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}
+    assert first.read_bytes().startswith(starts[ending])
+    if ending != "svg":  # its element ids are random
+        assert first.read_bytes() == second.read_bytes()
+    assert sorted(tmp_path.iterdir()) == [first, second]
+
+
+def test_a_mixer_has_one_colour_whatever_it_is_drawn_with():
+    alone, among = mixer_looks(["mamba"]), mixer_looks(MIXERS)
+    assert alone["mamba"] == among["mamba"]
+    plain, variant = among["attention"], among["attention (conv=qkv)"]
+    assert plain.color == variant.color
+    assert plain.marker != variant.marker and plain.linestyle != variant.linestyle
+    assert len({look.color for look in among.values()}) == 5
+    assert mixer_looks(["mine"]) == mixer_looks(["mine"]) and mixer_looks(["mine"])["mine"].color
+
+
+def test_colours_differ_in_lightness_or_hue_for_red_green_blindness():
+    """Deuteranopia, by the matrix of Machado, Oliveira and Fernandes 2009, on linear light."""
+    matrix = np.array([[0.367322, 0.860646, -0.227968],
+                       [0.280085, 0.672501, 0.047413],
+                       [-0.011820, 0.042940, 0.968881]])  # fmt: skip
+    names = list(COLORS)[:6]  # the mixers that are drawn together
+    rgb = np.array([[int(COLORS[n][i : i + 2], 16) / 255 for i in (1, 3, 5)] for n in names])
+    seen = (rgb**2.2 @ matrix.T).clip(0, 1) ** (1 / 2.2)
+    for i, j in itertools.combinations(range(len(names)), 2):
+        assert np.linalg.norm(seen[i] - seen[j]) > 0.15, (names[i], names[j])
+
+
+def test_width_shows_the_fine_grid_and_the_four_points():
+    figure = plots.accuracy_by_width(study(layers=(2,), lengths=(256,)))
+    hyena = next(axis for axis in figure.axes if axis.get_title() == "hyena")
+    _, fine, sparse = hyena.lines  # the first is the line of solving
+    np.testing.assert_allclose(fine.get_ydata(), np.array([64, 128, 256]) / 256 - 0.02 / 3)
+    assert (np.asarray(sparse.get_ydata()) < np.asarray(fine.get_ydata())).all()
+    assert any("interpolated" in text.get_text() for text in figure.legends[0].get_texts())
+
+
+def test_dynamics_marks_the_transitions_that_the_analysis_finds():
+    from zoorecall.analysis.bumps import transitions
+
+    runs, curves = dynamics()
+    figure = plots.training_dynamics(runs, curves)
+    bands = sum(len(axis.patches) for axis in figure.axes)
+    assert bands == 2 * len(transitions(runs, curves)) > 0  # on the loss and on the accuracy
+
+
+def test_one_seed_is_drawn_without_a_range_and_said_to_be_one():
+    runs = study(layers=(1,), lengths=(64,), seeds=(42,))
+    figure = plots.ablation_table(ablations(runs, {"mixer": "attention"}))
+    cells = [text.get_text() for text in figure.axes[0].texts if "[" in text.get_text()]
+    assert cells and all("one seed" in cell for cell in cells)
+    FigureCanvasAgg(plots.accuracy_by_width(runs)).draw()
+
+
+def test_an_ablation_stands_below_its_baseline_with_its_difference():
+    runs = study(layers=(1,), widths=(64,), lengths=(64, 128))
+    figure = plots.ablation_table(ablations(runs, {"mixer": "mamba"}))
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert texts[0] == "mamba"
+    assert any("\N{MINUS SIGN}75.0 [" in text for text in texts) or any(
+        "+0.0 [" in t for t in texts
+    )
+
+
+def test_a_further_column_of_settings_is_drawn_too():
+    runs = study(layers=(1,), widths=(64,), lengths=(64,))
+    runs = pd.concat([runs.assign(**{"train.schedule": s}) for s in ("cosine", "constant")])
+    FigureCanvasAgg(plots.accuracy_by_learning_rate(runs)).draw()
