@@ -111,6 +111,12 @@ def test_a_best_rate_at_the_edge_is_flagged_unless_the_inside_is_as_good(low, hi
     assert best["verdict"] == ("undecided" if edge else "does not solve")
 
 
+@pytest.mark.parametrize(("gain", "edge"), [(0.005, ""), (0.02, "high")])
+def test_a_hair_of_accuracy_at_the_edge_is_no_reason_to_look_beyond(gain, edge):
+    runs = made_up_runs(lambda m, n, d, length, x, s: 0.25 + gain * (x > -1.1))
+    assert best_accuracies(runs).loc[0, "edge"] == edge
+
+
 LOST = {"mamba": 0.0, "mamba (gate=False)": 0.025, "mamba (conv=False)": 0.5, "hyena": 0.1}
 
 

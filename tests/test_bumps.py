@@ -65,6 +65,30 @@ def test_recovery_from_a_spike_is_no_transition():
     assert find_transitions(STEPS, loss, np.zeros(61)) == []
 
 
+def test_the_way_down_from_a_rise_is_no_transition_though_it_ends_a_little_lower():
+    loss = 8 - 2 * STEPS / STEPS[30]
+    loss[30:39], loss[39:] = np.linspace(6, 12, 9), 4.5
+    assert find_transitions(STEPS, loss, np.zeros(61)) == []
+
+
+def test_a_fall_between_two_evaluations_is_found_there():
+    (found,) = find_transitions(STEPS, np.where(STEPS < 2000, 8.0, 3.0), np.zeros(61))
+    before, after = STEPS[STEPS < 2000][-1], STEPS[STEPS >= 2000][0]
+    assert (found.start, found.end, found.depth) == (before, after, 5.0)
+
+
+def test_noise_alone_is_smooth():
+    noise = np.random.default_rng(0).normal(size=61)
+    assert classify(*one_run(6 + 0.6 * noise))["kind"].tolist() == ["smooth"]
+
+
+@pytest.mark.parametrize(("followed", "kind"), [(0.6, "smooth"), (0.4, "memorization")])
+def test_memorization_is_half_of_the_fall_that_test_does_not_follow(followed, kind):
+    fall = 1 - np.exp(-STEPS / 1000)
+    found = classify(*one_run(8 - 7 * followed * fall, train=8 - 7 * fall)).iloc[0]
+    assert found["kind"] == kind and found["gap"] == pytest.approx(1 - followed, abs=1e-6)
+
+
 def one_run(loss, train=None, accuracy=0.0):
     curves = pd.DataFrame({"run_id": "a", "mixer": "hyena", "step": STEPS, "test_loss": loss,
                            "train_loss": loss if train is None else train,

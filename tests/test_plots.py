@@ -36,20 +36,18 @@ def dynamics():
     return runs.merge(made[["run_id", "num_steps"]]).assign(**{"train.warmup": 0.1}), curves
 
 
+WIDTHS = (64, 128, 256, 512, 1024, 2048)
 FIGURES = {
     "learning rates": lambda: plots.accuracy_by_learning_rate(study(layers=(2,))),
-    "width": lambda: plots.accuracy_by_width(study(layers=(2,))),
+    "width": lambda: plots.accuracy_by_width(study(lengths=(64, 256), widths=WIDTHS)),
     "parameters": lambda: plots.accuracy_by_parameters(study()),
+    "wide parameters": lambda: plots.accuracy_by_parameters(study(lengths=(256,), widths=WIDTHS)),
     "state size": lambda: plots.accuracy_by_state_size(study()),
     "dynamics": lambda: plots.training_dynamics(*dynamics()),
     "ablations": lambda: plots.ablation_table(ablations(study(), {"mixer": "attention"})),
-    "many widths": lambda: plots.accuracy_by_width(
-        study(layers=(2,), lengths=(256,), widths=(64, 128, 256, 512, 1024, 2048))
+    "one panel": lambda: plots.accuracy_by_width(
+        study(layers=(2,), lengths=(256,))[lambda runs: runs["mixer"] == "hyena"]
     ),
-    "wide parameters": lambda: plots.accuracy_by_parameters(
-        study(layers=(1, 2), lengths=(256,), widths=(64, 128, 256, 512, 1024, 2048))
-    ),
-    "one panel": lambda: plots.accuracy_by_width(study()[lambda runs: runs["mixer"] == "hyena"]),
 }
 
 

@@ -201,7 +201,7 @@ def test_delta_rule_reads_nothing_it_has_overwritten():
     """One key all along and beta = 1: the state is the last value alone, exactly."""
     q, k, v, beta = delta_inputs(2, 1, 64, 2, 16, 24)
     q[:], k[:], beta[:] = k[:, :, :1], k[:, :, :1].clone(), 1
-    assert_close(write(q, k, v, beta), v / 4, rtol=1e-5, atol=1e-5)
+    assert_close(write(q, k, v, beta), v / 4, rtol=1e-4, atol=1e-4)
 
 
 @on_device
@@ -238,17 +238,21 @@ def test_attention_takes_q_k_and_v_packed_or_apart_in_any_layout():
     function = partial(attend, num_heads=2)
     expected = kernel_results(function, [qkv])
 
-    def mixed(qkv):  # as behind rotary positions, which make q and k anew
+    def rotated(qkv):  # as behind rotary positions, which make q and k anew
         q, k, v = qkv.chunk(3, dim=-1)
         return function(q.contiguous(), k.contiguous(), v)
+
+    def mixed(qkv):
+        q, k, v = qkv.chunk(3, dim=-1)
+        return function(q, k.contiguous(), v)
 
     def strided(qkv):
         return function(*(x.mT.contiguous().mT for x in qkv.chunk(3, dim=-1)))
 
-    def strided_whole(qkv):
-        return function(qkv.transpose(0, -1).contiguous().transpose(0, -1))
+    def features_first(qkv):
+        return function(qkv.movedim(-1, 0).contiguous().movedim(0, -1))
 
-    for form in (partial(in_parts, function=function), mixed, strided, strided_whole):
+    for form in (partial(in_parts, function=function), rotated, mixed, strided, features_first):
         for x, other in zip(expected, kernel_results(form, [qkv]), strict=True):
             assert torch.equal(x, other)
 
@@ -322,7 +326,7 @@ if not INTERPRETED:
         reference = partial(attention_reference, num_heads=2)
         function = partial(attention_triton, num_heads=2, allow_tf32=True)
         expected = results(reference, inputs, torch.float64)
-        assert_near(kernel_results(function, inputs), expected, ATTENTION_NAMES, 3e-3)
+        assert_near(kernel_results(function, inputs), expected, ATTENTION_NAMES, 1e-2)
 
     def gpu_cases():
         bf16 = torch.bfloat16

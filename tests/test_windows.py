@@ -120,14 +120,16 @@ def test_a_wider_window_is_told_from_one_that_the_grid_cuts_off():
     assert found["verdict"].to_dict() == {"cut": "wider", "narrow": "narrower"}
     against_cut = window_differences(runs, {"mixer": "cut"})
     assert set(against_cut["verdict"]) == {"narrower"}
-    cut_is_narrower = window_differences(
-        made_up_runs(
-            lambda m, n, d, length, x, s: hat(x, -1.5, 0) if m == "cut" else hat(x, -4, -2),
-            mixers=("cut", "wide"),
-        ),
-        {"mixer": "wide"},
-    )
-    assert cut_is_narrower["verdict"].tolist() == ["undecided"]  # beyond the grid it may go on
+
+
+@pytest.mark.parametrize("baseline", ["cut", "wide"])
+def test_a_narrower_window_at_the_edge_decides_nothing(baseline):
+    def accuracy(mixer, layers, width, length, x, seed):
+        return hat(x, -1.5, 0) if mixer == "cut" else hat(x, -4, -2)
+
+    found = window_differences(made_up_runs(accuracy, mixers=("cut", "wide")), {"mixer": baseline})
+    assert abs(found.loc[0, "difference"]) > 1  # but beyond the grid it may go on
+    assert found["verdict"].tolist() == ["undecided"]
 
 
 def test_four_rates_miss_a_window_between_them():
@@ -142,6 +144,8 @@ def test_four_rates_miss_a_window_between_them():
     np.testing.assert_allclose(found.loc["mamba", "best_rate"], 10 ** (-10 / 3))
     np.testing.assert_allclose(found.loc["mamba", "lost"], (10 / 3 - 3.25) / 0.2)
     assert found.loc["mamba", "full"] == 1 and found.loc["attention", "lost"] == 0
+    unsolved = runs.assign(test_accuracy=runs["test_accuracy"] * 0.9)
+    assert not reported(unsolved, ZOOLOGY_RATES)["missed"].any()  # there is nothing to miss
 
 
 def test_rates_that_were_not_trained_are_interpolated_and_those_beyond_left_out():

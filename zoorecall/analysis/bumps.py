@@ -5,7 +5,8 @@ otherwise ever slower to fall, falls faster than before; Okpekpe and Orvieto 202
 2508.19029, section 5 and figure 5) see such a bump in one-layer attention, without a gain in
 accuracy. Here it is a `Transition`: a fall to a depth never reached before, at least twice as
 fast as over the same time before it. The rule has no time scale of its own, and a loss that is
-ever slower to fall, however fast it starts, does not meet it.
+ever slower to fall, however fast it starts, does not meet it. Of 5,000 made-up curves of that
+kind with noise up to 2.5 % of the first loss (`tests/made_up.py`) 5 raised a false alarm.
 
 Shape letters: E evaluations, C candidate falls.
 """
@@ -27,7 +28,7 @@ SUDDEN = 2.0
 """How many times as fast as before the loss must fall."""
 
 TAIL = 0.2
-"""A fall ends when its speed is down to this share of that of its steepest part."""
+"""A fall lasts while its speed is at least this share of that of its steepest part."""
 
 MIN_GAIN = 0.1
 """The least gain in accuracy that makes a bump a bump with gain. To learn which values stand in the
@@ -44,7 +45,7 @@ class Transition:
     start: int
     end: int
     depth: float
-    """nats"""
+    """nats below the lowest loss before"""
     steepness: float
     """nats a step"""
     accuracy_before: float
@@ -66,7 +67,7 @@ def find_transitions(
 
     Every pair of evaluations is a candidate fall. Of those that meet the rule, the deepest for
     the square root of its time comes first, the measure that finds a step in noise best, and is
-    drawn out to its head and tail. The next must not overlap it.
+    given its whole head and tail. The next must not overlap it.
     """
     known = np.isfinite(loss)
     steps, raw, accuracy = steps[known], loss[known], accuracy[known]
@@ -74,10 +75,10 @@ def find_transitions(
         return []
     t, y = _clock(steps, warmup_steps), _median_of_three(raw)
     start, end = np.triu_indices(len(y), k=1)  # [C]
-    new_depth = np.minimum.accumulate(y)[start] - y[end]
-    deep = new_depth >= _least(raw, min_depth)
-    start, end = start[deep], end[deep]
-    depth, time = y[start] - y[end], t[end] - t[start]
+    lowest = np.minimum.accumulate(y)
+    depth, time = lowest[start] - y[end], t[end] - t[start]
+    deep = depth >= _least(raw, min_depth)
+    start, end, depth, time = (array[deep] for array in (start, end, depth, time))
 
     # the stretch before: as long as the fall, or down to half of that at the start of training;
     # in it the loss was not far above (a fast fall, or a spike) nor below (a way up to a spike)
@@ -94,23 +95,31 @@ def find_transitions(
     score = np.where(found, depth / np.sqrt(time), 0.0)
     while score.any():
         best = int(score.argmax())
-        i, j = start[best], end[best]
-        while i > 0 and speed[i - 1] - slow[best] >= TAIL * (fast[best] - slow[best]):
-            i -= 1
-        while j < len(y) - 1 and speed[j] >= TAIL * fast[best]:
-            j += 1
+        i, j = _ends(speed, start[best], end[best], slow[best], fast[best])
         transitions.append(
             Transition(
                 start=int(steps[i]),
                 end=int(steps[j]),
-                depth=float(y[i] - y[j]),
-                steepness=float((y[i] - y[j]) / (steps[j] - steps[i])),
+                depth=float(lowest[i] - y[j]),
+                steepness=float((lowest[i] - y[j]) / (steps[j] - steps[i])),
                 accuracy_before=float(np.median(accuracy[max(i - 2, 0) : i + 1])),
                 accuracy_after=float(np.median(accuracy[j : j + 3])),
             )
         )
         score[(start < j) & (end > i)] = 0.0
+        speed[i:j] = -np.inf
     return sorted(transitions, key=lambda one: one.start)
+
+
+def _ends(speed: np.ndarray, i: int, j: int, slow: float, fast: float) -> tuple[int, int]:
+    """Move the ends of a fall to where it speeds up from `slow` and where `fast` has died down."""
+    while speed[i] - slow < TAIL * (fast - slow):
+        i += 1
+    while i > 0 and speed[i - 1] - slow >= TAIL * (fast - slow):
+        i -= 1
+    while j < len(speed) and speed[j] >= TAIL * fast:
+        j += 1
+    return i, j
 
 
 def _least(loss: np.ndarray, min_depth: float) -> float:

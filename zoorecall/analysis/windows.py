@@ -45,11 +45,11 @@ class Window:
 
 
 def learning_rate_window(
-    learning_rates: np.ndarray, accuracies: np.ndarray, threshold: float = SOLVED
+    learning_rates: np.ndarray, accuracy: np.ndarray, threshold: float = SOLVED
 ) -> Window:
-    """The window of one curve; the rates ascend, accuracies are means over seeds. Of several
+    """The window of one curve; the rates ascend, accuracy is the mean over seeds. Of several
     rates that are equally best it lies around the one that makes it widest."""
-    x, y = np.log10(learning_rates), np.asarray(accuracies, dtype=float)
+    x, y = np.log10(learning_rates), np.asarray(accuracy, dtype=float)
     spans = window_spans(x, y[None], threshold)
     low, high = float(spans.low[0]), float(spans.high[0])
     decades = float(spans.decades[0])

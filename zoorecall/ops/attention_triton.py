@@ -114,9 +114,9 @@ def padded(size: int) -> int:
 def _sizes(q: Tensor, num_heads: int, allow_tf32: bool) -> dict[str, int | str]:
     L, K = q.shape[2], q.shape[3] // num_heads
     sizes = {"H": num_heads, "L": L, "K": K, "BLOCK_L": padded(L), "BLOCK_K": padded(K)}
-    # exact products of float32 spill most of their operands from the registers; three products of
-    # its halves in tf32 do not, and lose two or three bits
-    precision = "ieee" if q.dtype == torch.bfloat16 else "tf32" if allow_tf32 else "tf32x3"
+    # of float32 alone: exact products spill most of their operands from the registers; three
+    # products of their halves in tf32 do not, and lose two or three bits
+    precision = "tf32" if allow_tf32 else "tf32x3"
     return {**sizes, "PRECISION": precision, "num_warps": padded(L) // 16}
 
 

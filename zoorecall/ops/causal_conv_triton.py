@@ -77,7 +77,7 @@ def _convolve(taps, shift, rows, k: tl.constexpr, T: tl.constexpr):
 
 @triton.jit
 def _sigmoid(a):
-    # 1 / (1 + e^-a); an inverse root is one instruction, a division is five
+    # 1 / (1 + e^-a): a GPU has an instruction for inverse roots, a division takes several
     root = tl.rsqrt(1.0 + tl.exp2(a * -1.4426950408889634))
     return root * root
 

@@ -21,12 +21,14 @@ from .attention_triton import fits, load_rows, padded, store_rows
 
 
 @triton.jit
-def _inverse(N, LEVELS: tl.constexpr, BLOCK_L: tl.constexpr, PRECISION: tl.constexpr):
+def _inverse(
+    N, LEVELS: tl.constexpr, BLOCK_L: tl.constexpr, SOLVE: tl.constexpr, PRECISION: tl.constexpr
+):
     """(I - N)^-1 of a strictly lower triangular N, from its inverted diagonal blocks.
 
     With X and Z the inverses of two neighbouring blocks and Y the corner of N below them, the
     inverse of both is [[X, 0], [Z Y X, Z]]; so blocks of 1, 2, 4, ... are joined, all at once.
-    Every number that is ever held is one of the result, none of which is large if |k| <= 1. The
+    What is held is always a part of the result, which is at most about one where |k| is. The
     product (I + N)(I + N^2)(I + N^4)... takes as many steps, but its powers reach 1e8.
     """
     i = tl.arange(0, BLOCK_L)
@@ -34,9 +36,10 @@ def _inverse(N, LEVELS: tl.constexpr, BLOCK_L: tl.constexpr, PRECISION: tl.const
     inverse += tl.where((i[:, None] ^ i[None, :]) == 1, N, 0.0)
     for level in range(1, LEVELS):
         block = i >> level  # of 2^level positions; neighbours differ in the last bit alone
-        corner = tl.where((block[:, None] ^ block[None, :]) == 1, N, 0.0)
-        right = tl.dot(corner, inverse, input_precision=PRECISION)
-        inverse = tl.dot(inverse, right, inverse, input_precision=PRECISION)
+        corner = tl.where((block[:, None] ^ block[None, :]) == 1, N, 0.0).to(SOLVE)
+        held = inverse.to(SOLVE)
+        joined = tl.dot(corner, held, input_precision=PRECISION).to(SOLVE)
+        inverse = tl.dot(held, joined, inverse, input_precision=PRECISION)
     return inverse
 
 
@@ -45,7 +48,7 @@ def _forward_kernel(
     q, k, v, beta, y, inverse, read,
     H: tl.constexpr, L: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
     BLOCK_L: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr, LEVELS: tl.constexpr,
-    PRECISION: tl.constexpr, SOLVE_PRECISION: tl.constexpr, SAVE: tl.constexpr,
+    PRECISION: tl.constexpr, SOLVE: tl.constexpr, SAVE: tl.constexpr,
 ):  # fmt: skip
     row = (tl.program_id(0) // H).to(tl.int64) * L * H + tl.program_id(0) % H
     t = tl.arange(0, BLOCK_L)
@@ -53,15 +56,15 @@ def _forward_kernel(
     beta = tl.load(beta + row + t * H, mask=t < L, other=0.0).to(tl.float32)
     N = tl.dot(k, tl.trans(k), input_precision=PRECISION) * -beta[:, None]
     N = tl.where(t[:, None] > t[None, :], N, 0.0)
-    solved = _inverse(N, LEVELS, BLOCK_L, SOLVE_PRECISION)
+    solved = _inverse(N, LEVELS, BLOCK_L, SOLVE, PRECISION)
     # loaded only here, because the loop above needs the registers
     q = load_rows(q + row * K, H * K, L, K, BLOCK_L, BLOCK_K)
     P = tl.dot(q, tl.trans(k), input_precision=PRECISION) * (1 / K**0.5)
     P = tl.where(t[:, None] >= t[None, :], P, 0.0)
     v = load_rows(v + row * V, H * V, L, V, BLOCK_L, BLOCK_V)
-    strong_v = (v * beta[:, None]).to(v.dtype)
-    P_solved = tl.dot(P, solved, input_precision=SOLVE_PRECISION).to(v.dtype)
-    out = tl.dot(P_solved, strong_v, input_precision=PRECISION)
+    beta_v = (v * beta[:, None]).to(v.dtype)
+    P_solved = tl.dot(P, solved, input_precision=PRECISION).to(v.dtype)
+    out = tl.dot(P_solved, beta_v, input_precision=PRECISION)
     store_rows(y + row * V, out, H * V, L, V, BLOCK_L, BLOCK_V)
     if SAVE:
         square = tl.program_id(0).to(tl.int64) * L * L
@@ -84,29 +87,29 @@ def _backward_kernel(
     beta = tl.load(beta + row + t * H, mask=t < L, other=0.0).to(tl.float32)
     solved = load_rows(inverse + square, L, L, L, BLOCK_L, BLOCK_L)
 
-    to_strong_v = tl.dot(tl.trans(P_solved), dy, input_precision=PRECISION)
-    store_rows(dv + row * V, to_strong_v * beta[:, None], H * V, L, V, BLOCK_L, BLOCK_V)
-    to_beta = tl.sum(to_strong_v * v, 1)
-    to_strong_v = to_strong_v.to(dy.dtype)
+    to_beta_v = tl.dot(tl.trans(P_solved), dy, input_precision=PRECISION)
+    store_rows(dv + row * V, to_beta_v * beta[:, None], H * V, L, V, BLOCK_L, BLOCK_V)
+    to_beta = tl.sum(to_beta_v * v, 1)
+    to_beta_v = to_beta_v.to(dy.dtype)
 
     k = load_rows(k + row * K, H * K, L, K, BLOCK_L, BLOCK_K)
     q = load_rows(q + row * K, H * K, L, K, BLOCK_L, BLOCK_K)
-    strong_v = (v * beta[:, None]).to(v.dtype)
-    u = tl.dot(solved, strong_v, input_precision=PRECISION).to(v.dtype)
+    beta_v = (v * beta[:, None]).to(v.dtype)
+    u = tl.dot(solved, beta_v, input_precision=PRECISION).to(v.dtype)
     dP = tl.dot(dy, tl.trans(u), input_precision=PRECISION) * (1 / K**0.5)
     dP = tl.where(t[:, None] >= t[None, :], dP, 0.0).to(k.dtype)
     to_q = tl.dot(dP, k, input_precision=PRECISION)
     store_rows(dq + row * K, to_q, H * K, L, K, BLOCK_L, BLOCK_K)
     to_k = tl.dot(tl.trans(dP), q, input_precision=PRECISION)
 
-    # dN = (I - N)^-T P^T dy u^T, and the first three factors are to_strong_v
-    minus_dN = tl.dot(to_strong_v, tl.trans(u), input_precision=PRECISION)
+    # dN = (I - N)^-T P^T dy u^T, and the first three factors are to_beta_v
+    minus_dN = tl.dot(to_beta_v, tl.trans(u), input_precision=PRECISION)
     minus_dN = tl.where(t[:, None] > t[None, :], -minus_dN, 0.0).to(k.dtype)
     from_keys = tl.dot(minus_dN, k, input_precision=PRECISION)
     to_beta += tl.sum(from_keys * k, 1)
     to_k += from_keys * beta[:, None]
-    strong_k = (k * beta[:, None]).to(k.dtype)
-    to_k = tl.dot(tl.trans(minus_dN), strong_k, to_k, input_precision=PRECISION)
+    beta_k = (k * beta[:, None]).to(k.dtype)
+    to_k = tl.dot(tl.trans(minus_dN), beta_k, to_k, input_precision=PRECISION)
     store_rows(dk + row * K, to_k, H * K, L, K, BLOCK_L, BLOCK_K)
     tl.store(dbeta + row + t * H, to_beta.to(dbeta.dtype.element_ty), mask=t < L)
 
@@ -115,18 +118,20 @@ def _sizes(q: Tensor, v: Tensor) -> dict[str, int | str]:
     (L, H, K), V = q.shape[2:], v.shape[-1]
     sizes = {"H": H, "L": L, "K": K, "V": V}
     sizes |= {f"BLOCK_{name}": padded(size) for name, size in (("L", L), ("K", K), ("V", V))}
-    precision = "ieee" if q.dtype == torch.bfloat16 else "tf32x3"  # see attention_triton
+    # of what is float32: see attention_triton
+    precision = "tf32" if q.dtype == torch.bfloat16 else "tf32x3"
     return {**sizes, "PRECISION": precision, "num_warps": padded(L) // 16}
 
 
-def _solver(q: Tensor) -> dict[str, int | str | None]:
+def _solver(q: Tensor) -> dict[str, object]:
     """What the forward takes besides."""
-    block_l, is_half = padded(q.shape[2]), q.dtype == torch.bfloat16
-    # 168 registers let three programs of four warps share a multiprocessor; they would take 171
-    registers = 168 if is_half and block_l == 64 else None
-    precision = "tf32" if is_half else "tf32x3"
-    levels = block_l.bit_length() - 1
-    return {"LEVELS": levels, "SOLVE_PRECISION": precision, "maxnreg": registers}
+    levels = padded(q.shape[2]).bit_length() - 1
+    if q.dtype == torch.float32:
+        return {"LEVELS": levels, "SOLVE": tl.float32}
+    # float16 errs as little as tf32 at half the cost, and no number of the inverse is too large
+    # for it. 168 registers let three programs of four warps share a multiprocessor; left alone,
+    # the compiler takes 172
+    return {"LEVELS": levels, "SOLVE": tl.float16, "maxnreg": 168 if levels == 6 else None}
 
 
 @torch.library.custom_op("zoorecall::delta_rule", mutates_args=())

@@ -36,7 +36,9 @@ def attention(qkv: QKV, num_heads: int) -> Tensor:
 
 def delta_rule(q: Tensor, k: Tensor, v: Tensor, beta: Tensor) -> Tensor:
     """The delta rule, as `delta_rule.delta_rule_recurrent` defines it."""
-    if HAS_TRITON and q.is_cuda and fits(q.dtype, q.shape[2], q.shape[-1], v.shape[-1]):
+    # only the size that was checked on a GPU: at length 33, two heads of 32, the kernel made an
+    # illegal memory access there that the interpreter does not show
+    if HAS_TRITON and q.is_cuda and (*q.shape[2:], v.shape[-1]) == (64, 1, 64, 64):
         return delta_rule_triton(q, k, v, beta)
     return plain_delta_rule.delta_rule(q, k, v, beta)
 
@@ -50,9 +52,7 @@ def causal_conv(
     return plain_conv.causal_conv(x, weight, bias, silu)
 
 
-def selective_scan(
-    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor
-) -> Tensor:
+def selective_scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
     """Mamba's selective scan, as `selective_scan.selective_scan_recurrent` defines it."""
     if HAS_TRITON and u.is_cuda and A.shape[-1] <= 64:
         return selective_scan_triton(u, delta, A, B, C, D)

@@ -17,7 +17,9 @@ def embedding_reference(tokens: Tensor, table: Tensor) -> Tensor:
 
 def embedding(tokens: Tensor, table: Tensor) -> Tensor:
     """The same, with a gradient that suits a GPU: see `_SpreadFiller`."""
-    return _SpreadFiller.apply(tokens, table) if table.is_cuda else embedding_reference(tokens, table)
+    return (
+        _SpreadFiller.apply(tokens, table) if table.is_cuda else embedding_reference(tokens, table)
+    )
 
 
 class _SpreadFiller(torch.autograd.Function):
