@@ -66,7 +66,7 @@ def load_results(folder: str | Path) -> Results:
 
 
 def read_shards(folder: str | Path) -> pd.DataFrame:
-    """The shards' rows as they are on disk, one a run, in order of run id; empty if there is none."""
+    """The shards' rows as they are on disk, one a run, by run id; empty if there are none."""
     folder = Path(folder)
     try:
         paths = sorted((folder / "shards").iterdir()) if folder.is_dir() else None
