@@ -1,0 +1,198 @@
+"""Models, packs of models, a user's own mixer, and what the plan says of them."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from conftest import SMALL_MIXERS, small_run
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from zoorecall.bench import bench, bench_run
+from zoorecall.config import RunConfig
+from zoorecall.mixers import MIXERS, CustomConfig
+from zoorecall.mixers.custom import Custom
+from zoorecall.model import Pack, build_model, count_parameters, forward_flops, state_size
+from zoorecall.plan import PlannedPack, plan
+from zoorecall.tasks import make_task
+
+CPU = torch.device("cpu")
+
+
+def batch_of(run: RunConfig, n: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
+    examples = make_task(run.task).examples(n, seed=0, split="train")
+    tokens, positions = (torch.from_numpy(x)[None] for x in examples[:2])
+    return tokens, positions.long()
+
+
+def test_logits_stand_at_the_query_positions_and_nowhere_else(mixer):
+    run = small_run(mixer)
+    model = build_model(run)
+    tokens, positions = batch_of(run)
+    logits = model(tokens, positions)
+    assert logits.shape == (1, 5, 2, run.task.vocab_size)
+    everywhere = torch.arange(run.task.seq_len).expand(1, 5, -1)
+    index = positions.unsqueeze(-1).expand(-1, -1, -1, run.task.vocab_size)
+    torch.testing.assert_close(logits, model(tokens, everywhere).gather(2, index))
+
+
+def test_the_model_is_causal(mixer):
+    run = small_run(mixer)
+    model, (tokens, _) = build_model(run), batch_of(run)
+    changed = tokens.clone()
+    changed[..., 7:] = 1
+    early = torch.arange(7).expand(1, 5, -1)
+    torch.testing.assert_close(model(tokens, early), model(changed, early))
+
+
+def test_the_seed_alone_decides_the_weights(mixer):
+    torch.manual_seed(123)
+    first = build_model(small_run(mixer, seed=7, learning_rate=1.0))
+    torch.rand(5)
+    second = build_model(small_run(mixer, seed=7, learning_rate=0.1))
+    for one, other in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_the_counts_of_a_run_are_those_of_its_tensors(mixer):
+    run = small_run(mixer)
+    model = build_model(run)
+    assert count_parameters(run) == sum(p.numel() for p in model.parameters())
+    assert state_size(run) == 2 * model.layers[0].mixer.state_size(run.task.seq_len) > 0
+    assert forward_flops(run) > 2 * run.task.seq_len * run.model.d_model**2
+
+
+def test_flops_of_projections_mlp_and_head_are_what_torch_counts():
+    run = small_run("attention").model_copy(
+        update={"model": RunConfig.model_validate({"model": {"d_model": 16}}).model}
+    )
+    model, (tokens, positions) = build_model(run), batch_of(run, n=1)
+    # torch counts attention's products only where they are products
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        model(tokens, positions)
+    L, D = run.task.seq_len, run.model.d_model
+    square = 4 * L * L * D * run.model.num_layers  # torch counts all of the attention's square,
+    causal = 2 * L * (L + 1) * D * run.model.num_layers  # and we its causal half
+    assert forward_flops(run) == counter.get_total_flops() - square + causal
+
+
+@pytest.mark.parametrize(
+    ("positions", "mixer", "expected"),
+    [
+        ("auto", "attention", "learned"),
+        ("auto", {"name": "attention", "rope": True}, "none"),
+        ("auto", "hyena", "none"),
+        ("learned", "hyena", "learned"),
+        ("none", "attention", "none"),
+    ],
+)
+def test_positions_are_learned_where_asked_and_by_default_for_attention(positions, mixer, expected):
+    run = RunConfig.model_validate(
+        {"model": {"d_model": 8, "mixer": mixer, "positions": positions}}
+    )
+    assert run.model.positions == expected
+    assert (build_model(run).position_embedding is not None) == (expected == "learned")
+
+
+def test_a_pack_is_one_tensor_whose_views_are_the_parameters(mixer):
+    runs = [small_run(mixer, seed=seed) for seed in (1, 2, 3)]
+    pack = Pack(runs, CPU)
+    with torch.no_grad():
+        pack.flat.zero_()
+    assert not any(p.any() for p in pack.model.parameters() if p.requires_grad)
+    grads = [torch.randn_like(p) for p in pack.model.parameters() if p.requires_grad]
+    joined = pack.join(grads)
+    assert joined.shape == pack.flat.shape
+    torch.testing.assert_close(
+        joined.sum(), sum(grad.sum() for grad in grads), rtol=1e-3, atol=1e-3
+    )
+
+
+class Smoother(nn.Module):
+    """A user's mixer, with a submodule, a frozen parameter, and a buffer drawn at random."""
+
+    def __init__(self, d_model: int, depth: int = 1):
+        super().__init__()
+        self.inner = nn.Sequential(*(nn.Linear(d_model, d_model) for _ in range(depth)))
+        self.frozen = nn.Parameter(torch.randn(d_model), requires_grad=False)
+        self.register_buffer("shift", torch.randn(d_model))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        steps = torch.arange(1, x.shape[1] + 1, dtype=x.dtype)[None, :, None]
+        return self.inner(x).cumsum(1) / steps * self.frozen + self.shift
+
+
+def custom_run(seed: int) -> RunConfig:
+    mixer = {"name": f"{__name__}:Smoother", "options": {"depth": 2}}
+    run = small_run(seed=seed)
+    model = RunConfig.model_validate({"model": {"d_model": 16, "mixer": mixer}}).model
+    return run.model_copy(update={"model": model})
+
+
+def test_a_users_own_module_trains_in_a_pack_as_one_copy_a_run():
+    runs = [custom_run(seed) for seed in (1, 2)]
+    pack = Pack(runs, CPU)
+    mixer = pack.model.layers[0].mixer
+    assert isinstance(mixer, Custom)
+    x = torch.randn(2, 3, 12, 16)
+    y = mixer(x)
+    for r, run in enumerate(runs):
+        solo = build_model(run).layers[0].mixer
+        torch.testing.assert_close(y[r], solo(x[r : r + 1])[0])
+        module = Smoother(16, depth=2)
+        named = [*module.named_parameters(), *module.named_buffers()]
+        for (_, theirs), ours in zip(named, mixer.tensors, strict=True):
+            theirs.data = ours[r].detach()
+        torch.testing.assert_close(y[r], module(x[r]))
+    y.sum().backward()
+    assert [t.grad is not None for t in mixer.tensors].count(True) == 4  # two weights, two biases
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("no_such_package:Mixer", "No module named"),
+        ("math:Mixer", "no attribute 'Mixer'"),
+        ("math:sqrt", "not a torch.nn.Module"),
+        (f"{__name__}:Smoother", "unexpected keyword"),
+    ],
+)
+def test_a_mixer_that_cannot_be_used_is_refused_with_the_reason(name, says):
+    with pytest.raises(ValueError, match=says):
+        CustomConfig(name=name, options={"wrong": 1}).check(16)
+
+
+def test_the_plan_keeps_earlier_packs_and_cuts_the_rest_evenly():
+    runs = [small_run(seed=s, learning_rate=r) for s, r in itertools.product((1, 2), (1e-3, 1e-2))]
+    other = small_run("hyena")
+    packs = plan([*runs, other], lambda run: 3)
+    assert [len(pack.runs) for pack in packs] == [2, 2, 1]
+    assert packs[-1].runs == (other,)
+    kept = {p.pack_id: [run.run_id for run in p.runs] for p in [PlannedPack(tuple(runs[1:3]))]}
+    again = plan([*runs, other], lambda run: 3, kept)
+    assert any(pack.runs == tuple(runs[1:3]) for pack in again)
+    assert sorted(r.run_id for p in again for r in p.runs) == sorted(
+        r.run_id for r in [*runs, other]
+    )
+
+
+def test_a_run_id_is_of_the_resolved_config_and_a_pack_key_ignores_per_run_numbers():
+    plain = RunConfig.model_validate({"model": {"positions": "auto"}})
+    assert plain.run_id == RunConfig.model_validate({"model": {"positions": "learned"}}).run_id
+    one, other = small_run(seed=1, learning_rate=1e-3), small_run(seed=2, weight_decay=0.0)
+    assert one.run_id != other.run_id and one.pack_key == other.pack_key
+    assert one.pack_key != small_run(epochs=3).pack_key
+
+
+def test_every_mixer_can_be_measured():
+    runs = [
+        bench_run({"name": name, **SMALL_MIXERS.get(name, {})}, 16, 16, 1, 4, precision="fp32")
+        for name in MIXERS
+    ]
+    measured = list(bench(runs, [1, 2], CPU, seconds=0))
+    assert len(measured) == 2 * len(MIXERS)
+    for m in measured:
+        assert m.ms_per_run_step > 0 and math.isfinite(m.tokens_per_second)
+        assert m.flops_share > 0 and m.bytes_share > 0
