@@ -1,6 +1,7 @@
 # `make quick`: the small sweep on two CPU cores. `make test`: the checks. Both set up .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
 quick: .venv/ready
 	$(BIN)/zoorecall sweep grids/quick.yaml
@@ -13,14 +14,16 @@ test: .venv/ready-dev
 
 .venv/ready: pyproject.toml requirements.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	$(PIP) -r requirements.txt
+	$(PIP) --no-deps --editable .
 	touch $@
 
+# the official implementations that tests compare with; their own dependencies are not needed
 .venv/ready-dev: .venv/ready requirements-dev.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
-	MAMBA_FORCE_BUILD=TRUE MAMBA_SKIP_CUDA_BUILD=TRUE $(BIN)/pip install --quiet \
-		--disable-pip-version-check --no-build-isolation --no-deps mamba-ssm==2.3.2.post1
+	$(PIP) -r requirements-dev.txt
+	$(PIP) --no-deps fla-core==0.6.0 flash-linear-attention==0.6.0
+	MAMBA_FORCE_BUILD=TRUE MAMBA_SKIP_CUDA_BUILD=TRUE \
+		$(PIP) --no-build-isolation --no-deps mamba-ssm==2.3.2.post1
 	touch $@
 
 clean:

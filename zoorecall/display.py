@@ -8,7 +8,7 @@ from types import TracebackType
 import pandas as pd
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from . import sweeper
@@ -33,13 +33,12 @@ class SweepDisplay:
         self.failed: dict[str, str] = {}
         self.best: dict[str, float] = {}
         self.bar = Progress(
-            TextColumn("runs"),
+            TextColumn("{task.fields[finished]}"),
             BarColumn(),
-            MofNCompleteColumn(),
             TextColumn("{task.fields[pace]}"),
             console=self.console,
         )
-        self.task = self.bar.add_task("runs", total=None, pace="")
+        self.task = self.bar.add_task("run-steps", total=None, finished="", pace="")
         self.live: Live | None = None
 
     def __enter__(self) -> "SweepDisplay":
@@ -63,7 +62,6 @@ class SweepDisplay:
         if isinstance(event, sweeper.Started):
             self.packs = {pack.pack_id: pack for pack in event.packs}
             todo = sum(len(pack.runs) for pack in event.packs)
-            self.bar.update(self.task, total=todo)
             kept = f"; {event.finished_runs} finished before" if event.finished_runs else ""
             self.console.print(
                 f"{todo} runs in {len(event.packs)} packs on {event.device} "
@@ -79,7 +77,6 @@ class SweepDisplay:
                 self.best[name] = max(accuracy, self.best.get(name, 0.0))
         elif isinstance(event, sweeper.Finished):
             self.finished.add(event.pack.pack_id)
-            self.bar.advance(self.task, len(event.pack.runs))
         elif isinstance(event, sweeper.Split):
             del self.packs[event.pack.pack_id]
             self.packs |= {half.pack_id: half for half in event.halves}
@@ -118,7 +115,17 @@ class SweepDisplay:
         )
 
     def _panel(self) -> Group:
-        self.bar.update(self.task, pace=self._pace())
+        each = self.packs.values()
+        total = sum(len(pack.runs) * pack.runs[0].train.num_steps for pack in each)
+        runs = sum(len(pack.runs) for pack in each)
+        done = sum(len(self.packs[pack_id].runs) for pack_id in self.finished)
+        self.bar.update(
+            self.task,
+            total=total or None,
+            completed=total - self._run_steps()[1],
+            finished=f"{done}/{runs} runs, {len(self.finished)}/{len(self.packs)} packs",
+            pace=self._pace(),
+        )
         table = Table("mixer", "layers", "best accuracy so far", box=None, pad_edge=False)
         for name, accuracy in sorted(self.best.items(), key=lambda item: -item[1]):
             mixer, layers = name.rsplit(" x", 1)
