@@ -139,12 +139,13 @@ class PackTrainer:
         self.seconds += time.perf_counter() - started
 
     def time_steps(self, count: int) -> list[float]:
-        """Train `count` steps of the first epoch and return the seconds of each; for benchmarks,
-        as it neither counts the steps nor evaluates."""
+        """Train the first step `count` times and return the seconds of each; for benchmarks, as
+        it neither counts the steps nor evaluates."""
         self._load_epoch(0)
         seconds = []
         for _ in range(count):
             self.cursor.zero_()
+            self.step_index.zero_()
             started = time.perf_counter()
             self._step()
             if self.device.type == "cuda":
