@@ -150,6 +150,14 @@ def test_a_missing_grid_is_one_line_and_exit_code_2(tmp_path, capsys):
     assert err.count("\n") == 1 and "none.yaml" in err
 
 
+def test_a_sweep_clears_what_a_killed_one_was_writing(grid_file, tmp_path):
+    (tmp_path / "out" / "shards").mkdir(parents=True)
+    for name in (".runs.csv.12.tmp", "shards/.x.parquet.12.tmp"):
+        (tmp_path / "out" / name).write_text("half of")
+    sweep(load_grid(grid_file, ["model.mixer=attention", "seed=1"]), tmp_path / "out", device="cpu")
+    assert not list((tmp_path / "out").rglob("*.tmp"))
+
+
 def test_two_sweeps_do_not_write_to_one_folder(grid_file, tmp_path):
     from zoorecall.results import locked
 

@@ -180,6 +180,12 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def clear_temporaries(folder: Path) -> None:
+    """Delete what a killed sweep was writing; a worker of it that still writes gives up."""
+    for path in folder.rglob(".*.tmp"):
+        path.unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold the folder against a second sweep; raises ResultsError where one is at work on it."""

@@ -113,6 +113,7 @@ def sweep(
     if not resume and folder.exists():
         _move_aside(folder)
     with results.locked(folder):
+        results.clear_temporaries(folder)
         packs = plan_packs(grid, device, folder)
         if packs:
             _remember(folder, packs)
