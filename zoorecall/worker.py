@@ -101,6 +101,8 @@ def main() -> None:
 
     setup = json.loads(sys.stdin.readline())
     device = torch.device(setup["device"])
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # captures and kernels go to the current one
     torch.set_num_threads(setup["threads"])
     orders: list[dict] = []
     arrived = threading.Condition()
