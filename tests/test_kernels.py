@@ -126,7 +126,10 @@ def assert_near(actual, expected, names, tolerance):
         if exact.dtype == torch.bool:  # a choice between logits that round to the same is free
             assert (x != exact).sum() <= exact.numel() // 1000, name
             continue
-        atol = tolerance * exact.square().mean().sqrt().item()
+        assert (x - exact).norm() <= tolerance * exact.norm(), name
+        # single elements may be further off: where the states of the scan nearly cancel in the
+        # gradient of delta, the rounding of the stored ones to bfloat16 does not
+        atol = 5 * tolerance * exact.square().mean().sqrt().item()
         assert_close(
             x.to(exact), exact, rtol=tolerance, atol=atol, msg=lambda text, n=name: f"{n}: {text}"
         )
