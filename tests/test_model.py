@@ -1,5 +1,6 @@
 """Models, packs of models, a user's own mixer, and what the plan says of them."""
 
+import dataclasses
 import itertools
 import math
 
@@ -10,7 +11,8 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from zoorecall.bench import bench, bench_run
+from zoorecall import bench as benchmark
+from zoorecall.bench import bench, bench_run, record
 from zoorecall.config import RunConfig
 from zoorecall.mixers import MIXERS, CustomConfig
 from zoorecall.mixers.custom import Custom
@@ -196,3 +198,23 @@ def test_every_mixer_can_be_measured():
     for m in measured:
         assert m.ms_per_run_step > 0 and math.isfinite(m.tokens_per_second)
         assert m.flops_share > 0 and m.bytes_share > 0
+
+
+def test_processes_measure_one_after_another_what_they_prepared_side_by_side():
+    run = bench_run("attention", 16, 16, 1, 4, precision="fp32")
+    limits = benchmark.Ceilings(1e9, 1e9)
+    jobs = [benchmark.Job(run, size, limits, CPU, 0) for size in (1, 2)]
+    measured = list(benchmark._measure_group(jobs))
+    assert [m.pack_size for m in measured] == [1, 2]
+
+
+def test_a_record_keeps_what_was_not_measured_again():
+    run = bench_run("attention", 16, 16, 1, 4, precision="fp32")
+    (one,), (two,) = (list(bench([run], [size], CPU, seconds=0)) for size in (1, 2))
+    faster = dataclasses.replace(one, ms_per_run_step=one.ms_per_run_step / 2)
+    first = record([one, two], CPU)
+    rows = record([faster], CPU, first)["measurements"]
+    assert rows == [dataclasses.asdict(two), dataclasses.asdict(faster)]
+    assert record([one], CPU, {**first, "device": "another"})["measurements"] == [
+        dataclasses.asdict(one)
+    ]

@@ -6,16 +6,23 @@ a step must move through memory (`least_bytes`), so a share of bytes is a lower 
 """
 
 import itertools
+import json
+import multiprocessing
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 
 from .config import RunConfig
+from .errors import UserError
 from .model import count_parameters, forward_flops
+from .plan import memory_bytes, pack_size
 from .provenance import provenance
 from .train import PackTrainer
 
@@ -49,6 +56,14 @@ class Measurement:
     peak_gib: float
     first_step_seconds: float
     """Compilation and capture, on a GPU."""
+    largest: list[tuple[str, float]]
+    """Of a GPU's kernels, the five that take most of a step of the pack: names, milliseconds."""
+
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """What was measured: two measurements of one shape are of the same thing."""
+        names = "mixer num_layers d_model seq_len batch_size pack_size precision"
+        return tuple(getattr(self, name) for name in names.split())
 
 
 def bench_run(
@@ -72,53 +87,134 @@ def bench_run(
 
 
 def bench(
-    runs: Sequence[RunConfig], pack_sizes: Sequence[int], device: torch.device, seconds: float = 1
+    runs: Sequence[RunConfig],
+    pack_sizes: Sequence[int | None],
+    device: torch.device,
+    seconds: float = 1,
 ) -> Iterator[Measurement]:
-    """Measure a step of every run at every pack size; sizes that do not fit are left out."""
+    """Measure a step of every run at every pack size, None being what a sweep would take; sizes
+    that do not fit are left out.
+
+    On a GPU a process each compiles and captures its pack, as many at once as there are cores and
+    memory for, and only then one after another is timed.
+    """
     limits = {run.train.precision: ceilings(device, run.train.precision) for run in runs}
-    for run, size in itertools.product(runs, pack_sizes):
-        try:
-            yield measure(run, size, device, limits[run.train.precision], seconds)
-        except torch.OutOfMemoryError:
-            continue
-        finally:
-            if device.type == "cuda":
-                torch.cuda.empty_cache()
+    jobs = [
+        Job(run, size or pack_size(run, device), limits[run.train.precision], device, seconds)
+        for run, size in itertools.product(runs, pack_sizes)
+    ]
+    if device.type == "cpu":
+        yield from (measure(prepare(job), job) for job in jobs)
+        return
+    while jobs:
+        group = _group(jobs, 0.7 * torch.cuda.get_device_properties(device).total_memory)
+        jobs = jobs[len(group) :]
+        yield from _measure_group(group)
 
 
-def measure(
-    run: RunConfig, pack_size: int, device: torch.device, limits: Ceilings, seconds: float
-) -> Measurement:
-    """Time the training step of a pack of `pack_size` copies of a run with rates of their own."""
-    rates = [run.train.learning_rate * (1 + i / pack_size) for i in range(pack_size)]
-    settings = [run.train.model_copy(update={"learning_rate": rate}) for rate in rates]
-    runs = [run.model_copy(update={"train": train}) for train in settings]
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    trainer = PackTrainer(runs, device)
-    first = trainer.time_steps(1)[0]
+@dataclass(frozen=True)
+class Job:
+    """A pack of `pack_size` copies of a run, with learning rates of their own, to be timed."""
+
+    run: RunConfig
+    pack_size: int
+    limits: Ceilings
+    device: torch.device
+    seconds: float
+
+
+def _group(jobs: Sequence[Job], memory: float) -> list[Job]:
+    """The first jobs, as many as fit into `memory` bytes and have a core each, but at least one."""
+    needed = itertools.accumulate(job.pack_size * memory_bytes(job.run) for job in jobs)
+    fitting = sum(total <= memory for total in needed)
+    return list(jobs[: max(1, min(fitting, os.cpu_count() or 1))])
+
+
+def _measure_group(jobs: Sequence[Job]) -> Iterator[Measurement]:
+    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # there are enough processes
+    spawn = multiprocessing.get_context("spawn")
+    started = []
+    for job in jobs:
+        ours, theirs = spawn.Pipe()
+        process = spawn.Process(target=_measure_when_told, args=(theirs, job), daemon=True)
+        process.start()
+        theirs.close()
+        started.append((process, ours))
+    try:
+        prepared = [connection.recv() for _, connection in started]
+        for (process, connection), is_prepared in zip(started, prepared, strict=True):
+            if is_prepared:
+                connection.send("go")
+                yield connection.recv()
+            process.join()
+    finally:
+        for process, _ in started:
+            process.kill()
+
+
+def _measure_when_told(connection: Connection, job: Job) -> None:
+    """A process of a group: says whether the pack fits, waits for its turn, sends what it took."""
+    if job.device.type == "cuda":
+        torch.cuda.set_device(job.device)
+    try:
+        prepared = prepare(job)
+    except torch.OutOfMemoryError:
+        connection.send(False)
+        return
+    connection.send(True)
+    connection.recv()
+    connection.send(measure(prepared, job))
+
+
+class Prepared(NamedTuple):
+    trainer: PackTrainer
+    first_step_seconds: float
+
+
+def prepare(job: Job) -> Prepared:
+    """Build a job's pack and train its first step, which on a GPU compiles and captures it."""
+    base = job.run.train.learning_rate
+    rates = [base * (1 + i / job.pack_size) for i in range(job.pack_size)]
+    settings = [job.run.train.model_copy(update={"learning_rate": rate}) for rate in rates]
+    runs = [job.run.model_copy(update={"train": train}) for train in settings]
+    trainer = PackTrainer(runs, job.device)
+    return Prepared(trainer, trainer.time_steps(1)[0])
+
+
+def measure(prepared: Prepared, job: Job) -> Measurement:
+    """Time the training step of a pack."""
+    run, (trainer, first) = job.run, prepared
     trainer.time_steps(2)
     times = [trainer.time_steps(1)[0] for _ in range(3)]
-    times = trainer.time_steps(max(3, round(seconds / max(statistics.median(times), 1e-5))))
-    step = statistics.median(times)
-    per_run, sequences = step / pack_size, run.train.batch_size
+    times = trainer.time_steps(max(3, round(job.seconds / max(statistics.median(times), 1e-5))))
+    per_run, sequences = statistics.median(times) / job.pack_size, run.train.batch_size
     flops = 3 * forward_flops(run) * sequences / per_run
-    peak = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else 0.0
+    on_gpu = job.device.type == "cuda"
+    peak = torch.cuda.max_memory_allocated(job.device) / 2**30 if on_gpu else 0.0
     return Measurement(
         mixer=run.model.mixer.label,
         num_layers=run.model.num_layers,
         d_model=run.model.d_model,
         seq_len=run.task.seq_len,
         batch_size=run.train.batch_size,
-        pack_size=pack_size,
+        pack_size=job.pack_size,
         precision=run.train.precision,
         ms_per_run_step=1e3 * per_run,
         tokens_per_second=sequences * run.task.seq_len / per_run,
-        flops_share=flops / limits.flops_per_second,
-        bytes_share=least_bytes(run) / per_run / limits.bytes_per_second,
+        flops_share=flops / job.limits.flops_per_second,
+        bytes_share=least_bytes(run) / per_run / job.limits.bytes_per_second,
         peak_gib=peak,
         first_step_seconds=first,
+        largest=_largest(trainer) if on_gpu else [],
     )
+
+
+def _largest(trainer: PackTrainer, count: int = 5, steps: int = 3) -> list[tuple[str, float]]:
+    """The kernels that take most of a step of the whole pack: names and milliseconds."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        trainer.time_steps(steps)
+    entries = sorted(profile.key_averages(), key=lambda entry: -entry.self_device_time_total)
+    return [(e.key[:100], e.self_device_time_total / 1e3 / steps) for e in entries[:count]]
 
 
 def least_bytes(run: RunConfig) -> float:
@@ -155,8 +251,28 @@ def _median_seconds(work: Callable[[], Any], device: torch.device, times: int = 
     return statistics.median(seconds[3:])
 
 
-def record(measurements: Sequence[Measurement], device: torch.device) -> dict[str, Any]:
-    """Measurements and where they were made, for a JSON file."""
-    limits = asdict(ceilings(device, measurements[0].precision)) if measurements else {}
-    rows = [asdict(measurement) for measurement in measurements]
-    return {**provenance(device), **limits, "measurements": rows}
+def record(
+    measurements: Sequence[Measurement], device: torch.device, earlier: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Measurements and where they were made, for a JSON file; with those of other shapes that
+    `earlier` has from the same device."""
+    where = {**provenance(device), **asdict(ceilings(device, "bf16"))}
+    kept: list[Measurement] = []
+    if earlier and earlier["device"] == where["device"]:
+        new = {measurement.shape for measurement in measurements}
+        old = [Measurement(**row) for row in earlier["measurements"]]
+        kept = [measurement for measurement in old if measurement.shape not in new]
+    return {**where, "measurements": [asdict(m) for m in (*kept, *measurements)]}
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """What `record` made and a file holds; raises UserError for any other file."""
+    try:
+        table = json.loads(path.read_text())
+        for row in table["measurements"]:
+            Measurement(**row)
+        return {"device": table["device"], **table}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path}: not measurements of this version of zoorecall bench; choose another file"
+        ) from error

@@ -94,12 +94,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     bench.add_argument("--widths", nargs="+", type=int, default=[64], metavar="D")
     bench.add_argument("--lengths", nargs="+", type=int, default=[64], metavar="L")
-    bench.add_argument("--packs", nargs="+", type=int, default=[1, 4, 16], metavar="R")
+    bench.add_argument(
+        "--packs",
+        nargs="+",
+        type=lambda text: None if text == "auto" else int(text),
+        default=[None],
+        metavar="R",
+        help="runs in a pack; auto, the default: as many as a sweep would take",
+    )
     bench.add_argument("--layers", type=int, default=2)
     bench.add_argument("--batch-size", type=int, default=0, help="default: the papers', by length")
     bench.add_argument("--precision", choices=["fp32", "tf32", "bf16"], default="bf16")
     bench.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    bench.add_argument("--json", metavar="FILE", type=Path, help="also write the measurements here")
+    bench.add_argument("--json", metavar="FILE", type=Path, help="write into this file too")
 
     schema = commands.add_parser("schema", help="print the JSON Schema of a grid file")
     schema.set_defaults(command=_schema)
@@ -176,7 +183,7 @@ def _bench(args: argparse.Namespace) -> int:
     from pydantic import ValidationError
 
     from . import display
-    from .bench import bench, bench_run, record
+    from .bench import bench, bench_run, read_record, record
     from .results import replacing
     from .sweeper import resolve_device
 
@@ -191,13 +198,15 @@ def _bench(args: argparse.Namespace) -> int:
     except ValidationError as error:
         reason = error.errors()[0]["msg"].removeprefix("Value error, ")
         raise UserError(f"bench: {reason}") from error
+    earlier = read_record(args.json) if args.json and args.json.exists() else None
     measurements = []
     for measurement in bench(runs, args.packs, device):
         measurements.append(measurement)
         display.print_measurement(measurement, first=len(measurements) == 1)
     if args.json:
+        table = record(measurements, device, earlier)
         with replacing(args.json) as temporary:
-            temporary.write_text(json.dumps(record(measurements, device), indent=1) + "\n")
+            temporary.write_text(json.dumps(table, indent=1) + "\n")
     return 0
 
 
