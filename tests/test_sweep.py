@@ -12,12 +12,18 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
+from conftest import small_run
 from malformed_grids import MALFORMED
 
 from zoorecall import load_grid, load_results, sweep
 from zoorecall.cli import main
 from zoorecall.errors import ResultsError
+from zoorecall.plan import PlannedPack
+from zoorecall.results import read_checkpoint
 from zoorecall.sweeper import Finished, Progress, Started
+from zoorecall.train import STEPS_TO_PAY
+from zoorecall.worker import train_pack
 
 TINY = """
 base:
@@ -85,6 +91,34 @@ def test_a_sweep_from_python_reports_events_and_trains_only_what_is_missing(grid
     assert events[0].finished_runs == 12
     assert sum(len(e.pack.runs) for e in events if isinstance(e, Finished)) == 6
     assert len(results) == 18 and results.runs["run_id"].is_unique
+
+
+def test_runs_that_are_done_leave_their_pack_and_a_stop_in_between_changes_nothing(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setitem(STEPS_TO_PAY, "cpu", 1)
+    rates = (1e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+    settings = {"epochs": 12, "evaluations": 12, "train_examples": 320, "batch_size": 16}
+    settings |= {"stop_at_accuracy": 0.25}
+    runs = tuple(small_run("delta_net", learning_rate=rate, **settings) for rate in rates)
+    pack, sizes = PlannedPack(runs), set()
+    cpu, never = torch.device("cpu"), float("inf")
+
+    def emit(event):
+        assert len(event["accuracy"]) == len(runs)
+
+    train_pack(pack, tmp_path / "whole", cpu, never, emit)
+    while not train_pack(pack, tmp_path / "broken", cpu, never, emit, lambda: True):
+        saved = read_checkpoint(tmp_path / "broken", pack.pack_id)
+        sizes.add(len(saved["trainer"]["curves"]))
+        assert len(saved["left"]) + len(saved["trainer"]["curves"]) == len(runs)
+    assert max(sizes) == len(runs) and min(sizes) <= len(runs) // 2
+    whole, broken = (load_results(tmp_path / name) for name in ("whole", "broken"))
+    clocks = ["seconds", "tokens_per_second"]
+    pd.testing.assert_frame_equal(whole.runs.drop(columns=clocks), broken.runs.drop(columns=clocks))
+    pd.testing.assert_frame_equal(whole.curves, broken.curves)
+    assert set(whole.runs["run_id"]) == {run.run_id for run in runs}
+    assert whole.runs["stopped_at"].nunique() > 1
 
 
 def test_a_row_says_what_was_trained_and_how_it_went(grid_file, tmp_path):

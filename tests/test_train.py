@@ -8,7 +8,7 @@ import torch
 from conftest import small_run
 
 from zoorecall.model import build_model
-from zoorecall.train import PackTrainer, RunResult
+from zoorecall.train import STEPS_TO_PAY, PackTrainer, RunResult
 
 CPU = torch.device("cpu")
 RATES = (1e-3, 3e-3, 1e-2)
@@ -104,6 +104,27 @@ def test_a_run_stops_at_the_given_accuracy_and_the_pack_ends_with_its_last_run()
     result = trainer.results()[0]
     assert result.stopped_at == result.curve.step[-1] < run.train.num_steps
     assert result.test_accuracy >= 0.01
+
+
+def test_a_pack_of_the_active_runs_goes_on_as_the_pack_of_all_would(monkeypatch):
+    monkeypatch.setitem(STEPS_TO_PAY, "cpu", 1)
+    runs = [small_run("delta_net", learning_rate=rate, seed=i) for i, rate in enumerate(RATES)]
+    both = [PackTrainer(runs, CPU) for _ in range(2)]
+    for trainer in both:
+        trainer.advance()
+        trainer.advance()
+        assert not trainer.half_empty
+        trainer.active[0] = trainer.active[2] = False
+        assert trainer.half_empty
+    whole, part = both[0], both[1].of_active()
+    while not whole.finished:
+        whole.advance()
+        part.advance()
+    assert part.finished and part.runs == (runs[1],)
+    torch.testing.assert_close(part.pack.flat[0], whole.pack.flat[1], rtol=1e-3, atol=1e-5)
+    ours, theirs = part.results()[0].curve, whole.results()[1].curve
+    assert ours.step == theirs.step and ours.train_loss[1:] == pytest.approx(theirs.train_loss[1:])
+    assert ours.test_loss == pytest.approx(theirs.test_loss, rel=1e-4)
 
 
 def test_shuffled_labels_give_chance(monkeypatch):

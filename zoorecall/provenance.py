@@ -17,7 +17,7 @@ def provenance(device: torch.device) -> dict[str, str]:
         "device": device_name(device),
         "kernels": kernels(device),
         "zoorecall_version": __version__,
-        "torch_version": torch.__version__,
+        "torch_version": str(torch.__version__),
         "git_commit": git_commit(),
     }
 

@@ -26,6 +26,10 @@ from .tasks import make_task
 SOLVED = 0.95
 """The accuracy from which the papers call a task solved."""
 
+STEPS_TO_PAY = {"cpu": 50, "cuda": 5000}
+"""The steps that must remain for a smaller pack to pay. On a GPU it must be compiled and captured,
+about 45 s, in which other workers have the GPU."""
+
 
 @dataclass
 class Curve:
@@ -84,6 +88,7 @@ class PackTrainer:
     >>> results = trainer.results()
 
     `state()` can be saved after any `advance`; a trainer made with it goes on as if never stopped.
+    Where `half_empty`, `of_active()` goes on with fewer runs; the others have their results.
     """
 
     def __init__(self, runs: Sequence[RunConfig], device: torch.device, state: dict | None = None):
@@ -107,7 +112,8 @@ class PackTrainer:
         self.active = torch.ones(R, dtype=torch.bool, device=device)
         self.diverged_at = torch.full((R,), -1, dtype=torch.int64, device=device)
         self.loss_sum = torch.zeros(R, dtype=torch.float64, device=device)
-        self.step, self.steps_in_sum, self.seconds = 0, 0, 0.0
+        self.step, self.steps_in_sum = 0, 0
+        self.seconds = 0.0  # of each run: of the pack's, as many as it has runs
         self.stopped_at: list[int | None] = [None] * R
         self.curves = [Curve() for _ in runs]
         self._forward, self._update = self._mean_loss, self._update_runs
@@ -124,6 +130,18 @@ class PackTrainer:
         evaluated = bool(self.curves[0].step) and self.step == self.train.num_steps
         return evaluated or not bool(self.active.any())
 
+    @property
+    def half_empty(self) -> bool:
+        """Whether so few runs are active that a pack of those alone pays."""
+        remaining = self.train.num_steps - self.step
+        few = 0 < 2 * int(self.active.sum()) <= len(self.runs)
+        return few and remaining >= STEPS_TO_PAY[self.device.type]
+
+    def of_active(self) -> "PackTrainer":
+        """A trainer of the active runs, where this one stands."""
+        active = self.active.nonzero().flatten().tolist()
+        return PackTrainer([self.runs[r] for r in active], self.device, self.state(active))
+
     def advance(self) -> None:
         """Train up to the next evaluation, and evaluate."""
         started = time.perf_counter()
@@ -136,7 +154,7 @@ class PackTrainer:
             self.step += 1
             self.steps_in_sum += 1
         self._evaluate(until)
-        self.seconds += time.perf_counter() - started
+        self.seconds += (time.perf_counter() - started) / len(self.runs)
 
     def time_steps(self, count: int) -> list[float]:
         """Train the first step `count` times and return the seconds of each; for benchmarks, as
@@ -161,19 +179,16 @@ class PackTrainer:
         on_train = self._measure(self.train_examples, count)
         return [self._result(r, [float(m[r]) for m in on_train]) for r in range(len(self.runs))]
 
-    def state(self) -> dict:
-        """Everything that is not a function of the runs' configs."""
-        tensors = ("active", "diverged_at", "loss_sum")
+    def state(self, of: Sequence[int] | None = None) -> dict:
+        """Everything that is not a function of the runs' configs; `of` some runs or of all."""
+        of = range(len(self.runs)) if of is None else of
         return {
             "step": self.step,
             "steps_in_sum": self.steps_in_sum,
             "seconds": self.seconds,
-            "stopped_at": self.stopped_at,
-            "curves": [vars(curve) for curve in self.curves],
-            "flat": self.pack.flat.cpu(),
-            "exp_avg": self.optimizer.exp_avg.cpu(),
-            "exp_avg_sq": self.optimizer.exp_avg_sq.cpu(),
-            **{name: getattr(self, name).cpu() for name in tensors},
+            "stopped_at": [self.stopped_at[r] for r in of],
+            "curves": [vars(self.curves[r]) for r in of],
+            **{name: tensor[list(of)].cpu() for name, tensor in self._of_runs().items()},
         }
 
     # ---- inside
@@ -182,12 +197,20 @@ class PackTrainer:
         self.step, self.steps_in_sum = state["step"], state["steps_in_sum"]
         self.seconds, self.stopped_at = state["seconds"], state["stopped_at"]
         self.curves = [Curve(**curve) for curve in state["curves"]]
-        self.pack.flat.copy_(state["flat"])
-        self.optimizer.exp_avg.copy_(state["exp_avg"])
-        self.optimizer.exp_avg_sq.copy_(state["exp_avg_sq"])
-        for name in ("active", "diverged_at", "loss_sum"):
-            getattr(self, name).copy_(state[name])
+        for name, tensor in self._of_runs().items():
+            tensor.copy_(state[name])
         self.step_index.fill_(self.step)
+
+    def _of_runs(self) -> dict[str, Tensor]:
+        """What training changes, a row a run."""
+        return {
+            "flat": self.pack.flat,
+            "exp_avg": self.optimizer.exp_avg,
+            "exp_avg_sq": self.optimizer.exp_avg_sq,
+            "active": self.active,
+            "diverged_at": self.diverged_at,
+            "loss_sum": self.loss_sum,
+        }
 
     def _examples(self, n: int, split: str, block: int = 0) -> Examples:
         made = [self.task.examples(n, seed, split, block) for seed in self.seeds]
@@ -236,16 +259,7 @@ class PackTrainer:
         torch.compiler.reset()  # what it compiled for the pack before would count as this one's
         self._forward = torch.compile(self._mean_loss, dynamic=False)
         self._update = torch.compile(self._update_runs, dynamic=False)
-        changing = [
-            self.pack.flat,
-            self.optimizer.exp_avg,
-            self.optimizer.exp_avg_sq,
-            self.active,
-            self.diverged_at,
-            self.loss_sum,
-            self.step_index,
-            self.cursor,
-        ]
+        changing = [*self._of_runs().values(), self.step_index, self.cursor]
         before = [tensor.clone() for tensor in changing]
         stream = torch.cuda.Stream(self.device)
         stream.wait_stream(torch.cuda.current_stream(self.device))

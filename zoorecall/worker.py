@@ -38,32 +38,45 @@ def train_pack(
     stopping: Callable[[], bool] = lambda: False,
 ) -> bool:
     """Train a pack to its shard, or to a checkpoint if `stopping`; says whether it finished."""
-    trainer = PackTrainer(pack.runs, device, results.read_checkpoint(folder, pack.pack_id))
+    state = results.read_checkpoint(folder, pack.pack_id) or {"trainer": None, "left": {}}
+    left: dict[str, dict[str, Any]] = state["left"]  # rows of runs that the trainer has no more
+    runs = [run for run in pack.runs if run.run_id not in left]
+    trainer = PackTrainer(runs, device, state["trainer"])
     saved = time.monotonic()
     while not trainer.finished:
         trainer.advance()
+        best = {run_id: row["best_test_accuracy"] for run_id, row in left.items()}
+        for run, curve in zip(trainer.runs, trainer.curves, strict=True):
+            best[run.run_id] = max(curve.test_accuracy)
         emit(
             {
                 "event": "progress",
                 "pack_id": pack.pack_id,
                 "step": trainer.step,
-                "accuracy": [max(curve.test_accuracy) for curve in trainer.curves],
+                "accuracy": [best[run.run_id] for run in pack.runs],
             }
         )
+        if trainer.half_empty:
+            active = trainer.active.tolist()
+            for result, goes_on in zip(trainer.results(), active, strict=True):
+                if not goes_on:
+                    left[result.run.run_id] = _row(result, pack, trainer)
+            trainer = trainer.of_active()
         stop = stopping() and not trainer.finished
         if stop or time.monotonic() - saved > checkpoint_seconds:
-            results.write_checkpoint(folder, pack.pack_id, trainer.state())
+            checkpoint = {"trainer": trainer.state(), "left": left}
+            results.write_checkpoint(folder, pack.pack_id, checkpoint)
             saved = time.monotonic()
         if stop:
             return False
-    rows = [_row(result, pack, trainer) for result in trainer.results()]
-    results.write_shard(folder, pack.pack_id, rows)
+    rows = left | {result.run.run_id: _row(result, pack, trainer) for result in trainer.results()}
+    results.write_shard(folder, pack.pack_id, [rows[run.run_id] for run in pack.runs])
     return True
 
 
 def _row(result: RunResult, pack: PlannedPack, trainer: PackTrainer) -> dict[str, Any]:
     """A run's row as it stands in a shard."""
-    run, seconds = result.run, trainer.seconds / len(pack.runs)
+    run = result.run
     measured = {k: v for k, v in vars(result).items() if k not in ("run", "curve")}
     for name in ("steps_to_solve", "diverged_at", "stopped_at"):
         measured[name] = math.nan if measured[name] is None else float(measured[name])
@@ -79,8 +92,8 @@ def _row(result: RunResult, pack: PlannedPack, trainer: PackTrainer) -> dict[str
         "forward_flops": forward_flops(run),
         "pack_id": pack.pack_id,
         "pack_size": len(pack.runs),
-        "seconds": seconds,
-        "tokens_per_second": tokens / max(seconds, 1e-9),
+        "seconds": trainer.seconds,
+        "tokens_per_second": tokens / max(trainer.seconds, 1e-9),
         **provenance(trainer.device),
         **{f"curve.{name}": values for name, values in vars(result.curve).items()},
     }
