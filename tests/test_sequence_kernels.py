@@ -337,6 +337,18 @@ if not INTERPRETED:
         ]
 
     @pytest.mark.gpu
+    @pytest.mark.parametrize("sizes", [(3, 2, 256, 1, 64, 64), (2, 3, 150, 2, 256, 256)])
+    def test_long_delta_rules_and_wide_ones_by_fla_equal_the_recurrence(sizes):
+        from zoorecall.ops.delta_rule_fla import delta_rule_fla
+
+        inputs = delta_inputs(*sizes, dtype=torch.bfloat16)
+        expected = results(delta_rule_recurrent, inputs, torch.float64)
+        assert_near(results(delta_rule_fla, inputs), expected, DELTA_NAMES, 2e-2)
+        inputs = repeated(*inputs, noise=0.05)
+        expected = results(delta_rule_recurrent, inputs, torch.float64)
+        assert_near(results(delta_rule_fla, inputs), expected, DELTA_NAMES, 5e-2)
+
+    @pytest.mark.gpu
     def test_the_same_inputs_give_the_same_bits():
         for function, arguments in gpu_cases():
             first, second = kernel_results(function, arguments), kernel_results(function, arguments)

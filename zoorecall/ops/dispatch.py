@@ -12,9 +12,12 @@ from . import causal_conv as plain_conv
 from . import delta_rule as plain_delta_rule
 from . import selective_scan as plain_scan
 from .attention import QKV
+from .delta_rule_fla import delta_rule_fla
+from .delta_rule_fla import fits as fla_fits
 from .linear_cross_entropy import linear_cross_entropy_reference
 
 HAS_TRITON = torch.cuda.is_available() and find_spec("triton") is not None
+HAS_FLA = HAS_TRITON and find_spec("fla") is not None
 
 if HAS_TRITON:
     from .attention_triton import attention_triton, fits
@@ -38,6 +41,8 @@ def delta_rule(q: Tensor, k: Tensor, v: Tensor, beta: Tensor) -> Tensor:
     """The delta rule, as `delta_rule.delta_rule_recurrent` defines it."""
     if HAS_TRITON and q.is_cuda and fits(q.dtype, q.shape[2], q.shape[4], v.shape[4]):
         return delta_rule_triton(q, k, v, beta)
+    if HAS_FLA and q.is_cuda and fla_fits(q.dtype, q.shape[4], v.shape[4]):
+        return delta_rule_fla(q, k, v, beta)
     return plain_delta_rule.delta_rule(q, k, v, beta)
 
 
