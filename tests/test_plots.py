@@ -36,6 +36,13 @@ def dynamics():
     return runs.merge(made[["run_id", "num_steps"]]).assign(**{"train.warmup": 0.1}), curves
 
 
+def step_times():
+    sizes = itertools.product(MIXERS, (64, 128, 256), (64, 128, 256), (1, 4, 17))
+    names = ["mixer", "d_model", "seq_len", "pack_size"]
+    table = pd.DataFrame(sizes, columns=names)
+    return table.assign(ms_per_run_step=table["d_model"] * table["seq_len"] / 1e4)
+
+
 WIDTHS = (64, 128, 256, 512, 1024, 2048)
 FIGURES = {
     "learning rates": lambda: plots.accuracy_by_learning_rate(study(layers=(2,))),
@@ -45,6 +52,7 @@ FIGURES = {
     "state size": lambda: plots.accuracy_by_state_size(study()),
     "dynamics": lambda: plots.training_dynamics(*dynamics()),
     "ablations": lambda: plots.ablation_table(ablations(study(), {"mixer": "attention"})),
+    "step cost": lambda: plots.step_cost(step_times()),
     "one panel": lambda: plots.accuracy_by_width(
         study(layers=(2,), lengths=(256,))[lambda runs: runs["mixer"] == "hyena"]
     ),

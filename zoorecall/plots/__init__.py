@@ -9,6 +9,7 @@ from .ablations import ablation_table
 from .dynamics import training_dynamics
 from .learning_rates import accuracy_by_learning_rate
 from .scaling import accuracy_by_parameters, accuracy_by_state_size, accuracy_by_width
+from .step_cost import step_cost
 from .style import panel_title, save
 
 __all__ = [
@@ -20,5 +21,6 @@ __all__ = [
     "accuracy_by_width",
     "panel_title",
     "save",
+    "step_cost",
     "training_dynamics",
 ]

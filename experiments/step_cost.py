@@ -1,0 +1,32 @@
+"""The time of a training step: a figure and a table of what `zoorecall bench` wrote.
+
+    python experiments/step_cost.py [results/bench/h100.json]
+
+Figure: beside the file, with its name and the ending .png.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from zoorecall.display import markdown
+from zoorecall.plots import save, step_cost
+
+
+def main() -> None:
+    path = Path(sys.argv[1] if len(sys.argv) > 1 else "results/bench/h100.json")
+    record = json.loads(path.read_text())
+    measurements = pd.DataFrame(record["measurements"])
+    save(step_cost(measurements), path.with_suffix(".png"))
+    best = measurements.loc[
+        measurements.groupby(["mixer", "d_model", "seq_len"])["ms_per_run_step"].idxmin()
+    ]
+    names = ["mixer", "d_model", "seq_len", "pack_size", "ms_per_run_step"]
+    print(markdown(best[names].round(3)))
+    print(f"\nfigure  {path.with_suffix('.png')}")
+
+
+if __name__ == "__main__":
+    main()

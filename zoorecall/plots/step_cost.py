@@ -1,0 +1,36 @@
+"""The time of a training step against width, length and pack size, as `zoorecall bench` took it."""
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
+
+from .style import LARGE, legend, mixer_handles, mixer_looks, panels, size_axis
+
+AXES = {"d_model": "width", "seq_len": "length", "pack_size": "runs in a pack"}
+
+
+def step_cost(measurements: pd.DataFrame) -> Figure:
+    """Milliseconds a run-step: a panel for each of width, length and pack size that varies, the
+    others at their smallest, of the pack sizes the fastest; a line a mixer."""
+    smallest = {name: measurements[name].min() for name in ("d_model", "seq_len")}
+    varying = [name for name in AXES if measurements[name].nunique() > 1]
+    looks = mixer_looks(measurements["mixer"])
+    figure, axes = panels(1, len(varying), 3.4, 2.9, sharey=True)
+    for axis, name in zip(axes.flat, varying, strict=True):
+        rows = measurements
+        for other, value in smallest.items():
+            rows = rows if other == name else rows[rows[other] == value]
+        for mixer, line in rows.groupby("mixer"):
+            times = line.groupby(name)["ms_per_run_step"].min()
+            axis.plot(times.index, times, **looks[str(mixer)].line)
+        fixed = [f"{AXES[other]} {value}" for other, value in smallest.items() if other != name]
+        axis.set_title(", ".join(fixed), fontsize=LARGE)
+        axis.set_xlabel(AXES[name], fontsize=LARGE)
+        size_axis(axis, rows[name])
+        axis.set_yscale("log")
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+        axis.yaxis.set_minor_formatter(NullFormatter())
+    figure.supylabel("ms a run-step", fontsize=LARGE)
+    legend(figure, mixer_handles(looks))
+    return figure
