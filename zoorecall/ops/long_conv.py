@@ -17,13 +17,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-TOEPLITZ_UP_TO = 64
+TOEPLITZ_UP_TO = {"cpu": 64, "cuda": 512}
 """The length up to which the Toeplitz product was the faster form."""
 
 
 def long_conv(u: Tensor, h: Tensor) -> Tensor:
     """The convolution by the form that suits the length: [R, B, L, C]."""
-    return (long_conv_toeplitz if u.shape[2] <= TOEPLITZ_UP_TO else long_conv_fft)(u, h)
+    is_short = u.shape[2] <= TOEPLITZ_UP_TO.get(u.device.type, 0)
+    return (long_conv_toeplitz if is_short else long_conv_fft)(u, h)
 
 
 def long_conv_direct(u: Tensor, h: Tensor) -> Tensor:
@@ -50,10 +51,11 @@ def long_conv_toeplitz(u: Tensor, h: Tensor) -> Tensor:
 def toeplitz(h: Tensor) -> Tensor:
     """The lower triangular matrices T[t, s] = h[t - s] of filters: [R, L, C] -> [R, C, L, L].
 
-    A row of 2L numbers repeated and cut again one number shorter moves on by one in each row. Its
-    gradient is a sum over rows, which is faster than scattering and gives the same bytes each time.
+    A row of 2L + 1 numbers repeated and cut again one number shorter moves on by one in each row
+    (and where 2L is a multiple of 8, GPUs read rows at full width). Its gradient is a sum over
+    rows, which is faster than scattering and gives the same bytes each time.
     """
     R, L, C = h.shape
-    row = torch.cat([h[:, :1], h.new_zeros(R, L, C), h[:, 1:].flip(1)], dim=1)  # [R, 2L, C]
-    repeated = row.mT.unsqueeze(2).expand(R, C, L, 2 * L).flatten(2)
-    return repeated[..., : L * (2 * L - 1)].view(R, C, L, 2 * L - 1)[..., :L]
+    row = torch.cat([h[:, :1], h.new_zeros(R, L + 1, C), h[:, 1:].flip(1)], dim=1)  # [R, 2L + 1, C]
+    repeated = row.mT.unsqueeze(2).expand(R, C, L, 2 * L + 1).flatten(2)
+    return repeated[..., : L * 2 * L].view(R, C, L, 2 * L)[..., :L]
