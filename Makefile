@@ -12,6 +12,10 @@ test: .venv/ready-dev
 	$(BIN)/mypy
 	$(BIN)/pytest
 
+# the report in a real browser; needs chromium and chromedriver on the PATH
+test-browser: .venv/ready-dev
+	$(BIN)/pytest -m browser
+
 .venv/ready: pyproject.toml requirements.txt
 	$(PYTHON) -m venv .venv
 	$(PIP) -r requirements.txt
@@ -29,4 +33,4 @@ test: .venv/ready-dev
 clean:
 	rm -rf .venv build *.egg-info
 
-.PHONY: quick test clean
+.PHONY: quick test test-browser clean

@@ -83,6 +83,11 @@ def _parser() -> argparse.ArgumentParser:
         "--out", metavar="FILE", type=Path, help="PNG, PDF or SVG (DIR/learning_rates.png)"
     )
 
+    report = commands.add_parser("report", help="write one HTML page: summary, figure, every run")
+    report.set_defaults(command=_report)
+    report.add_argument("folder", metavar="DIR", type=Path)
+    report.add_argument("--out", metavar="FILE", type=Path, help="the page (DIR/report.html)")
+
     bench = commands.add_parser("bench", help="time training steps on this machine")
     bench.set_defaults(command=_bench)
     bench.add_argument(
@@ -163,6 +168,13 @@ def _print_table(folder: Path, style: str) -> None:
 
 def _plot(args: argparse.Namespace) -> int:
     print(_draw(args.folder, args.out))
+    return 0
+
+
+def _report(args: argparse.Namespace) -> int:
+    from .report import report
+
+    print(report(args.folder, args.out or args.folder / "report.html"))
     return 0
 
 

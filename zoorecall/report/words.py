@@ -1,0 +1,289 @@
+"""Tables in words: every number in a sentence is one of the tables', and what they leave open is
+said to be open."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from ..analysis.accuracy import SOLVED, Accuracies, accuracies, setting_columns, verdict
+from ..analysis.bootstrap import Estimate, mean_over_seeds
+from ..analysis.windows import Window, learning_rate_window, windows
+from ..plots.style import panel_title
+
+OUTCOMES = {
+    "solves": ("solves the task", "solve the task"),
+    "reaches": ("reaches {solved} in one seed", "reach {solved} in one seed each"),
+    "undecided": ("is undecided", "are undecided"),
+    "stays below": ("stays below {solved} in one seed", "stay below {solved} in one seed each"),
+    "does not solve": ("does not solve it", "do not solve it"),
+}
+"""What a setting can come to, of one mixer and of several."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one setting came to: `accuracy` at its best learning rate, `decades` of its window."""
+
+    one: Accuracies
+    accuracy: Estimate
+    window: Window
+    decades: Estimate
+    diverged: tuple[float, ...]
+    """learning rates of its diverged runs"""
+
+    @property
+    def mixer(self) -> str:
+        return str(self.one.setting["mixer"])
+
+    @property
+    def place(self) -> str:
+        """The setting but for its mixer, as a panel is called."""
+        return panel_title({k: v for k, v in self.one.setting.items() if k != "mixer"})
+
+    @property
+    def solves(self) -> bool:
+        return not np.isnan(self.window.low)
+
+    @property
+    def outcome(self) -> str:
+        if len(self.one.at_best) > 1:
+            return verdict(self.accuracy, self.one.edge)
+        return "reaches" if self.solves else "stays below"
+
+
+def findings(runs: pd.DataFrame) -> list[Finding]:
+    """What each setting came to, ordered by mixer, layers, width, length."""
+    keys = setting_columns(runs)
+    groups = [group for _, group in runs.groupby(keys, dropna=False)]
+    rows = zip(accuracies(runs), windows(runs).to_dict("records"), groups, strict=True)
+    return [
+        Finding(
+            one=one,
+            accuracy=mean_over_seeds(one.at_best),
+            window=learning_rate_window(one.rates, one.mean),
+            decades=Estimate(*(row["decades" + end] for end in ("", "_low", "_high"))),
+            diverged=tuple(group.loc[group["diverged_at"].notna(), "train.learning_rate"]),
+        )
+        for one, row, group in rows
+    ]
+
+
+def overview(
+    runs: pd.DataFrame,
+    found: Sequence[Finding],
+    kinds: Iterable[str] = (),
+    unfinished: int | None = None,
+) -> list[str]:
+    """What the whole table shows; `kinds` of training, one a run, and the number of planned runs
+    that are not finished, where that is known."""
+    return [
+        *_extent(runs, found),
+        *_seeds(found),
+        *_widest(found),
+        *_gaps(runs, found, unfinished),
+        *_kinds(kinds),
+    ]
+
+
+def _extent(runs: pd.DataFrame, found: Sequence[Finding]) -> Iterator[str]:
+    rates, mixers = runs["train.learning_rate"], runs["mixer"].nunique()
+    seeds = sorted(runs["seed"].unique())
+    named = f" ({', '.join(map(str, seeds))})" if len(seeds) <= 10 else ""
+    tasks = listing(sorted(runs["task.name"].unique())) if "task.name" in runs else ""
+    span = f" from {rate(rates.min())} to {rate(rates.max())}" if rates.nunique() > 1 else ""
+    yield (
+        f"{count(len(runs), 'run')} of {count(mixers, 'mixer')}{f' on {tasks}' if tasks else ''}: "
+        f"{count(len(found), 'setting')}, {count(rates.nunique(), 'learning rate')}{span}, "
+        f"{count(len(seeds), 'seed')}{named}."
+    )
+
+
+def _seeds(found: Sequence[Finding]) -> Iterator[str]:
+    numbers = [finding.one.seeds for finding in found]
+    single = numbers.count(1)
+    if single == len(found):
+        yield (
+            "Every setting has one seed: no number here has an interval, and another seed may say "
+            "otherwise."
+        )
+        return
+    few = min(number for number in numbers if number > 1)
+    yield (
+        f"In brackets stand 95 % bootstrap intervals over seeds. Those of few seeds are too "
+        f"narrow (of three they cover the mean 75 times in a hundred, of ten 90); here a setting "
+        f"has {few if few == max(numbers) else f'{few} to {max(numbers)}'} seeds."
+    )
+    if single:
+        yield f"{count(single, 'setting')} of {len(found)} with one seed: no interval there."
+
+
+def _widest(found: Sequence[Finding]) -> Iterator[str]:
+    solving = sorted((x for x in found if x.solves), key=lambda x: -x.decades.value)
+    if not solving:
+        yield f"No setting reaches {percent(SOLVED, 0)} at any learning rate."
+        return
+    widest, narrowest = solving[0], solving[-1]
+    text = f"The widest window of learning rates has {widest.mixer} ({widest.place}): "
+    text += _decades(widest)
+    if len(solving) > 1:
+        text += f"; the narrowest of the {len(solving)} that reach {percent(SOLVED, 0)} has "
+        text += f"{narrowest.mixer} ({narrowest.place}): {_decades(narrowest)}"
+    yield text + "."
+    at_edge = [finding for finding in solving if finding.window.edge]
+    if at_edge:
+        of_all = f"{len(at_edge)} of {count(len(solving), 'window')}"
+        yield f"{of_all} at the grid's edge: what lies beyond is not known."
+
+
+def _gaps(runs: pd.DataFrame, found: Sequence[Finding], unfinished: int | None) -> Iterator[str]:
+    diverged = runs.loc[runs["diverged_at"].notna(), "mixer"].value_counts()
+    if len(diverged):
+        by_mixer = listing(f"{mixer} ({number})" for mixer, number in diverged.items())
+        yield f"{diverged.sum()} of {count(len(runs), 'run')} diverged: {by_mixer}."
+    else:
+        yield "No run diverged."
+    if unfinished:
+        are = "is" if unfinished == 1 else "are"
+        yield f"{count(unfinished, 'planned run')} {are} not finished and {are} missing here."
+    elif unfinished == 0:
+        yield "Every planned run is here."
+
+
+def _kinds(kinds: Iterable[str]) -> Iterator[str]:
+    numbers = pd.Series(list(kinds), dtype=object).value_counts()
+    if len(numbers):
+        named = listing(f"{kind} ({number})" for kind, number in numbers.items())
+        yield f"Kinds of training, by the course of the loss: {named}."
+
+
+@dataclass(frozen=True)
+class Place:
+    """A panel of the figure in words: who solves the task there, and a sentence a mixer."""
+
+    title: str
+    headline: str
+    sentences: list[str]
+
+
+def places(found: Sequence[Finding]) -> list[Place]:
+    """The settings but for their mixers, in the order of the figure's panels."""
+    mixers = list(dict.fromkeys(finding.mixer for finding in found))
+    all_rates = len({float(x) for finding in found for x in finding.one.rates})
+    settings = pd.DataFrame([finding.one.setting for finding in found]).drop(columns="mixer")
+    told = []
+    for _, rows in settings.groupby(list(settings), dropna=False):
+        here = [found[int(i)] for i in rows.index]
+        sentences = [sentence(finding, all_rates) for finding in here]
+        absent = [mixer for mixer in mixers if mixer not in {finding.mixer for finding in here}]
+        if absent:
+            sentences.append(f"Not run here: {listing(absent)}.")
+        told.append(Place(here[0].place, _headline(here), sentences))
+    return told
+
+
+def _headline(found: Sequence[Finding]) -> str:
+    parts = []
+    for outcome, verbs in OUTCOMES.items():
+        names = [finding.mixer for finding in found if finding.outcome == outcome]
+        if names:
+            verb = verbs[len(names) > 1].format(solved=percent(SOLVED, 0))
+            parts.append(f"{listing(names)} {verb}")
+    return "; ".join(parts) + "."
+
+
+def sentence(finding: Finding, all_rates: int) -> str:
+    """One setting: its best accuracy and where, its window, and what is not known of it;
+    `all_rates` are the different learning rates of the whole table."""
+    one, seeds = finding.one, len(finding.one.at_best)
+    of_seeds = "one seed" if seeds == 1 else f"mean of {seeds} seeds"
+    text = (
+        f"{finding.mixer}: {percent(finding.accuracy.value)}{_interval(finding.accuracy, 100, 1)} "
+    )
+    text += f"at learning rate {rate(one.rates[one.best])} ({of_seeds})"
+    if finding.solves:
+        text += f"; {percent(SOLVED, 0)} or more over {_decades(finding)}, {_ends(finding.window)}."
+    else:
+        reaches = "rate reaches" if seeds == 1 else "rate's mean reaches"
+        text += f", its best; no {reaches} {percent(SOLVED, 0)}."
+        text += _beyond(one)
+    if len(one.rates) < all_rates:
+        text += f" Only {len(one.rates)} of the {all_rates} learning rates were run."
+    missing, cells = int(one.table.isna().to_numpy().sum()), one.table.size
+    if missing:
+        are = "is" if missing == 1 else "are"
+        text += f" {missing} of {cells} runs {are} missing; the other seeds stand in for them."
+    if finding.diverged:
+        low, high = min(finding.diverged), max(finding.diverged)
+        where = f"at {rate(low)}" if low == high else f"from {rate(low)} to {rate(high)}"
+        text += f" {count(len(finding.diverged), 'run')} diverged, {where}."
+    return text
+
+
+def _decades(finding: Finding) -> str:
+    least = "at least " if finding.window.edge else ""
+    return f"{least}{finding.decades.value:.2f} decades{_interval(finding.decades, 1, 2)}"
+
+
+def _ends(window: Window) -> str:
+    low, high = rate(window.low), rate(window.high)
+    if low == high:
+        return f"at {low} alone"
+    low = f"the grid's lowest rate {low}" if window.touches_lowest else low
+    high = f"the grid's highest rate {high}" if window.touches_highest else high
+    return f"from {low} to {high}"
+
+
+def _beyond(one: Accuracies) -> str:
+    """What may lie beyond the grid, where no rate of it solves the task."""
+    if len(one.rates) == 1:
+        return " It is the only rate that was run."
+    ends = {"low": "lowest", "high": "highest"}
+    return f" It is the grid's {ends[one.edge]}: a better one may lie beyond." if one.edge else ""
+
+
+def _interval(estimate: Estimate, scale: float, digits: int) -> str:
+    if np.isnan(estimate.low):
+        return ""
+    return f" [{scale * estimate.low:.{digits}f}, {scale * estimate.high:.{digits}f}]"
+
+
+KINDS = {
+    "divergence": "the loss is no longer finite, or ends above its beginning",
+    "bump with gain": "the test loss falls suddenly, and accuracy rises with it",
+    "bump without gain": "the test loss falls suddenly, and accuracy hardly moves",
+    "memorization": "the training loss falls, the test loss does not follow",
+    "spike": "the loss rises and comes back",
+    "smooth": "the loss neither falls suddenly nor rises and comes back",
+}
+"""What `analysis.bumps.classify` calls the kinds of training."""
+
+
+def transition(row: dict) -> str:
+    """A row of `analysis.bumps.transitions`."""
+    before, after = percent(row["accuracy_before"]), percent(row["accuracy_after"])
+    return (
+        f"Between steps {row['start']:,} and {row['end']:,} the test loss falls suddenly, "
+        f"{row['depth']:.2f} nats below any before; accuracy goes from {before} to {after}."
+    )
+
+
+def percent(share: float, digits: int = 1) -> str:
+    return f"{100 * share:.{digits}f} %"
+
+
+def rate(learning_rate: float) -> str:
+    """A learning rate to two digits: 1e-5, 5.6e-3."""
+    digits, _, exponent = f"{learning_rate:.1e}".partition("e")
+    return f"{digits.removesuffix('.0')}e{int(exponent)}"
+
+
+def count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def listing(names: Iterable[str]) -> str:
+    """Names as people list them: a, b and c."""
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
