@@ -141,15 +141,25 @@ def _measure_group(jobs: Sequence[Job]) -> Iterator[Measurement]:
         theirs.close()
         started.append((process, ours))
     try:
-        prepared = [connection.recv() for _, connection in started]
+        prepared = [_receive(connection) for _, connection in started]
         for (process, connection), is_prepared in zip(started, prepared, strict=True):
             if is_prepared:
                 connection.send("go")
-                yield connection.recv()
+                measured = _receive(connection)
+                if measured is not None:
+                    yield measured
             process.join()
     finally:
         for process, _ in started:
             process.kill()
+
+
+def _receive(connection: Connection) -> Any:
+    """What a process of a group sends; None from one that failed, whose traceback is printed."""
+    try:
+        return connection.recv()
+    except EOFError:
+        return None
 
 
 def _measure_when_told(connection: Connection, job: Job) -> None:
