@@ -70,15 +70,20 @@ else:
         assert result.returncode == 0, result.stdout + result.stderr
 
 
-def attend(*qkv, num_heads):
-    from zoorecall.ops.attention_triton import attention_triton
+def attend(*inputs, num_heads, function=None):
+    """Attention of q, k and v in one tensor or three, with or without as many biases behind."""
+    if function is None:
+        from zoorecall.ops.attention_triton import attention_triton as function
 
-    return attention_triton(qkv[0] if len(qkv) == 1 else qkv, num_heads)
+    one = len(inputs) < 3
+    qkv, bias = (inputs[0], inputs[1:]) if one else (inputs[:3], inputs[3:])
+    return function(qkv, num_heads, (bias[0] if one else bias) if bias else None)
 
 
-def attention_input(R, B, L, H, K, dtype=torch.float32):
+def attention_input(R, B, L, H, K, dtype=torch.float32, bias=False):
     torch.manual_seed(1)
-    return [(1.5 * torch.randn(R, B, L, 3 * H * K)).to(DEVICE, dtype)]
+    inputs = [(1.5 * torch.randn(R, B, L, 3 * H * K)).to(DEVICE, dtype)]
+    return inputs + [torch.randn(R, 3 * H * K).to(DEVICE)] * bias
 
 
 def write(*inputs):
@@ -126,7 +131,7 @@ def assert_near(actual, expected, names, tolerance):
             assert (a - b).norm() <= tolerance * b.norm(), f"{name} of run {run}"
 
 
-ATTENTION_NAMES = ["y", "qkv"]
+ATTENTION_NAMES = ["y", "qkv", "bias"]
 DELTA_NAMES = ["y", "q", "k", "v", "beta"]
 dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 
@@ -151,6 +156,15 @@ def head_by_head(qkv, num_heads):
 
 
 @pytest.mark.parametrize("function", [attention, attention_reference])
+def test_plain_attention_adds_a_bias_to_one_tensor_or_three(function):
+    qkv, bias = torch.randn(3, 2, 13, 30), torch.randn(3, 30)
+    expected = function(qkv + bias[:, None, None], 2)
+    assert_close(attend(qkv, bias, num_heads=2, function=function), expected)
+    apart = (*qkv.chunk(3, dim=-1), *bias.chunk(3, dim=-1))
+    assert_close(attend(*apart, num_heads=2, function=function), expected)
+
+
+@pytest.mark.parametrize("function", [attention, attention_reference])
 def test_plain_attention_and_gradients_equal_the_loop(function):
     qkv = torch.randn(3, 2, 13, 3 * 2 * 5, dtype=torch.float64)
     expected = results(partial(head_by_head, num_heads=2), [qkv])
@@ -164,13 +178,25 @@ def test_plain_attention_and_gradients_equal_the_loop(function):
 @on_device
 @dtypes
 @pytest.mark.parametrize("sizes", ATTENTION_SIZES)
-def test_attention_and_gradients_equal_the_definition(sizes, dtype):
-    inputs = attention_input(*sizes, dtype=dtype)
+@pytest.mark.parametrize("bias", [False, True])
+def test_attention_and_gradients_equal_the_definition(sizes, dtype, bias):
+    inputs = attention_input(*sizes, dtype=dtype, bias=bias)
     actual = kernel_results(partial(attend, num_heads=sizes[3]), inputs)
-    assert [x.dtype for x in actual] == [dtype, dtype]
-    reference = partial(attention_reference, num_heads=sizes[3])
+    assert [x.dtype for x in actual] == [dtype, dtype] + [torch.float32] * bias
+    reference = partial(attend, num_heads=sizes[3], function=attention_reference)
     expected = results(reference, inputs, torch.float64)
-    assert_near(actual, expected, ATTENTION_NAMES, TOLERANCE[dtype])
+    assert_near(actual, expected, ATTENTION_NAMES[: len(actual)], TOLERANCE[dtype])
+
+
+@on_device
+def test_attention_takes_the_bias_of_three_projections():
+    qkv, bias = attention_input(2, 3, 19, 2, 8, bias=True)
+    function = partial(attend, num_heads=2)
+    apart = [x.contiguous() for x in (*qkv.chunk(3, dim=-1), *bias.chunk(3, dim=-1))]
+    expected, actual = kernel_results(function, [qkv, bias]), kernel_results(function, apart)
+    assert_close(actual[0], expected[0])
+    assert_close(torch.cat(actual[1:4], -1), expected[1])
+    assert_close(torch.cat(actual[4:], -1), expected[2])
 
 
 @on_device
@@ -287,6 +313,9 @@ def test_kernels_compile_without_a_graph_break():
     def of_double(qkv):
         return attend(2 * qkv, num_heads=2)
 
+    def with_bias(qkv, bias):
+        return attend(qkv, 2 * bias, num_heads=2)
+
     def of_parts(qkv):
         return attend(*(2 * x for x in qkv.chunk(3, dim=-1)), num_heads=2)
 
@@ -295,6 +324,7 @@ def test_kernels_compile_without_a_graph_break():
 
     for function, arguments in [
         (of_double, packed),
+        (with_bias, attention_input(2, 1, 17, 2, 8, bias=True)),
         (of_parts, packed),
         (write_double, delta_inputs(2, 1, 17, 2, 8, 5)),
     ]:
@@ -309,9 +339,10 @@ def test_operators_are_registered_as_torch_expects():
     from zoorecall.ops import attention_triton, delta_rule_triton
 
     qkv = attention_input(2, 1, 5, 2, 8)[0].requires_grad_()
-    torch.library.opcheck(attention_triton._forward, ([qkv], 2, False))
+    torch.library.opcheck(attention_triton._forward, ([qkv], [], 2, False))
     parts = [x.detach().contiguous().requires_grad_() for x in qkv.chunk(3, dim=-1)]
-    torch.library.opcheck(attention_triton._forward, (parts, 2, False))
+    bias = [torch.randn(2, 16, device=DEVICE, requires_grad=True) for _ in range(3)]
+    torch.library.opcheck(attention_triton._forward, (parts, bias, 2, False))
     inputs = [x.requires_grad_() for x in delta_inputs(2, 1, 5, 2, 8, 3)]
     torch.library.opcheck(delta_rule_triton._forward, (*inputs, True))
 
@@ -331,7 +362,7 @@ if not INTERPRETED:
     def gpu_cases():
         bf16 = torch.bfloat16
         return [
-            (partial(attend, num_heads=2), attention_input(17, 31, 64, 2, 32, dtype=bf16)),
+            (partial(attend, num_heads=2), attention_input(17, 31, 64, 2, 32, bf16, True)),
             (write, delta_inputs(17, 31, 64, 1, 64, 64, dtype=bf16)),
             (write, delta_inputs(3, 31, 128, 1, 64, 64, dtype=bf16)),
         ]
@@ -381,6 +412,10 @@ def test_misfits_are_refused():
         attend(qkv, num_heads=5)
     with pytest.raises(ValueError, match="of 2 heads"):
         attend(qkv, qkv[:1], qkv, num_heads=2)
+    with pytest.raises(ValueError, match="not a float32 bias"):
+        attend(qkv, qkv[:, 0, 0].bfloat16(), num_heads=2)
+    with pytest.raises(ValueError, match="not a float32 bias"):
+        attend(qkv, qkv[:, 0, 0, 1:], num_heads=2)
     with pytest.raises(ValueError, match="float16"):
         attend(qkv.half(), num_heads=2)
     with pytest.raises(ValueError, match="length 129"):

@@ -165,7 +165,7 @@ def _receive(connection: Connection) -> Any:
 def _measure_when_told(connection: Connection, job: Job) -> None:
     """A process of a group: says whether the pack fits, waits for its turn, sends what it took."""
     if job.device.type == "cuda":
-        torch.cuda.set_device(job.device)
+        torch.cuda.set_device(job.device.index or 0)
     try:
         prepared = prepare(job)
     except torch.OutOfMemoryError:

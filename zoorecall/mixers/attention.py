@@ -10,7 +10,7 @@ biases are zero: GPT-2's rule, which Zoology applies too.
 """
 
 import math
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from pydantic import Field
@@ -50,15 +50,20 @@ class Attention(SequenceMixer):
         self.out_proj = Linear(d_model, d_model, std=0.02 / math.sqrt(2 * num_layers))
 
     def forward(self, x: Tensor) -> Tensor:
+        projections = [cast(Linear, proj) for proj in self.in_proj]
+        inputs = [x]
         if self.convs:
-            inputs = (self.convs[b](x) if b in self.convs else x for b in "qkv")
-            qkv = [proj(u) for proj, u in zip(self.in_proj, inputs, strict=True)]
-        else:
-            qkv = self.in_proj[0](x)
-        if self.rope:
-            q, k, v = qkv.chunk(3, dim=-1) if isinstance(qkv, Tensor) else qkv
-            qkv = [rotate(q, self.num_heads), rotate(k, self.num_heads), v]
-        return self.out_proj(attention(qkv, self.num_heads))
+            inputs = [self.convs[b](x) if b in self.convs else x for b in "qkv"]
+        if self.rope:  # which rotates the bias too
+            parts = [proj(u) for proj, u in zip(projections, inputs, strict=True)]
+            q, k, v = parts if self.convs else parts[0].chunk(3, dim=-1)
+            rotated = [rotate(q, self.num_heads), rotate(k, self.num_heads), v]
+            return self.out_proj(attention(rotated, self.num_heads))
+        qkv = [proj.multiply(u) for proj, u in zip(projections, inputs, strict=True)]
+        bias = [cast(Tensor, proj.bias) for proj in projections]
+        if self.convs:
+            return self.out_proj(attention(qkv, self.num_heads, bias))
+        return self.out_proj(attention(qkv[0], self.num_heads, bias[0]))
 
     def state_size(self, length: int) -> int:
         D = self.out_proj.weight.shape[-1]

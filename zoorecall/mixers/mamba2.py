@@ -22,7 +22,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ..layers import Linear, ShortConv, per_run
-from ..ops.ssd import ssd
+from ..ops.dispatch import gated_rms_norm, ssd
 from .base import MixerConfig, SequenceMixer
 from .mamba import initial_dt_bias
 
@@ -61,9 +61,7 @@ class GatedRMSNorm(nn.Module):
         self.groups, self.eps = groups, eps
 
     def forward(self, y: Tensor, z: Tensor) -> Tensor:
-        gated = (y * F.silu(z)).unflatten(-1, (self.groups, -1))
-        normed = F.rms_norm(gated, gated.shape[-1:], eps=self.eps).flatten(-2)
-        return normed * per_run(self.weight, y)
+        return gated_rms_norm(y, z, self.weight, self.groups, self.eps)
 
 
 class Mamba2(SequenceMixer):
@@ -73,10 +71,10 @@ class Mamba2(SequenceMixer):
         super().__init__()
         E, std = config.expand * d_model, config.init_std
         H = E // config.headdim
-        self.splits = [E, config.ngroups * config.d_state, config.ngroups * config.d_state]
-        self.ngroups, self.headdim, self.d_state = config.ngroups, config.headdim, config.d_state
-        self.in_proj = Linear(d_model, E + sum(self.splits) + H, bias=False, std=std)
-        self.conv1d = ShortConv(sum(self.splits), config.d_conv, silu=True)
+        self.ngroups, self.d_state = config.ngroups, config.d_state
+        self.sizes = [E, E + 2 * config.ngroups * config.d_state, H]  # of z, xBC and dt
+        self.in_proj = Linear(d_model, sum(self.sizes), bias=False, std=std)
+        self.conv1d = ShortConv(self.sizes[1], config.d_conv, silu=True)
         self.dt_bias = nn.Parameter(initial_dt_bias(H))
         self.A_log = nn.Parameter(torch.empty(1, H).uniform_(1, 16).log())
         self.D = nn.Parameter(torch.ones(1, H))
@@ -85,23 +83,37 @@ class Mamba2(SequenceMixer):
         self.out_proj = Linear(E, d_model, bias=False, std=out_std)
 
     def forward(self, x: Tensor) -> Tensor:
-        sizes = [self.splits[0], sum(self.splits), self.D.shape[-1]]
-        z, xBC, dt = self.in_proj(x).split(sizes, dim=-1)
-        x, B, C = self.conv1d(xBC).split(self.splits, dim=-1)
-        x = x.unflatten(-1, (-1, self.headdim))  # [R, B, L, H, P]
-        B, C = (t.unflatten(-1, (self.ngroups, -1)) for t in (B, C))  # [R, B, L, G, N]
+        z, xBC, dt = self.project(x, apart=x.is_cuda)
         # a step of 0.001 is softplus(-7), and there a bfloat16 is off by up to 2 %
         dt = dt.to(torch.promote_types(dt.dtype, torch.float32))
         dt = F.softplus(dt + per_run(self.dt_bias, dt))
-        y = ssd(x, dt, -self.A_log.exp(), B, C) + per_run(self.D[..., None], x) * x
-        return self.out_proj(self.norm(y.flatten(-2), z))
+        A = -self.A_log.exp()
+        y = ssd(self.conv1d(xBC), dt, A, self.D, self.ngroups, self.d_state)
+        return self.out_proj(self.norm(y, z))
+
+    def project(self, x: Tensor, apart: bool) -> tuple[Tensor, ...]:
+        """z, xBC and dt: [R, B, L, D] -> [R, B, L, E], [R, B, L, E + 2 G N] and [R, B, L, H].
+
+        They are one product, or `apart` two, for where moving numbers costs more than products do:
+        the backward pass wants the gradient of a product in one piece, and joining pieces is a pass
+        over all of them. So xBC, most of it, gets a product of its own. dt stays with z, as alone
+        it would be narrow, and zeros after them let rows begin at multiples of 16 bytes.
+        """
+        if not apart:
+            return self.in_proj(x).split(self.sizes, dim=-1)
+        z, xBC, dt = self.in_proj.weight.to(x.dtype).split(self.sizes, dim=1)
+        ends = z.shape[1], z.shape[1] + dt.shape[1]
+        z_dt = F.pad(torch.cat([z, dt], dim=1), (0, 0, 0, -ends[1] % 8))
+        products = (torch.bmm(x.flatten(1, 2), weight.mT) for weight in (z_dt, xBC))
+        z_dt, xBC = (y.unflatten(1, x.shape[1:3]) for y in products)
+        return z_dt[..., : ends[0]], xBC, z_dt[..., slice(*ends)]
 
     def state_size(self, length: int) -> int:
         channels, taps = self.conv1d.weight.shape[1:]
-        return self.splits[0] * self.d_state + channels * (taps - 1)
+        return self.sizes[0] * self.d_state + channels * (taps - 1)
 
     def sequence_flops(self, length: int) -> int:
         """Of the recurrence, whichever form runs, exponentials not counted: for each number of the
         state outer product, decay and add, and read; for each channel dt x, D x and the gate; for
         each head dt A."""
-        return length * (self.splits[0] * (5 * self.d_state + 4) + self.D.shape[-1])
+        return length * (self.sizes[0] * (5 * self.d_state + 4) + self.D.shape[-1])

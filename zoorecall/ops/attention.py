@@ -3,7 +3,8 @@
 Vaswani et al. 2017 (arXiv 1706.03762), eq. 1: y_t = sum_{s<=t} softmax_s(q_t . k_s / sqrt(K)) v_s.
 Shape letters: R runs, B batch, L length, D width, H heads, K head dim; D = H K.
 qkv is one tensor [R, B, L, 3 D] with q, k and v behind each other in the last axis, as one
-projection makes them, or three tensors [R, B, L, D]; a head is K neighbouring features.
+projection makes them, or three tensors [R, B, L, D]; a head is K neighbouring features. The bias
+that the projections left to this operation is [R, 3 D], or three of [R, D].
 `attention_triton` computes the same on CUDA in this layout from end to end.
 """
 
@@ -17,9 +18,9 @@ from torch import Tensor
 QKV = Tensor | Sequence[Tensor]
 
 
-def attention_reference(qkv: QKV, num_heads: int) -> Tensor:
+def attention_reference(qkv: QKV, num_heads: int, bias: QKV | None = None) -> Tensor:
     """The definition: y [R, B, L, D] in q's dtype; half precision is computed in float32."""
-    q, k, v = _heads_first(qkv, num_heads)
+    q, k, v = _heads_first(_with_bias(qkv, bias), num_heads)
     wide = torch.promote_types(q.dtype, torch.float32)
     L, K = q.shape[-2:]
     scores = (q.to(wide) @ k.to(wide).mT) * K**-0.5
@@ -28,13 +29,24 @@ def attention_reference(qkv: QKV, num_heads: int) -> Tensor:
     return rearrange(y, "r b h l k -> r b l (h k)").to(q.dtype)
 
 
-def attention(qkv: QKV, num_heads: int) -> Tensor:
+def attention(qkv: QKV, num_heads: int, bias: QKV | None = None) -> Tensor:
     """The same by torch's own kernels: y [R, B, L, D]."""
+    qkv = _with_bias(qkv, bias)
     # runs are folded into the batch because some of torch's kernels refuse five axes
     q, k, v = (x.flatten(0, 1) for x in _heads_first(qkv, num_heads))
     y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
     R = qkv.shape[0] if isinstance(qkv, Tensor) else qkv[0].shape[0]
     return rearrange(y, "(r b) h l k -> r b l (h k)", r=R)
+
+
+def _with_bias(qkv: QKV, bias: QKV | None) -> QKV:
+    """q, k and v with their bias added."""
+    if bias is None:
+        return qkv
+    if isinstance(qkv, Tensor):
+        assert isinstance(bias, Tensor)
+        return qkv + bias[:, None, None].to(qkv.dtype)
+    return [x + b[:, None, None].to(x.dtype) for x, b in zip(qkv, bias, strict=True)]
 
 
 def _heads_first(qkv: QKV, num_heads: int) -> list[Tensor]:

@@ -4,8 +4,9 @@ Shape letters: R runs, B batch, L length, D width, H heads, K head dim; D = H K.
 
 A program owns one head of one sequence and holds all L^2 scores, so it needs no running maximum;
 the backward makes the scores again from q and k, so nothing but the inputs is kept. It reads q, k
-and v where the projections left them and writes their gradients in the same places: no tensor is
-ever rearranged. No two programs write to the same place: the same input gives the same bits.
+and v where the projections left them, adds their bias, and writes their gradients in the same
+places: no tensor is ever rearranged. No two programs write to the same place: the same input gives
+the same bits.
 """
 
 import torch
@@ -42,6 +43,27 @@ def store_rows(
 
 
 @triton.jit
+def _load_head(
+    pointer, start, row, bias, head, L: tl.constexpr, K: tl.constexpr,
+    BLOCK_L: tl.constexpr, BLOCK_K: tl.constexpr, BIAS: tl.constexpr,
+):  # fmt: skip
+    """A head's q, k or v with its bias added."""
+    x = load_rows(pointer + start * row + head, row, L, K, BLOCK_L, BLOCK_K)
+    if BIAS:
+        c = tl.arange(0, BLOCK_K)
+        x = (x + tl.load(bias + head + c, mask=c < K, other=0.0)[None, :]).to(x.dtype)
+    return x
+
+
+@triton.jit
+def _store_sum(pointer, value, K: tl.constexpr, BLOCK_K: tl.constexpr, BIAS: tl.constexpr):
+    """The sum over the rows, which is what a sequence adds to the gradient of a bias."""
+    if BIAS:
+        c = tl.arange(0, BLOCK_K)
+        tl.store(pointer + c, tl.sum(value, 0), mask=c < K)
+
+
+@triton.jit
 def _exponentials(q, k, K: tl.constexpr, BLOCK_L: tl.constexpr, PRECISION: tl.constexpr):
     """exp(q k^T / sqrt(K) - the row's maximum), zero above the diagonal, and its row sums."""
     log2_e: tl.constexpr = 1.4426950408889634
@@ -55,15 +77,16 @@ def _exponentials(q, k, K: tl.constexpr, BLOCK_L: tl.constexpr, PRECISION: tl.co
 
 @triton.jit
 def _forward_kernel(
-    q, k, v, y, q_row, k_row, v_row,
+    q, k, v, q_bias, k_bias, v_bias, y, q_row, k_row, v_row, bias_row, batch,
     H: tl.constexpr, L: tl.constexpr, K: tl.constexpr,
-    BLOCK_L: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK_L: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr, BIAS: tl.constexpr,
 ):  # fmt: skip
     head = tl.program_id(0) % H * K
-    start = (tl.program_id(0) // H).to(tl.int64) * L  # the sequence's first row
-    q = load_rows(q + start * q_row + head, q_row, L, K, BLOCK_L, BLOCK_K)
-    k = load_rows(k + start * k_row + head, k_row, L, K, BLOCK_L, BLOCK_K)
-    v = load_rows(v + start * v_row + head, v_row, L, K, BLOCK_L, BLOCK_K)
+    sequence = (tl.program_id(0) // H).to(tl.int64)
+    start, run = sequence * L, sequence // batch * bias_row  # the sequence's first row
+    q = _load_head(q, start, q_row, q_bias + run, head, L, K, BLOCK_L, BLOCK_K, BIAS)
+    k = _load_head(k, start, k_row, k_bias + run, head, L, K, BLOCK_L, BLOCK_K, BIAS)
+    v = _load_head(v, start, v_row, v_bias + run, head, L, K, BLOCK_L, BLOCK_K, BIAS)
     p, total = _exponentials(q, k, K, BLOCK_L, PRECISION)
     out = tl.dot(p.to(v.dtype), v, input_precision=PRECISION) / total[:, None]
     store_rows(y + start * H * K + head, out, H * K, L, K, BLOCK_L, BLOCK_K)
@@ -71,28 +94,33 @@ def _forward_kernel(
 
 @triton.jit
 def _backward_kernel(
-    q, k, v, dy, dq, dk, dv, q_row, k_row, v_row, grad_row,
+    q, k, v, q_bias, k_bias, v_bias, dy, dq, dk, dv, sums,
+    q_row, k_row, v_row, grad_row, bias_row, batch,
     H: tl.constexpr, L: tl.constexpr, K: tl.constexpr,
-    BLOCK_L: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK_L: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr, BIAS: tl.constexpr,
 ):  # fmt: skip
     head = tl.program_id(0) % H * K
-    start = (tl.program_id(0) // H).to(tl.int64) * L
-    q = load_rows(q + start * q_row + head, q_row, L, K, BLOCK_L, BLOCK_K)
-    k = load_rows(k + start * k_row + head, k_row, L, K, BLOCK_L, BLOCK_K)
-    v = load_rows(v + start * v_row + head, v_row, L, K, BLOCK_L, BLOCK_K)
+    sequence = (tl.program_id(0) // H).to(tl.int64)
+    start, run = sequence * L, sequence // batch * bias_row
+    q = _load_head(q, start, q_row, q_bias + run, head, L, K, BLOCK_L, BLOCK_K, BIAS)
+    k = _load_head(k, start, k_row, k_bias + run, head, L, K, BLOCK_L, BLOCK_K, BIAS)
+    v = _load_head(v, start, v_row, v_bias + run, head, L, K, BLOCK_L, BLOCK_K, BIAS)
     dy = load_rows(dy + start * H * K + head, H * K, L, K, BLOCK_L, BLOCK_K)
-    grads = start * grad_row + head
+    grads, sums = start * grad_row + head, sums + sequence * 3 * H * K + head
     p, total = _exponentials(q, k, K, BLOCK_L, PRECISION)
     p /= total[:, None]
     to_v = tl.dot(tl.trans(p.to(dy.dtype)), dy, input_precision=PRECISION)
     store_rows(dv + grads, to_v, grad_row, L, K, BLOCK_L, BLOCK_K)
+    _store_sum(sums + 2 * H * K, to_v, K, BLOCK_K, BIAS)
     dp = tl.dot(dy, tl.trans(v), input_precision=PRECISION)
     dscores = p * (dp - tl.sum(p * dp, 1)[:, None]) * (1 / K**0.5)
     dscores = dscores.to(q.dtype)
     to_q = tl.dot(dscores, k, input_precision=PRECISION)
     store_rows(dq + grads, to_q, grad_row, L, K, BLOCK_L, BLOCK_K)
+    _store_sum(sums, to_q, K, BLOCK_K, BIAS)
     to_k = tl.dot(tl.trans(dscores), q, input_precision=PRECISION)
     store_rows(dk + grads, to_k, grad_row, L, K, BLOCK_L, BLOCK_K)
+    _store_sum(sums + H * K, to_k, K, BLOCK_K, BIAS)
 
 
 def fits(dtype: torch.dtype, L: int, *head_dims: int) -> bool:
@@ -132,62 +160,74 @@ def _rows(x: Tensor) -> Tensor:
 
 
 @torch.library.custom_op("zoorecall::attention", mutates_args=())
-def _forward(qkv: list[Tensor], num_heads: int, allow_tf32: bool) -> Tensor:
-    parts = _split(qkv)
+def _forward(qkv: list[Tensor], bias: list[Tensor], num_heads: int, allow_tf32: bool) -> Tensor:
+    parts, bias_parts = _split(qkv), _split(bias or qkv)  # without a bias it is never read
     R, B, L, D = parts[0].shape
     q, k, v = (_rows(x) for x in parts)
     y = q.new_empty(R, B, L, D)
     with torch.cuda.device_of(q):
         _forward_kernel[(R * B * num_heads,)](
-            q, k, v, y, q.stride(0), k.stride(0), v.stride(0),
-            **_sizes(y, num_heads, allow_tf32),
+            q, k, v, *bias_parts, y, q.stride(0), k.stride(0), v.stride(0),
+            bias_parts[0].stride(0), B, **_sizes(y, num_heads, allow_tf32), BIAS=bool(bias),
         )  # fmt: skip
     return y
 
 
 @_forward.register_fake
-def _(qkv, num_heads, allow_tf32):
+def _(qkv, bias, num_heads, allow_tf32):
     q = _split(qkv)[0]
     return q.new_empty(q.shape)
 
 
 @torch.library.custom_op("zoorecall::attention_backward", mutates_args=())
-def _backward(qkv: list[Tensor], dy: Tensor, num_heads: int, allow_tf32: bool) -> list[Tensor]:
+def _backward(
+    qkv: list[Tensor], bias: list[Tensor], dy: Tensor, num_heads: int, allow_tf32: bool
+) -> tuple[list[Tensor], list[Tensor]]:
     gradients = [x.new_empty(x.shape) for x in qkv]
     q, k, v = (_rows(x) for x in _split(qkv))
     dq, dk, dv = (x.flatten(0, 2) for x in _split(gradients))
+    bias_parts = _split(bias or qkv)
+    R, B, _, D = dy.shape
+    sums = dy.new_empty((R, B, 3 * D) if bias else (0, B, 3 * D), dtype=torch.float32)
     with torch.cuda.device_of(q):
-        _backward_kernel[(dy.shape[0] * dy.shape[1] * num_heads,)](
-            q, k, v, dy.contiguous(), dq, dk, dv,
-            q.stride(0), k.stride(0), v.stride(0), dq.stride(0),
-            **_sizes(dy, num_heads, allow_tf32),
+        _backward_kernel[(R * B * num_heads,)](
+            q, k, v, *bias_parts, dy.contiguous(), dq, dk, dv, sums,
+            q.stride(0), k.stride(0), v.stride(0), dq.stride(0), bias_parts[0].stride(0), B,
+            **_sizes(dy, num_heads, allow_tf32), BIAS=bool(bias),
         )  # fmt: skip
-    return gradients
+    to_bias = sums.sum(1).split([x.shape[1] for x in bias], dim=1) if bias else ()
+    return gradients, [x.contiguous() for x in to_bias]
 
 
 @_backward.register_fake
-def _(qkv, dy, num_heads, allow_tf32):
-    return [x.new_empty(x.shape) for x in qkv]
+def _(qkv, bias, dy, num_heads, allow_tf32):
+    return [x.new_empty(x.shape) for x in qkv], [x.new_empty(x.shape) for x in bias]
 
 
 def _save(ctx, inputs, output):
-    qkv, *ctx.options = inputs
-    ctx.save_for_backward(*qkv)
+    qkv, bias, *ctx.options = inputs
+    ctx.parts = len(qkv)
+    ctx.save_for_backward(*qkv, *bias)
 
 
 def _gradients(ctx, dy):
-    return _backward(list(ctx.saved_tensors), dy, *ctx.options), None, None
+    saved = list(ctx.saved_tensors)
+    to_qkv, to_bias = _backward(saved[: ctx.parts], saved[ctx.parts :], dy, *ctx.options)
+    return to_qkv, to_bias, None, None
 
 
 _forward.register_autograd(_gradients, setup_context=_save)
 
 
-def attention_triton(qkv: QKV, num_heads: int, allow_tf32: bool = False) -> Tensor:
+def attention_triton(
+    qkv: QKV, num_heads: int, bias: QKV | None = None, allow_tf32: bool = False
+) -> Tensor:
     """Causal attention, as `attention.attention`: y [R, B, L, D].
 
     qkv is one tensor [R, B, L, 3 D] or three of [R, B, L, D], bfloat16 or float32, and sums are
-    float32. `allow_tf32` multiplies float32 with 10 bits of mantissa. Raises ValueError for other
-    shapes and dtypes and where `fits` is False.
+    float32; the bias is float32, [R, 3 D] or three of [R, D] as qkv. `allow_tf32` multiplies
+    float32 with 10 bits of mantissa. Raises ValueError for other shapes and dtypes and where `fits`
+    is False.
     """
     parts = [qkv] if isinstance(qkv, Tensor) else list(qkv)
     L, D = parts[0].shape[2], parts[0].shape[3] // (3 if len(parts) == 1 else 1)
@@ -195,8 +235,13 @@ def attention_triton(qkv: QKV, num_heads: int, allow_tf32: bool = False) -> Tens
     if len(parts) not in (1, 3) or D % num_heads or any(x.shape != shape for x in parts):
         shapes = [list(x.shape) for x in parts]
         raise ValueError(f"not q, k and v of {num_heads} heads: {shapes}")
+    biases = [] if bias is None else [bias] if isinstance(bias, Tensor) else list(bias)
+    expected = [(x.shape[0], x.shape[3]) for x in parts] if biases else []
+    if [x.shape for x in biases] != expected or any(x.dtype != torch.float32 for x in biases):
+        shapes = [list(x.shape) for x in biases]
+        raise ValueError(f"not a float32 bias of {[list(x.shape) for x in parts]}: {shapes}")
     dtypes = [x.dtype for x in parts]
     if len(set(dtypes)) > 1 or not fits(dtypes[0], L, D // num_heads):
         sizes = f"length {L}, head dim {D // num_heads}, {dtypes}"
         raise ValueError(f"no kernel for {sizes}: use ops.attention")
-    return _forward(parts, num_heads, allow_tf32)
+    return _forward(parts, biases, num_heads, allow_tf32)

@@ -10,6 +10,7 @@ Half precision: decays, and states handed from chunk to chunk, are float32; prod
 As in the official kernels, and unlike the paper's listing, a sum of log decays is a difference of
 cumulative sums, so a decay has the absolute precision of the chunk's whole sum. Unlike both, a
 sequence of up to two chunks is one square of positions, which is then cheaper than states.
+`ssd_triton` is the form for CUDA.
 """
 
 import torch
@@ -61,6 +62,17 @@ def ssd(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, chunk_size: int 
         later = y[:, :, 1:] + (read * torch.exp(since_start[:, :, 1:])).to(dtype)
         y = torch.cat([y[:, :, :1], later], dim=2)
     return rearrange(y, "r b k g t j p -> r b (k t) (g j) p")[:, :, :L]
+
+
+def ssd_with_skip(
+    xBC: Tensor, dt: Tensor, A: Tensor, D: Tensor, num_groups: int, d_state: int
+) -> Tensor:
+    """SSD + D x of x, B and C side by side: [R, B, L, H P + 2 G N] -> [R, B, L, H P]; D: [R, H]."""
+    GN = num_groups * d_state
+    x, B, C = xBC.split([xBC.shape[-1] - 2 * GN, GN, GN], dim=-1)
+    x = x.unflatten(-1, (D.shape[-1], -1))  # [R, B, L, H, P]
+    B, C = (t.unflatten(-1, (num_groups, -1)) for t in (B, C))  # [R, B, L, G, N]
+    return (ssd(x, dt, A, B, C) + D.to(x.dtype)[:, None, None, :, None] * x).flatten(-2)
 
 
 def masked_decay(log_decay: Tensor) -> Tensor:

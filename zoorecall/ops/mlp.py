@@ -1,0 +1,36 @@
+"""The MLP half of a layer, from its norm to its residual: the plain torch form.
+
+y = x + W2 gelu(W1 LN(x) + b1) + b2 with GELU by the error function (Hendrycks and Gimpel 2016,
+arXiv 1606.08415) and LN the layer normalization with a scale and a shift.
+Shape letters: R runs, T tokens, D width, F hidden width.
+The hidden activations [R, T, F] are the largest tensors of a layer; `mlp_triton` computes the same
+without ever storing them.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def mlp_reference(
+    x: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    w1: Tensor,
+    b1: Tensor,
+    w2: Tensor,
+    b2: Tensor,
+    eps: float,
+) -> Tensor:
+    """y [R, T, D] of x [R, T, D], in x's dtype, to which the parameters are cast.
+
+    norm_weight, norm_bias and b2 are [R, D], b1 [R, F], w1 [R, F, D] and w2 [R, D, F]; eps is added
+    to the variance under the norm's root.
+    """
+    norm_weight, norm_bias, b1, b2 = (
+        p.to(x.dtype).unsqueeze(1) for p in (norm_weight, norm_bias, b1, b2)
+    )
+    normed = F.layer_norm(x, x.shape[-1:], eps=eps) * norm_weight + norm_bias
+    # not baddbmm: it first writes the bias out to the size of the product
+    hidden = F.gelu(torch.bmm(normed, w1.to(x.dtype).mT) + b1)
+    return x + (torch.bmm(hidden, w2.to(x.dtype).mT) + b2)
