@@ -21,7 +21,7 @@ from zoorecall.cli import main
 from zoorecall.errors import ResultsError
 from zoorecall.plan import PlannedPack
 from zoorecall.results import read_checkpoint
-from zoorecall.sweeper import Finished, Progress, Started
+from zoorecall.sweeper import Finished, Progress, Started, _next
 from zoorecall.train import STEPS_TO_PAY
 from zoorecall.worker import train_pack
 
@@ -119,6 +119,18 @@ def test_runs_that_are_done_leave_their_pack_and_a_stop_in_between_changes_nothi
     pd.testing.assert_frame_equal(whole.curves, broken.curves)
     assert set(whole.runs["run_id"]) == {run.run_id for run in runs}
     assert whole.runs["stopped_at"].nunique() > 1
+
+
+def test_the_last_packs_start_with_the_longest():
+    cheap, dear = (small_run("attention", epochs=epochs) for epochs in (2, 4))
+    packs = [
+        PlannedPack((run.model_copy(update={"seed": i}),))
+        for i in range(3)
+        for run in (cheap, dear)
+    ]
+    waiting = list(packs)
+    order = [_next(waiting, 2) for _ in packs]
+    assert order == [*packs[:2], packs[3], packs[5], packs[2], packs[4]]
 
 
 def test_a_row_says_what_was_trained_and_how_it_went(grid_file, tmp_path):

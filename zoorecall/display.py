@@ -14,7 +14,7 @@ from rich.table import Table
 from . import sweeper
 from .bench import Measurement
 from .grid import Grid
-from .model import count_parameters, forward_flops
+from .model import count_parameters
 from .plan import PlannedPack, memory_bytes
 
 
@@ -170,7 +170,7 @@ def print_plan(grid: Grid, packs: Sequence[PlannedPack], device: str) -> None:
         row[2] = max(row[2], len(pack.runs))
         row[3] = count_parameters(run)
         row[4] += sequences * run.task.seq_len
-        row[5] += 3 * forward_flops(run) * sequences
+        row[5] += pack.flops
         row[6] = max(row[6], memory_bytes(run) * len(pack.runs))
     names = ("mixer", "layers", "width", "length", "runs", "packs", "pack size", "parameters")
     table = pd.DataFrame(

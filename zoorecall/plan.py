@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from .config import RunConfig
-from .model import count_parameters
+from .model import count_parameters, forward_flops
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,12 @@ class PlannedPack:
     def pack_id(self) -> str:
         text = " ".join(run.run_id for run in self.runs)
         return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+
+    @property
+    def flops(self) -> int:
+        """FLOPs of its training, as `model.forward_flops` counts them."""
+        of_one = forward_flops(self.runs[0]) * self.runs[0].train.num_steps
+        return 3 * len(self.runs) * self.runs[0].train.batch_size * of_one
 
     def halves(self) -> "tuple[PlannedPack, PlannedPack]":
         """Two packs of half the runs each."""

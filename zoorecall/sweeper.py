@@ -170,7 +170,7 @@ def _train(
         workers = [start(place) for place in places]
         try:
             for worker in workers:
-                worker.train(waiting.pop(0))
+                worker.train(_next(waiting, len(places)))
             while any(worker.pack for worker in workers):
                 worker, event = events.get()
                 kind = event["event"] if event else "died"
@@ -202,13 +202,21 @@ def _train(
                     worker = start(worker.place)
                     workers.append(worker)
                 if waiting:
-                    worker.train(waiting.pop(0))
+                    worker.train(_next(waiting, len(places)))
         finally:
             for worker in workers:
                 worker.stop()
             for worker in workers:
                 worker.wait()
     return failed
+
+
+def _next(waiting: list[PlannedPack], workers: int) -> PlannedPack:
+    """Take the next pack: in the order of the grid, but of the last two a worker the one that takes
+    longest, so that at the end no worker is alone with a long one."""
+    if len(waiting) > 2 * workers:
+        return waiting.pop(0)
+    return waiting.pop(max(range(len(waiting)), key=lambda i: waiting[i].flops))
 
 
 WORKERS_PER_GPU = 3
