@@ -7,27 +7,21 @@ one H100). Analysis: windows of learning rates, and what Zoology's four rates wo
 Figure: results/lr_fine/learning_rates.png and .pdf.
 """
 
-from pathlib import Path
-
-from zoorecall import load_grid, load_results, sweep
 from zoorecall.analysis.sparse_grids import reported
 from zoorecall.analysis.windows import summary
 from zoorecall.display import print_table, readable
-from zoorecall.plots import accuracy_by_learning_rate, save
+from zoorecall.plots import accuracy_by_learning_rate
+from zoorecall.studies import draw, load_study, missing_runs
 
 
 def main() -> None:
-    grid, folder = load_grid("grids/lr_fine.yaml"), Path("results/lr_fine")
-    results = load_results(folder) if (folder / "shards").is_dir() else sweep(grid, folder)
-    for ending in ("png", "pdf"):
-        save(accuracy_by_learning_rate(results.runs), folder / f"learning_rates.{ending}")
+    results = load_study("lr_fine")
+    draw("lr_fine", {"learning_rates": accuracy_by_learning_rate(results.runs)})
     print_table(readable(summary(results.runs)))
     print("\nwith Zoology's four learning rates alone")
     columns = ["mixer", "model.num_layers", "accuracy", "full", "lost", "missed", "seeds"]
-    print_table(readable(reported(results.runs)[columns]))
-    missing = {run.run_id for run in grid.runs} - set(results.runs["run_id"])
-    if missing:
-        print(f"\n{len(missing)} of {len(grid.runs)} runs of the grid are not trained yet")
+    print_table(readable(reported(results.runs).reindex(columns=columns)))
+    print(missing_runs("lr_fine", results))
 
 
 if __name__ == "__main__":

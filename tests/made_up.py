@@ -85,6 +85,14 @@ def _curve(rng: np.random.Generator, kind: str, num_steps: int, warmup: float) -
         gain = rng.uniform(0.15, 0.95) if kind == "bump with gain" else rng.uniform(0, 0.06)
         accuracy = gain * step / step.max()
     train = loss - 0.02 * t
+    not_finite = kind == "divergence" and rng.random() < 0.5
+    if kind == "divergence" and not not_finite:  # the loss rises back for good
+        at = int(rng.integers(6, len(t) - 8))
+        fall = rng.uniform(0.35, 0.98)
+        loss = 1 - fall * (loss[0] - loss) / (loss[0] - loss[at])
+        late = 1 - np.exp(-np.arange(len(t) - at) / rng.uniform(0.2, 1.5))
+        loss[at:] = loss[at] + fall * rng.uniform(0.6, 1.1) * late
+        train = loss - rng.uniform(0, 0.1) * fall * t
     if kind.startswith("bump") and rng.random() < 0.3:  # it overfits in the end
         loss = loss + rng.uniform(0, 0.4) * np.clip(t - 0.6, 0, 1)
     if kind == "memorization":
@@ -103,7 +111,7 @@ def _curve(rng: np.random.Generator, kind: str, num_steps: int, warmup: float) -
     )
     accuracy = np.clip(accuracy + 0.01 * _noise(rng, len(t)), 0, 1)
     train[0], last = np.nan, len(t)
-    if kind == "divergence":
+    if not_finite:
         last = int(rng.integers(10, len(t)))
         loss[last - 1], train[last - 1], accuracy[last - 1] = np.nan, np.nan, 0.0
     columns = {"step": steps.astype(int), "train_loss": train, "test_loss": np.maximum(loss, 0)}

@@ -111,6 +111,36 @@ def test_a_loss_that_ends_above_its_beginning_has_diverged_though_it_is_finite()
     assert classify(*one_run(loss))["kind"].tolist() == ["divergence"]
 
 
+@pytest.mark.parametrize(
+    ("given_back", "kind"), [(0.4, "bump with gain"), (0.6, "divergence"), (1.0, "divergence")]
+)
+def test_a_run_that_solved_and_gave_back_over_half_of_its_fall_has_diverged(given_back, kind):
+    fall = np.where(STEPS < 4000, 1 - logistic(1000, 40), 1 - given_back)
+    found = classify(*one_run(9 - 8.5 * fall, accuracy=fall)).iloc[0]
+    assert found["kind"] == kind and found["transitions"] == 1
+    assert found["given_back"] == pytest.approx(given_back, abs=0.01)
+
+
+def test_a_test_loss_that_rises_back_while_the_training_loss_stays_low_is_no_divergence():
+    fall = logistic(1000, 40)
+    test = 1 + 8 * fall + 9 * np.clip(STEPS / 3000 - 1, 0, 1)
+    found = classify(*one_run(test, train=1 + 8 * fall, accuracy=0.25 * (1 - fall))).iloc[0]
+    assert test[-1] > test[0] and found["given_back"] == 0
+    assert found["kind"] == "bump with gain" and found["gap"] > 1
+
+
+@pytest.mark.parametrize(("depth", "kind"), [(1.0, "smooth"), (2.0, "divergence")])
+def test_a_fall_too_small_to_count_cannot_be_given_back(depth, kind):
+    loss = 9 - depth * np.exp(-STEPS / 500) * (1 - np.exp(-STEPS / 30)) / 0.8
+    assert classify(*one_run(loss))["kind"].tolist() == [kind]
+
+
+def test_a_late_spike_is_no_divergence():
+    loss = 1 + 8 * np.exp(-STEPS / 500)
+    loss[-3:-1] += (7, 0.1)
+    assert classify(*one_run(loss))["kind"].tolist() == ["spike"]
+
+
 def test_a_run_that_diverged_at_once_is_classified():
     runs, curves = one_run(np.full(61, 5.0))
     curves = curves.iloc[:2].assign(test_loss=[5.0, np.nan], train_loss=np.nan)

@@ -51,6 +51,7 @@ FIGURES = {
     "wide parameters": lambda: plots.accuracy_by_parameters(study(lengths=(256,), widths=WIDTHS)),
     "state size": lambda: plots.accuracy_by_state_size(study()),
     "dynamics": lambda: plots.training_dynamics(*dynamics()),
+    "kinds of training": lambda: plots.curves_by_kind(*dynamics(), each=2),
     "ablations": lambda: plots.ablation_table(ablations(study(), {"mixer": "attention"})),
     "step cost": lambda: plots.step_cost(step_times()),
     "one panel": lambda: plots.accuracy_by_width(

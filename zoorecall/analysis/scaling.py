@@ -50,6 +50,23 @@ def along(runs: pd.DataFrame, axis: str, measure: str = "test_accuracy") -> pd.D
     return pd.DataFrame(rows)
 
 
+def whole_gains(runs: pd.DataFrame, axis: str, measure: str = "test_accuracy") -> pd.DataFrame:
+    """One row for each series of settings that differ only in `axis`: what the largest gains over
+    the smallest; see `along`.
+
+    `first` is the smallest value of `axis`, `first_accuracy` the accuracy there. `edge` says where
+    the best learning rate of either lies at the grid's edge: the true gain may be another.
+    """
+    table, rows = along(runs, axis, measure), []
+    for _, group in table.groupby([x for x in setting_columns(runs) if x != axis], dropna=False):
+        first, last = group.iloc[0].to_dict(), group.iloc[-1].to_dict()
+        if len(group) > 1:
+            edge = "+".join(filter(None, (first["edge"], last["edge"])))
+            begin = {"first": first[axis], "first_accuracy": first["accuracy"]}
+            rows.append(last | begin | {"edge": edge})
+    return pd.DataFrame(rows, columns=[*table, "first", "first_accuracy"])
+
+
 def smallest_widths(runs: pd.DataFrame, measure: str = "test_accuracy") -> pd.DataFrame:
     """One row for each mixer, depth, length (and what else varies): the smallest width that solves
     the task by the mean over seeds, NaN where none does.

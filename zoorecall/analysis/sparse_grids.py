@@ -61,6 +61,24 @@ def reported(
     return pd.DataFrame(rows)
 
 
+def lost_by_seed(
+    runs: pd.DataFrame, rates: Sequence[float] = ZOOLOGY_RATES, measure: str = "test_accuracy"
+) -> pd.DataFrame:
+    """What the best of those of `rates` that were trained loses against the best of all, a row a
+    seed, a column a mixer: the mean over the settings that were run with all mixers and seeds."""
+    x = np.log10(runs["train.learning_rate"].to_numpy(dtype=float))
+    of_rates = runs[np.isclose(x[:, None], np.log10(rates), atol=1e-6).any(axis=1)]
+    sparse, full = (
+        {tuple(one.setting.values()): one.at_best for one in accuracies(table, measure)}
+        for table in (of_rates, runs)
+    )
+    lost = pd.DataFrame({setting: full[setting] - sparse[setting] for setting in sparse})
+    if lost.empty:
+        return lost
+    by_setting = lost.T.unstack(level=0).dropna()  # a row a setting, columns (seed, mixer)
+    return pd.Series(by_setting.mean()).unstack()
+
+
 def miss_rates(
     runs: pd.DataFrame, spacing: float = ZOOLOGY_SPACING, measure: str = "test_accuracy"
 ) -> pd.DataFrame:

@@ -155,7 +155,8 @@ def window_differences(
     from it only in the columns that `baseline` names, e.g. {"mixer": "attention"}.
 
     `verdict` is `wider` or `narrower` where the whole interval is on one side and the narrower
-    window lies inside its grid, where it cannot be wider than measured; else `undecided`.
+    window lies inside its grid, where it cannot be wider than measured; else `undecided`. `edge`
+    and `baseline_edge` say which of the grid's ends the two windows touch, as in `windows`.
     """
     rows = []
     for one, other in with_baselines(accuracies(runs, measure), baseline):
@@ -172,6 +173,8 @@ def window_differences(
                 **one.setting,
                 "decades": wide[0],
                 "baseline_decades": base[0],
+                "edge": window_edge(one),
+                "baseline_edge": window_edge(other),
                 **difference.columns("difference"),
                 "seeds": pairing.num_seeds,
                 "paired": pairing.paired,

@@ -6,7 +6,7 @@ has to be closed, and a notebook shows them as values of its cells (after `%matp
 
 from ..analysis.sparse_grids import ZOOLOGY_RATES
 from .ablations import ablation_table
-from .dynamics import training_dynamics
+from .dynamics import curves_by_kind, training_dynamics
 from .learning_rates import accuracy_by_learning_rate
 from .scaling import accuracy_by_parameters, accuracy_by_state_size, accuracy_by_width
 from .step_cost import step_cost
@@ -19,6 +19,7 @@ __all__ = [
     "accuracy_by_parameters",
     "accuracy_by_state_size",
     "accuracy_by_width",
+    "curves_by_kind",
     "panel_title",
     "save",
     "step_cost",

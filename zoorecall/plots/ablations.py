@@ -26,9 +26,9 @@ def ablation_table(table: pd.DataFrame, variant: str = "mixer") -> Figure:
     names = [name for name in names if name not in shared]
     columns = sorted(set(table[names].itertuples(index=False, name=None)))
     order = table.sort_values("is_baseline", ascending=False, kind="stable")[variant].unique()
-    figure = Figure(
-        figsize=(2.2 + 1.2 * len(columns), 1.3 + 0.42 * len(order)), layout="constrained"
-    )
+    labels = 0.2 + 0.08 * max(map(len, order))  # inches
+    size = (labels + 1.25 * (len(columns) + 1.15), 1.3 + 0.42 * len(order))
+    figure = Figure(figsize=size, layout="constrained")
     axis = figure.subplots()
     for y, label in enumerate(order):
         rows = table[table[variant] == label]

@@ -2,13 +2,14 @@
 figure 5)."""
 
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from ..analysis.accuracy import best_accuracies, setting_columns
-from ..analysis.bumps import classify, transitions
+from ..analysis.bumps import KINDS, classify, transitions
 from .style import (
     GRAY,
     LARGE,
@@ -21,6 +22,8 @@ from .style import (
     panels,
 )
 
+DEPTH, RATE = "model.num_layers", "train.learning_rate"
+
 
 def training_dynamics(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
     """Loss above accuracy over training at each setting's best learning rate, a line a seed, with
@@ -28,7 +31,7 @@ def training_dynamics(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
 
     The axis of steps is linear: on a logarithm or a root even a smooth descent has a knee.
     """
-    keys, rate = setting_columns(runs), "train.learning_rate"
+    keys, rate = setting_columns(runs), RATE
     best = best_accuracies(runs).rename(columns={"best_rate": rate})[[*keys, rate]]
     settings = list(runs.merge(best).groupby(keys, dropna=False))
     columns = min(3, len(settings))
@@ -53,13 +56,58 @@ def training_dynamics(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
             pair[0].set_ylabel("loss (nats)", fontsize=NORMAL)
             pair[1].set_ylabel("test accuracy", fontsize=NORMAL)
     figure.supxlabel("training step", fontsize=NORMAL)
-    handles = {
+    legend(figure, _handles())
+    return figure
+
+
+def curves_by_kind(runs: pd.DataFrame, curves: pd.DataFrame, each: int = 10) -> Figure:
+    """Runs of every kind of `analysis.bumps.classify`, a row of panels a kind: loss above accuracy
+    over training, up to where nothing more happens, with the transitions shaded.
+
+    Of a kind with more than `each` runs those with the smallest run ids are drawn: the ids are
+    hashes, so the choice has nothing to do with what a run shows, and is the same every time.
+    """
+    kinds = classify(runs, curves).sort_values("run_id")
+    counts = kinds["kind"].value_counts()
+    shown = [kind for kind in KINDS if kind in counts]
+    looks, by_id = mixer_looks(runs["mixer"]), runs.set_index("run_id", drop=False)
+    figure, axes = panels(3 * len(shown), each, 1.75, 0.95, height_ratios=[0.4, 3, 2] * len(shown))
+    for axis in axes.flat:
+        axis.axis("off")
+    for kind, (top, *rows) in zip(shown, axes.reshape(len(shown), 3, each), strict=True):
+        for column, run_id in enumerate(kinds.loc[kinds["kind"] == kind, "run_id"].head(each)):
+            pair, run = [row[column] for row in rows], by_id.loc[[run_id]]
+            curve = curves[curves["run_id"] == run_id]
+            label, layers, rate = run[["mixer", DEPTH, RATE]].iloc[0]
+            _draw(pair[0], pair[1], curve, transitions(run, curve), looks[label].color)
+            for axis in pair:
+                axis.set_xlim(0, _over(curve))
+                axis.locator_params(axis="x", nbins=4)
+            lines = [*label.split(" ", 1), f"{panel_title({DEPTH: layers})}, {rate:.1e}"]
+            pair[0].set_title("\n".join(lines), fontsize=SMALL)
+        for row, text in zip(rows, ("loss (nats)", "test accuracy"), strict=True):
+            row[0].set_ylabel(text, fontsize=SMALL)
+        heading = f"{kind}: {min(each, counts[kind])} of {counts[kind]} runs"
+        top[0].text(0, 0, heading, fontsize=LARGE, fontweight="bold", in_layout=False)
+    figure.supxlabel("training step", fontsize=NORMAL)
+    legend(figure, _handles())
+    return figure
+
+
+def _over(curve: pd.DataFrame) -> float:
+    """Twice the steps after which the test loss stays within 5 % of its range from its end; at
+    most all."""
+    loss, last = curve["test_loss"].ffill(), float(curve["step"].iloc[-1])
+    far = (loss - loss.iloc[-1]).abs() > 0.05 * (loss.max() - loss.min())
+    return min(last, 2 * float(curve.loc[far, "step"].max())) if far.any() else last
+
+
+def _handles() -> dict[str, Artist]:
+    return {
         "test": Line2D([], [], color="black"),
         "train": Line2D([], [], color="black", alpha=0.35),
         "transition": Patch(color=GRAY, alpha=0.3, linewidth=0),
     }
-    legend(figure, handles)
-    return figure
 
 
 def _draw(

@@ -250,7 +250,7 @@ def _interval(estimate: Estimate, scale: float, digits: int) -> str:
 
 
 KINDS = {
-    "divergence": "the loss is no longer finite, or ends above its beginning",
+    "divergence": "the loss is no longer finite, or the training loss gives back most of its fall",
     "bump with gain": "the test loss falls suddenly, and accuracy rises with it",
     "bump without gain": "the test loss falls suddenly, and accuracy hardly moves",
     "memorization": "the training loss falls, the test loss does not follow",

@@ -1,0 +1,32 @@
+"""Which part of a 1-layer model recalls: table 1 of Okpekpe and Orvieto 2025 (arXiv 2508.19029)
+and table 2 of its second version.
+
+    python experiments/ablations.py
+
+Grid: grids/ablations.yaml, trained into results/ablations if nothing of it is there (many hours of
+one H100; the grid says how to take a part). Figures, in results/ablations as .png and .pdf:
+attention with a convolution here and there, and mamba without this part and that.
+"""
+
+from zoorecall.analysis.ablations import ablations, verdicts
+from zoorecall.display import print_table, readable
+from zoorecall.plots import ablation_table
+from zoorecall.studies import draw, load_study, missing_runs
+
+FAMILIES = {"attention": ("attention",), "mamba": ("mamba", "s6")}
+
+
+def main() -> None:
+    results = load_study("ablations")
+    name = results.runs["mixer"].str.partition(" (", expand=True)[0]
+    for baseline, family in FAMILIES.items():
+        runs = results.runs[name.isin(family)]
+        if (runs["mixer"] == baseline).any():
+            table = ablations(runs, {"mixer": baseline})
+            draw("ablations", {baseline: ablation_table(table)})
+    print_table(readable(verdicts(results.runs)))
+    print(missing_runs("ablations", results))
+
+
+if __name__ == "__main__":
+    main()

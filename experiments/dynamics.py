@@ -1,0 +1,35 @@
+"""How 1-layer models learn: figure 5 of Okpekpe and Orvieto 2025 (arXiv 2508.19029), with the
+sudden falls of the loss marked.
+
+    python experiments/dynamics.py
+
+Grid: grids/dynamics.yaml, trained into results/dynamics if nothing of it is there (about two hours
+of one H100). Figure: results/dynamics/dynamics.png and .pdf, each model at its best learning rate.
+Tables: the kinds of training at that rate, and at all.
+"""
+
+import pandas as pd
+
+from zoorecall.analysis.accuracy import best_accuracies, setting_columns
+from zoorecall.analysis.bumps import classify
+from zoorecall.display import print_table, readable
+from zoorecall.plots import training_dynamics
+from zoorecall.studies import draw, load_study, missing_runs
+
+
+def main() -> None:
+    results = load_study("dynamics")
+    runs = results.runs
+    draw("dynamics", {"dynamics": training_dynamics(runs, results.curves)})
+    kinds = runs.merge(classify(runs, results.curves)[["run_id", "kind"]])
+    best = best_accuracies(runs).rename(columns={"best_rate": "train.learning_rate"})
+    at_best = kinds.merge(best[[*setting_columns(runs), "train.learning_rate"]])
+    for title, table in (("at the best learning rate", at_best), ("at all learning rates", kinds)):
+        print(f"\n{title}")
+        counts = pd.crosstab([table["mixer"], table["model.d_model"]], table["kind"])
+        print_table(readable(counts.reset_index()))
+    print(missing_runs("dynamics", results))
+
+
+if __name__ == "__main__":
+    main()

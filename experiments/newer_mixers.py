@@ -1,0 +1,42 @@
+"""Mamba, Mamba2 and DeltaNet with one layer: figure 6 of Okpekpe and Orvieto 2025 (arXiv
+2508.19029), and how wide their windows of learning rates are.
+
+    python experiments/newer_mixers.py
+
+Grid: grids/lr_fine.yaml, trained into results/lr_fine if nothing of it is there. Figure:
+results/lr_fine/newer_mixers.png and .pdf. With runs of grids/lengths.yaml in results/lengths there
+is the figure against width, too: results/lengths/newer_mixers.png and .pdf.
+"""
+
+import pandas as pd
+
+from zoorecall.analysis.windows import summary, window_differences
+from zoorecall.display import print_table, readable
+from zoorecall.plots import accuracy_by_learning_rate, accuracy_by_width
+from zoorecall.studies import draw, is_trained, load_study, missing_runs
+
+MIXERS = ["mamba", "mamba2", "delta_net"]
+
+
+def one_layer(name: str) -> pd.DataFrame:
+    runs = load_study(name).runs
+    return runs[runs["mixer"].isin(MIXERS) & (runs["model.num_layers"] == 1)]
+
+
+def main() -> None:
+    runs = one_layer("lr_fine")
+    if len(runs):
+        draw("lr_fine", {"newer_mixers": accuracy_by_learning_rate(runs)})
+        print_table(readable(summary(runs)))
+    if "mamba" in set(runs["mixer"]):
+        print("\nwider than Mamba's, in decades")
+        names = ["mixer", "decades", "edge", "baseline_decades", "baseline_edge", "difference"]
+        names += ["difference_low", "difference_high", "verdict"]
+        print_table(readable(window_differences(runs, {"mixer": "mamba"})[names]))
+    if is_trained("lengths") and len(runs := one_layer("lengths")):
+        draw("lengths", {"newer_mixers": accuracy_by_width(runs)})
+    print(missing_runs("lr_fine", load_study("lr_fine")))
+
+
+if __name__ == "__main__":
+    main()

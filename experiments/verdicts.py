@@ -1,0 +1,59 @@
+"""What the committed results say of each claim: the table of verdicts in results/README.md.
+
+    python experiments/verdicts.py
+
+Reads every folder of results/ that holds finished runs and writes the table anew, between two
+marks; the rest of the page is written by hand. Twice is as once.
+"""
+
+from pathlib import Path
+
+import pandas as pd
+
+from zoorecall.analysis.claims import verdicts
+from zoorecall.display import markdown
+from zoorecall.results import Results
+from zoorecall.studies import trained_studies
+
+PAGE = Path("results/README.md")
+BEGIN, END = "<!-- verdicts: by experiments/verdicts.py -->", "<!-- end of verdicts -->"
+PAPERS = "Okpekpe and Orvieto report more than 3,000 runs and about 20,000 GPU-hours on A100s"
+
+
+def table(found: dict[str, Results]) -> str:
+    """The verdicts as a Markdown table, and what they cost."""
+    rows = [
+        (x.claim, x.statement, f"**{x.verdict}**", x.evidence, ", ".join(x.grids))
+        for x in verdicts(found)
+    ]
+    columns = ["claim", "in short", "verdict", "evidence", "grids"]
+    return markdown(pd.DataFrame(rows, columns=columns)) + "\n\n" + cost(found)
+
+
+def cost(found: dict[str, Results]) -> str:
+    runs = pd.concat([results.runs[["device", "seconds"]] for results in found.values()])
+    runs = runs[runs["device"].str.startswith("NVIDIA")]
+    hours = runs["seconds"].sum() / 3600
+    devices = " and ".join(f"{n} on {name}" for name, n in runs["device"].value_counts().items())
+    return (
+        f"Runs so far: {len(runs)}, {devices}. Their `seconds` add up to {hours:.2f} hours, which "
+        "counts a GPU up to three times, as packs shared it; the wall-clock hours stand in the "
+        f"README of each folder. {PAPERS}."
+    )
+
+
+def renewed(page: str, new: str) -> str:
+    """The page with what stands between its marks replaced; raises ValueError without marks."""
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"no place for the table: {PAGE} should have the marks {BEGIN} and {END}")
+    return f"{before}{BEGIN}\n{new}\n{END}{after}"
+
+
+def main() -> None:
+    PAGE.write_text(renewed(PAGE.read_text(), table(trained_studies())))
+
+
+if __name__ == "__main__":
+    main()

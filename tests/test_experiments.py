@@ -1,0 +1,167 @@
+"""The scripts of experiments/, on made-up results of parts of their grids, and the committed page
+of verdicts."""
+
+import importlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from zoorecall.analysis.claims import verdicts
+from zoorecall.config import RunConfig
+from zoorecall.grid import load_grid
+from zoorecall.results import load_results, write_shard
+from zoorecall.studies import missing_runs, trained_studies
+
+ROOT = Path(__file__).parents[1]
+ONE_LENGTH = ("task={seq_len: 64, num_kv_pairs: 4}", "train.batch_size=512")
+FEW_RATES = "train.learning_rate={logspace: [1e-4, 1e-2, 4]}"
+FINE_RATES = "train.learning_rate={logspace: [1e-4, 1e-2, 5]}"
+PARTS = {
+    "lr_sensitivity": ("lr_fine", (FINE_RATES, "seed=42")),
+    "width_and_length": ("lengths", (FEW_RATES, "model.d_model=64", *ONE_LENGTH)),
+    "scaling": ("width_depth", (FEW_RATES, "model.d_model=[64, 128]")),
+    "dynamics": ("dynamics", ("model.d_model=64",)),
+    "ablations": ("ablations", (FEW_RATES, "model.d_model=64", *ONE_LENGTH)),
+    "newer_mixers": ("lr_fine", (FINE_RATES, "model.num_layers=1")),
+    "zoology_figure": ("zoology", (FEW_RATES, "model.d_model=64", "seed=42")),
+}
+"""The grid of each script, and what part of it is made up here."""
+
+FIGURES = {
+    "lr_sensitivity": ["learning_rates"],
+    "width_and_length": ["learning_rates", "width"],
+    "scaling": ["parameters", "state_size", "width"],
+    "dynamics": ["dynamics"],
+    "ablations": ["attention", "mamba"],
+    "newer_mixers": ["newer_mixers"],
+    "zoology_figure": ["width"],
+}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "grids").glob("*.yaml")), ids=lambda x: x.stem)
+def test_a_grid_has_a_description_and_its_first_seed_is_a_part_of_it(path):
+    grid, part = load_grid(path), load_grid(path, ("seed=42",))
+    assert len(grid.description) > 50 and grid.name == path.stem
+    assert {run.run_id for run in part.runs} <= {run.run_id for run in grid.runs}
+    sizes = {(run.task.seq_len, run.task.num_kv_pairs, run.train.batch_size) for run in grid.runs}
+    papers = {(64, 4, 512), (128, 8, 512), (256, 16, 256), (256, 64, 256), (512, 64, 128)}
+    assert sizes <= papers or path.stem == "quick"
+
+
+def test_every_claim_rests_on_grids_that_are_there():
+    grids = {name for one in verdicts({}) for name in one.grids}
+    assert grids <= {path.stem for path in (ROOT / "grids").glob("*.yaml")}
+
+
+@pytest.fixture
+def top(tmp_path, monkeypatch):
+    """An empty top of the repository, with its grids."""
+    (tmp_path / "grids").symlink_to(ROOT / "grids")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(ROOT / "experiments")
+    return tmp_path
+
+
+def row(run: RunConfig) -> dict:
+    """A finished run as it stands in a shard: the wider, and the nearer its learning rate to
+    1e-3, the better; its loss falls suddenly."""
+    distance = abs(np.log10(run.train.learning_rate) + 3)
+    accuracy = max(0.0, 1 - 0.3 * distance) * min(1.0, run.model.d_model / 100)
+    t = np.linspace(0, 1, 20)
+    fallen = 1 / (1 + np.exp((0.4 - t) * 40))
+    curve = {
+        "step": np.round(t * run.train.num_steps).astype(int),
+        "train_loss": 9 - 8 * fallen,
+        "test_loss": 9 - 7 * fallen,
+        "test_accuracy": accuracy * fallen,
+        "test_sequence_accuracy": 0 * fallen,
+    }
+    return {
+        "run_id": run.run_id,
+        "mixer": run.model.mixer.label,
+        "config": run.model_dump_json(),
+        "test_accuracy": accuracy + 0.001 * (run.seed == 42),
+        "diverged_at": np.nan,
+        "num_steps": run.train.num_steps,
+        "parameters": 8192 * run.model.d_model * run.model.num_layers,
+        "state_size": 16 * run.model.d_model,
+        "seconds": 36.0,
+        "device": "NVIDIA H100",
+        **{f"curve.{name}": values for name, values in curve.items()},
+    }
+
+
+def make_up(name: str, overrides=(), runs=slice(None)) -> None:
+    """Results of a part of a grid, in results/NAME below the working directory."""
+    grid = load_grid(f"grids/{name}.yaml", overrides)
+    write_shard(Path("results", name), "pack", [row(run) for run in grid.runs[runs]])
+
+
+@pytest.mark.parametrize("script", PARTS)
+def test_a_script_draws_and_prints_a_part_of_its_grid(script, top, capsys):
+    name, overrides = PARTS[script]
+    make_up(name, overrides)
+    importlib.import_module(script).main()
+    drawn = sorted(path.name for path in Path("results", name).glob("*.p*"))
+    assert drawn == [f"{figure}.{x}" for figure in FIGURES[script] for x in ("pdf", "png")]
+    printed = capsys.readouterr().out
+    assert missing_runs(name, load_results(f"results/{name}")).strip() in printed
+    assert "mamba" in printed
+
+
+@pytest.mark.parametrize("script", PARTS)
+def test_a_script_works_with_a_single_run(script, top):
+    make_up(PARTS[script][0], runs=slice(1))
+    importlib.import_module(script).main()
+
+
+def test_newer_mixers_draws_widths_where_they_are_trained(top):
+    make_up("lr_fine", PARTS["newer_mixers"][1])
+    make_up("lengths", (FEW_RATES, *ONE_LENGTH, "seed=42"))
+    importlib.import_module("newer_mixers").main()
+    assert Path("results/lengths/newer_mixers.png").stat().st_size > 1000
+
+
+def test_curve_classes_draws_every_result_but_the_quick_one_and_the_same_each_time(top):
+    make_up("lr_fine", ("train.learning_rate=1e-3", "seed=42"), slice(3))
+    make_up("quick", runs=slice(2))
+    assert list(trained_studies()) == ["lr_fine"]
+    script = importlib.import_module("curve_classes")
+    script.main()
+    first = Path("results/curve_classes.png").read_bytes()
+    script.main()
+    assert Path("results/curve_classes.png").read_bytes() == first
+
+
+def test_verdicts_are_written_between_the_marks_and_twice_is_as_once(top):
+    make_up("lr_fine", (FINE_RATES, "model.num_layers=2"))
+    script = importlib.import_module("verdicts")
+    page = f"before\n\n{script.BEGIN}\nan old table\n{script.END}\n\nafter\n"
+    script.PAGE.write_text(page)
+    script.main()
+    once = script.PAGE.read_text()
+    script.main()
+    assert script.PAGE.read_text() == once
+    assert once.startswith("before\n\n") and once.endswith("\n\nafter\n")
+    assert "an old table" not in once and once.count("\n| C") == 11
+    runs = len(load_grid("grids/lr_fine.yaml", (FINE_RATES, "model.num_layers=2")).runs)
+    assert f"Runs so far: {runs}" in once and f"up to {runs * 36 / 3600:.2f} hours" in once
+
+
+def test_a_page_without_marks_is_left_alone(top):
+    make_up("lr_fine", (FINE_RATES, "seed=42"))
+    script = importlib.import_module("verdicts")
+    script.PAGE.write_text("written by hand\n")
+    with pytest.raises(ValueError, match="no place for the table"):
+        script.main()
+    assert script.PAGE.read_text() == "written by hand\n"
+
+
+def test_the_committed_verdicts_are_those_of_the_committed_results(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.syspath_prepend(ROOT / "experiments")
+    script = importlib.import_module("verdicts")
+    page = script.PAGE.read_text()
+    renew = "renew it: python experiments/verdicts.py"
+    assert script.renewed(page, script.table(trained_studies())) == page, renew

@@ -1,0 +1,282 @@
+"""Verdicts on the claims of Okpekpe and Orvieto 2025 (arXiv 2508.19029, versions 1 and 2) that
+the grids test: one function each, from the tables of the grids.
+
+Accuracies are those at the best learning rate. What the papers leave vague is fixed by the
+constants here, and so: to gain is more than nothing by the interval over seeds, from a model that
+does not solve yet; that no model of a kind solves, or no sparse grid misses a window, takes two
+sizes at least to say.
+"""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from .accuracy import SOLVED, best_accuracies, setting_columns
+from .bootstrap import mean_difference, mean_over_seeds
+from .bumps import classify
+from .evidence import (
+    DEPTH,
+    LENGTH,
+    PAIRS,
+    RECURRENT,
+    SETTING,
+    WIDTH,
+    WINDOW_SEEDS,
+    Finding,
+    Row,
+    Studies,
+    Verdict,
+    above,
+    agreed,
+    all_of,
+    any_of,
+    by_pairs,
+    counted,
+    covers,
+    decades,
+    gap,
+    highest,
+    judge,
+    lowest,
+    model,
+    percent,
+    pick,
+    place,
+    settings,
+    solved,
+    solved_anywhere,
+    unanimous,
+    unsure,
+    window_gaps,
+    within,
+)
+from .scaling import whole_gains
+from .sparse_grids import lost_by_seed, miss_rates
+from .variant_claims import c7, c8, c9, c11
+
+RATE = "train.learning_rate"
+ATTENTION = ("attention",)
+
+WIDE = 1.0
+"""Decades that a wide window has at least."""
+
+AS_WIDE = 0.25
+"""Decades by which a window may be narrower and still be as wide: one step of lr_fine."""
+
+NOTICEABLE = 0.01
+"""What a finer grid must add to an accuracy to raise it: it can take nothing away."""
+
+FAR = 4
+"""A length of so many times the width is far above it."""
+
+
+def c1(studies: Studies) -> Verdict:
+    grids = ("lr_fine", "lengths", "width_depth")
+    rows = settings(studies, grids, ATTENTION, layers=2)
+    findings = [Finding(None, "2-layer attention is not run")]
+    if len(rows):
+        holds = all_of(solved(rows))
+        if holds and min(rows[WIDTH].nunique(), rows[LENGTH].nunique()) < 2:
+            holds = None
+        worst, narrow = lowest(rows), lowest(rows, "decades")
+        where = f"({covers(rows)}), lowest {percent(worst)} at {place(worst)}"
+        count = int((rows["accuracy"] >= SOLVED).sum())
+        wide = all_of(
+            unsure(above(row, "decades", WIDE), False, row["window_edge"])
+            for row in rows.to_dict("records")
+        )
+        findings = [
+            Finding(holds, f"solves {count} of {len(rows)} settings {where}"),
+            Finding(wide, f"narrowest window {decades(narrow)} at {place(narrow)}"),
+        ]
+    text = "2-layer attention solves every width and length, over a decade of rates or more"
+    return judge("C1", text, findings, grids, studies)
+
+
+def c2(studies: Studies) -> Verdict:
+    grids, findings = ("lr_fine", "lengths"), []
+    for mixer in ("hyena", "mamba"):
+        rows = settings(studies, grids, [mixer], layers=2)
+        if rows.empty:
+            findings.append(Finding(None, f"{mixer} is not run"))
+            continue
+        best = highest(rows)
+        words = f"{mixer} reaches {percent(best)} at {place(best)}"
+        findings.append(Finding(solved_anywhere(rows), words))
+        gaps = window_gaps(studies, grids, mixer, "attention")
+        narrow = gaps.merge(rows.loc[rows["accuracy"] >= SOLVED, SETTING])
+        if len(narrow):
+            row = lowest(narrow, "difference")
+            words = f"its window and attention's {gap(row)} at {place(row)}"
+            findings.append(Finding(agreed(narrow["verdict"], "narrower", "wider"), words))
+    tables = [miss_rates(runs) for runs in by_pairs(studies, grids, ("hyena", "mamba"), 2)]
+    missed = [row for x in tables for row in x.dropna(subset="missed").to_dict("records")]
+    if missed:
+        row = max(missed, key=lambda row: row["missed"])
+        words = f"{percent(row, 'missed')} of grids as sparse as Zoology's miss {row['mixer']}'s"
+        sizes = {(row[LENGTH], row[WIDTH]) for row in missed}
+        can = any_of(
+            unsure(above(row, "missed", 0), True, row["edge"])
+            if row["seeds"] >= WINDOW_SEEDS
+            else None
+            for row in missed
+        )
+        can = None if can is False and len(sizes) < 2 else can
+        findings.append(Finding(can, words))
+    text = "2-layer Hyena's and Mamba's windows are narrower than attention's; four rates miss them"
+    return judge("C2", text, findings, grids, studies)
+
+
+def c3(studies: Studies) -> Verdict:
+    findings = []
+    if "lengths" in studies:
+        runs = pick(studies["lengths"].runs, ("hyena", "mamba"), layers=2)
+        lost = lost_by_seed(runs)
+        for mixer in ("hyena", "mamba"):
+            if mixer not in lost:
+                findings.append(Finding(None, f"{mixer} is not run"))
+                continue
+            gain = mean_over_seeds(lost[mixer]).columns("gain")
+            words = f"{mixer} gains {percent(gain, 'gain')} over Zoology's four rates"
+            findings.append(Finding(above(gain, "gain", NOTICEABLE), words))
+        if len(lost.columns) == 2:
+            more = mean_difference(lost["mamba"], lost["hyena"])[0].columns("more")
+            findings.append(Finding(above(more, "more", 0), f"Mamba {percent(more, 'more')} more"))
+        rows = settings(studies, ["lengths"], ["mamba"], layers=2)
+        rows = rows[rows[LENGTH] >= FAR * rows[WIDTH]]
+        words = f"Mamba at a length of {FAR} times its width "
+        words += f"{percent(highest(rows))} ({place(highest(rows))})" if len(rows) else "not run"
+        findings.append(Finding(any_of(solved(rows)), words))
+    text = "a finer grid raises Hyena, and more so Mamba, which solves lengths far above its width"
+    return judge("C3", text, findings, ["lengths"], studies)
+
+
+def c4(studies: Studies) -> Verdict:
+    grids = ("lr_fine", "lengths", "width_depth")
+    rows = settings(studies, grids, ATTENTION, layers=1)
+    findings = [Finding(None, "1-layer attention is not run")]
+    if len(rows):
+        best, anywhere = highest(rows), solved_anywhere(rows)
+        words = f"1-layer attention reaches {percent(best)} at {place(best)} ({covers(rows)})"
+        names = ["accuracy", "accuracy_low", "accuracy_high"]
+        pairs = rows[names].mul(rows[PAIRS].astype(float), axis=0)
+        one = all_of(
+            unsure(within(row, "accuracy", 0.5, 1.5), True, edge)
+            for row, edge in zip(pairs.to_dict("records"), rows["edge"], strict=True)
+        )
+        span = f"{pairs['accuracy'].min():.2f} to {pairs['accuracy'].max():.2f}"
+        findings = [
+            Finding(None if anywhere is None else not anywhere, words),
+            Finding(one, f"it recalls {span} pairs of each example"),
+        ]
+    findings.append(_gain(studies, WIDTH, RECURRENT, 1, grids))
+    text = "1-layer attention recalls one pair at any width; 1-layer recurrent models gain by width"
+    return judge("C4", text, findings, grids, studies)
+
+
+def c5(studies: Studies) -> Verdict:
+    grids = ["width_depth"]
+    rows = settings(studies, grids, ATTENTION)
+    deep, wide = pick(rows, ATTENTION, layers=2), pick(rows, ATTENTION, layers=1)
+    finding = Finding(None, "attention of both depths and two widths is not run")
+    if len(deep) and wide[WIDTH].nunique() > 1:
+        small, large = lowest(deep, WIDTH), highest(wide, WIDTH)
+        more = {"more_low": small["accuracy_low"] - large["accuracy_high"],
+                "more_high": small["accuracy_high"] - large["accuracy_low"]}  # fmt: skip
+        better = unsure(above(more, "more", 0), True, large["edge"])
+        better = unsure(better, False, small["edge"])
+        if better and small["parameters"] >= large["parameters"]:
+            better = None
+        words = [
+            f"{model(x)} of {x['parameters']:,} parameters {percent(x)}" for x in (small, large)
+        ]
+        finding = Finding(better, ", ".join(words))
+    gains = [
+        _gain(studies, WIDTH, RECURRENT, None, grids),
+        _gain(studies, DEPTH, ATTENTION, None, grids),
+    ]
+    text = "recurrent models gain from width and attention from depth, whatever the parameters"
+    return judge("C5", text, [*gains, finding], grids, studies)
+
+
+def c6(studies: Studies) -> Verdict:
+    findings = []
+    if "dynamics" in studies:
+        runs, curves = studies["dynamics"].runs, studies["dynamics"].curves
+        best = best_accuracies(runs).rename(columns={"best_rate": RATE})
+        chosen = runs.merge(best[[*setting_columns(runs), RATE, "verdict"]])
+        kinds = chosen.merge(classify(chosen, curves)[["run_id", "kind"]])
+        attention = pick(kinds, ATTENTION, layers=1)
+        mamba = pick(kinds, ["mamba"], layers=1)
+        mamba = mamba[mamba["verdict"] == "solves"]
+        bump = unanimous(mamba, mamba["kind"].str.startswith("bump"))
+        findings = [
+            Finding(
+                unanimous(attention, attention["kind"] == "bump without gain"),
+                f"attention: {counted(attention['kind'])}",
+            ),
+            Finding(
+                None if bump is None else True,
+                f"Mamba where it solves: {counted(mamba['kind'])}",
+            ),
+        ]
+    text = "1-layer attention's loss has a bump without gain; whether Mamba's is smooth is settled"
+    return judge("C6", text, findings, ["dynamics"], studies)
+
+
+def c10(studies: Studies) -> Verdict:
+    grids = ("lr_fine", "lengths")
+    mamba2 = window_gaps(studies, grids, "mamba2", "mamba")
+    delta_net = window_gaps(studies, grids, "delta_net", "attention", at_layers=2)
+    wider = agreed(mamba2["verdict"], "wider", "narrower")
+    robust = [
+        row["verdict"] == "wider" or _not_narrower(row) for row in delta_net.to_dict("records")
+    ]
+    findings = [
+        Finding(wider, f"Mamba2 and Mamba: {_least(mamba2)}"),
+        Finding(all_of(robust), f"DeltaNet and 2-layer attention: {_least(delta_net)}"),
+    ]
+    text = "Mamba2's window is wider than Mamba's, DeltaNet's as wide as 2-layer attention's"
+    return judge("C10", text, findings, grids, studies)
+
+
+CLAIMS = (c1, c2, c3, c4, c5, c6, c7, c8, c9, c10, c11)
+
+
+def verdicts(studies: Studies) -> list[Verdict]:
+    """The verdict on every claim."""
+    return [claim(studies) for claim in CLAIMS]
+
+
+def _gain(
+    studies: Studies, axis: str, mixers: Sequence[str], layers: int | None, grids: Sequence[str]
+) -> Finding:
+    """Whether all mixers gain along an axis, of those whose smallest model does not solve."""
+    tables = [whole_gains(runs, axis) for runs in by_pairs(studies, grids, mixers, layers)]
+    rows = [row for table in tables for row in table.to_dict("records")]
+    rows = [row for row in rows if row["first_accuracy"] < SOLVED]
+    word = {WIDTH: "width", DEPTH: "depth"}[axis]
+    if not rows:
+        return Finding(None, f"no gain from {word} to see yet for {', '.join(mixers)}")
+    least = min(rows, key=lambda row: row["gain"])
+    words = f"least gain from {word} {least['first']} to {least[axis]} of {len(rows)}: "
+    words += f"{percent(least, 'gain')} ({model(least)}, {place(least)})"
+    return Finding(all_of(None if row["edge"] else above(row, "gain", 0) for row in rows), words)
+
+
+def _not_narrower(row: Row) -> bool | None:
+    """Whether a window is as wide as its baseline's, which may be wider yet at the grid's edge."""
+    if row["seeds"] < WINDOW_SEEDS:
+        return None
+    if row["difference_low"] >= -AS_WIDE and not row["baseline_edge"]:
+        return True
+    return False if row["verdict"] == "narrower" else None
+
+
+def _least(gaps: pd.DataFrame) -> str:
+    """The least of some differences between windows."""
+    if gaps.empty:
+        return "not run"
+    row = lowest(gaps, "difference")
+    wider = f"wider for sure at {(gaps['verdict'] == 'wider').sum()} of {len(gaps)} settings"
+    return f"{wider}, at the least ({model(row)}, {place(row)}) {gap(row)}"

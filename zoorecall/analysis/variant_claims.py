@@ -1,0 +1,99 @@
+"""Verdicts on the claims about variants of a mixer (C7, C8, C9 and C11); see `claims`."""
+
+from collections.abc import Mapping, Sequence
+
+from .ablations import ablations
+from .evidence import (
+    PAIRS,
+    RECURRENT,
+    WIDTH,
+    Finding,
+    Studies,
+    Verdict,
+    all_of,
+    by_pairs,
+    highest,
+    judge,
+    model,
+    percent,
+    place,
+    settings,
+    solved_anywhere,
+    within,
+)
+
+HARDLY = 0.05
+"""The most by which an accuracy changes that hardly changes."""
+
+
+def c7(studies: Studies) -> Verdict:
+    expected: dict[Sequence[str], bool] = {
+        ("attention",): False,
+        ("attention (conv=qkv)",): True,
+        ("attention (conv=k)",): True,
+        ("attention (conv=v)",): True,
+        ("attention (conv=q)",): False,
+    }
+    text = "1-layer attention solves with a convolution on Q, K and V, on K, on V; not on Q alone"
+    return _variants("C7", text, expected, ("ablations", "lr_fine"), studies)
+
+
+def c8(studies: Studies) -> Verdict:
+    expected: dict[Sequence[str], bool] = {
+        ("mamba (gating=False)",): True,
+        ("s6", "s6 (conv=True)"): True,
+    }
+    text = "1-layer Mamba without its gate solves, and so does S6 followed by an MLP"
+    return _variants("C8", text, expected, ["ablations"], studies)
+
+
+def c9(studies: Studies) -> Verdict:
+    grids = ("conv1d", "ablations", "dynamics")
+    mixers = ("mamba (conv=False)", "mamba (conv=False, init_std=0.02)")
+    rows = settings(studies, grids, mixers, layers=1)
+    best = [highest(group) for _, group in rows.groupby(["mixer", PAIRS])]
+    words = [f"{x['mixer']} {percent(x)} of {x[PAIRS]} pairs at width {x[WIDTH]}" for x in best]
+    findings = [Finding(solved_anywhere(rows), ", ".join(words) or "not run")]
+    text = "1-layer Mamba without its convolution solves (version 1; version 2 has it fail)"
+    return judge("C9", text, findings, grids, studies)
+
+
+def c11(studies: Studies) -> Verdict:
+    findings = [Finding(None, "no mixer is run both with and without")]
+    tables = [
+        ablations(runs, {"model.positions": "none"})
+        for runs in by_pairs(studies, ["positions"], RECURRENT)
+        if (runs["model.positions"] == "none").any()
+    ]
+    rows = [row for table in tables for row in table.dropna(subset="difference").to_dict("records")]
+    at_edge = {(model(row), place(row)) for row in rows if row["edge"]}
+    rows = [row for row in rows if not row["is_baseline"]]
+    if rows:
+        same = [
+            None if (model(x), place(x)) in at_edge else within(x, "difference", -HARDLY, HARDLY)
+            for x in rows
+        ]
+        most = max(rows, key=lambda row: abs(row["difference"]))
+        words = f"of {len(rows)} recurrent models {model(most)} changes most, by "
+        findings = [Finding(all_of(same), words + percent(most, "difference"))]
+    text = f"learned positions change recurrent models by {100 * HARDLY:.0f} % at most"
+    return judge("C11", text, findings, ["positions"], studies)
+
+
+def _variants(
+    claim: str,
+    text: str,
+    expected: Mapping[Sequence[str], bool],
+    grids: Sequence[str],
+    studies: Studies,
+) -> Verdict:
+    """A claim on which 1-layer mixers solve; of several that share a key, one is enough."""
+    findings = []
+    for mixers, does in expected.items():
+        rows = settings(studies, grids, mixers, layers=1)
+        found = solved_anywhere(rows)
+        best = [highest(group) for _, group in rows.groupby("mixer")]
+        words = ", ".join(f"{x['mixer']} {percent(x)} at {place(x)}" for x in best)
+        holds = None if found is None else found == does
+        findings.append(Finding(holds, words or f"{mixers[0]} is not run"))
+    return judge(claim, text, findings, grids, studies)

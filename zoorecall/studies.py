@@ -1,0 +1,47 @@
+"""A study: the grid of a published figure or table, what is trained of it, and its figures.
+
+The folders grids/ and results/ are looked for where the command runs: at the repository's top.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from .grid import load_grid
+from .plots import save
+from .results import Results, load_results
+from .sweeper import sweep
+
+
+def trained_studies() -> dict[str, Results]:
+    """What every folder of results/ with finished runs holds, by the folder's name; but for
+    results/quick, which is not kept."""
+    names = {path.parents[1].name for path in Path("results").glob("*/shards/*.parquet")}
+    return {name: load_results(Path("results", name)) for name in sorted(names - {"quick"})}
+
+
+def is_trained(name: str) -> bool:
+    """Whether results/NAME holds any finished run."""
+    return any(Path("results", name).glob("shards/*.parquet"))
+
+
+def load_study(name: str) -> Results:
+    """The runs of grids/NAME.yaml that results/NAME holds; trains the grid first if there are
+    none."""
+    folder = Path("results", name)
+    return load_results(folder) if is_trained(name) else sweep(load_grid(f"grids/{name}.yaml"))
+
+
+def draw(name: str, figures: Mapping[str, Figure]) -> None:
+    """Write figures to results/NAME under their names, as .png and as .pdf."""
+    for title, figure in figures.items():
+        for ending in ("png", "pdf"):
+            save(figure, Path("results", name, f"{title}.{ending}"))
+
+
+def missing_runs(name: str, results: Results) -> str:
+    """How many runs of grids/NAME.yaml are not trained yet, in words."""
+    runs = {run.run_id for run in load_grid(f"grids/{name}.yaml").runs}
+    missing = len(runs - set(results.runs["run_id"]))
+    return f"\n{missing} of {len(runs)} runs of grids/{name}.yaml are not trained yet"
