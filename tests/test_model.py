@@ -12,7 +12,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from zoorecall import bench as benchmark
-from zoorecall.bench import bench, bench_run, record
+from zoorecall.bench import bench, bench_run, read_record, record
+from zoorecall.cli import main
 from zoorecall.config import RunConfig
 from zoorecall.mixers import MIXERS, CustomConfig
 from zoorecall.mixers.custom import Custom
@@ -21,6 +22,7 @@ from zoorecall.plan import PlannedPack, plan
 from zoorecall.tasks import make_task
 
 CPU = torch.device("cpu")
+LIMITS = benchmark.Ceilings(1e9, 1e9)
 
 
 def batch_of(run: RunConfig, n: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
@@ -193,7 +195,7 @@ def test_every_mixer_can_be_measured():
         bench_run({"name": name, **SMALL_MIXERS.get(name, {})}, 16, 16, 1, 4, precision="fp32")
         for name in MIXERS
     ]
-    measured = list(bench(runs, [1, 2], CPU, seconds=0))
+    measured = list(bench(runs, [1, 2], CPU, LIMITS, seconds=0))
     assert len(measured) == 2 * len(MIXERS)
     for m in measured:
         assert m.ms_per_run_step > 0 and math.isfinite(m.tokens_per_second)
@@ -202,19 +204,31 @@ def test_every_mixer_can_be_measured():
 
 def test_processes_measure_one_after_another_what_they_prepared_side_by_side():
     run = bench_run("attention", 16, 16, 1, 4, precision="fp32")
-    limits = benchmark.Ceilings(1e9, 1e9)
-    jobs = [benchmark.Job(run, size, limits, CPU, 0) for size in (1, 2)]
+    jobs = [benchmark.Job(run, size, LIMITS, CPU, 0) for size in (1, 2)]
     measured = list(benchmark._measure_group(jobs))
     assert [m.pack_size for m in measured] == [1, 2]
 
 
 def test_a_record_keeps_what_was_not_measured_again():
     run = bench_run("attention", 16, 16, 1, 4, precision="fp32")
-    (one,), (two,) = (list(bench([run], [size], CPU, seconds=0)) for size in (1, 2))
+    (one,), (two,) = (list(bench([run], [size], CPU, LIMITS, 0)) for size in (1, 2))
     faster = dataclasses.replace(one, ms_per_run_step=one.ms_per_run_step / 2)
-    first = record([one, two], CPU)
-    rows = record([faster], CPU, first)["measurements"]
+    first = record([one, two], CPU, LIMITS)
+    rows = record([faster], CPU, LIMITS, first)["measurements"]
     assert rows == [dataclasses.asdict(two), dataclasses.asdict(faster)]
-    assert record([one], CPU, {**first, "device": "another"})["measurements"] == [
+    assert record([one], CPU, LIMITS, {**first, "device": "another"})["measurements"] == [
         dataclasses.asdict(one)
     ]
+
+
+def test_bench_writes_as_it_goes_and_overwrites_nothing_else(tmp_path, capsys):
+    path = tmp_path / "times.json"
+    words = ["bench", "--mixers", "attention", "--widths", "16", "--lengths", "16"]
+    words += ["--batch-size", "4", "--device", "cpu", "--precision", "fp32", "--json", str(path)]
+    assert main([*words, "--packs", "1", "2"]) == 0
+    assert len(read_record(path)["measurements"]) == 2
+    path.write_text('{"measurements": [{"mixer": "attention"}]}')
+    capsys.readouterr()
+    assert main(words) == 2
+    assert "times.json: not measurements" in capsys.readouterr().err
+    assert "attention" in path.read_text()

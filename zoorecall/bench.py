@@ -22,6 +22,7 @@ import torch
 from .config import RunConfig
 from .errors import UserError
 from .model import count_parameters, forward_flops
+from .ops.dispatch import kernels
 from .plan import memory_bytes, pack_size
 from .provenance import provenance
 from .train import PackTrainer
@@ -56,6 +57,7 @@ class Measurement:
     peak_gib: float
     first_step_seconds: float
     """Compilation and capture, on a GPU."""
+    kernels: str
     largest: list[tuple[str, float]]
     """Of a GPU's kernels, the five that take most of a step of the pack: names, milliseconds."""
 
@@ -90,17 +92,17 @@ def bench(
     runs: Sequence[RunConfig],
     pack_sizes: Sequence[int | None],
     device: torch.device,
+    limits: Ceilings,
     seconds: float = 1,
 ) -> Iterator[Measurement]:
     """Measure a step of every run at every pack size, None being what a sweep would take; sizes
-    that do not fit are left out.
+    that do not fit are left out. `limits` are those of the runs' precision.
 
     On a GPU a process each compiles and captures its pack, as many at once as there are cores and
     memory for, and only then one after another is timed.
     """
-    limits = {run.train.precision: ceilings(device, run.train.precision) for run in runs}
     jobs = [
-        Job(run, size or pack_size(run, device), limits[run.train.precision], device, seconds)
+        Job(run, size or pack_size(run, device), limits, device, seconds)
         for run, size in itertools.product(runs, pack_sizes)
     ]
     if device.type == "cpu":
@@ -146,9 +148,9 @@ def _measure_group(jobs: Sequence[Job]) -> Iterator[Measurement]:
             if is_prepared:
                 connection.send("go")
                 measured = _receive(connection)
+                process.kill()  # its memory is freed at once
                 if measured is not None:
                     yield measured
-            process.join()
     finally:
         for process, _ in started:
             process.kill()
@@ -196,6 +198,7 @@ def measure(prepared: Prepared, job: Job) -> Measurement:
     run, (trainer, first) = job.run, prepared
     trainer.time_steps(2)
     times = [trainer.time_steps(1)[0] for _ in range(3)]
+    trainer.measure(trainer.test_examples, 1)  # shows which kernels run
     times = trainer.time_steps(max(3, round(job.seconds / max(statistics.median(times), 1e-5))))
     per_run, sequences = statistics.median(times) / job.pack_size, run.train.batch_size
     flops = 3 * forward_flops(run) * sequences / per_run
@@ -215,6 +218,7 @@ def measure(prepared: Prepared, job: Job) -> Measurement:
         bytes_share=least_bytes(run) / per_run / job.limits.bytes_per_second,
         peak_gib=peak,
         first_step_seconds=first,
+        kernels=kernels(job.device),
         largest=_largest(trainer) if on_gpu else [],
     )
 
@@ -262,17 +266,21 @@ def _median_seconds(work: Callable[[], Any], device: torch.device, times: int = 
 
 
 def record(
-    measurements: Sequence[Measurement], device: torch.device, earlier: dict[str, Any] | None = None
+    measurements: Sequence[Measurement],
+    device: torch.device,
+    limits: Ceilings,
+    earlier: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Measurements and where they were made, for a JSON file; with those of other shapes that
     `earlier` has from the same device."""
-    where = {**provenance(device), **asdict(ceilings(device, "bf16"))}
+    where = provenance(device)
+    del where["kernels"]  # a measurement has its own
     kept: list[Measurement] = []
     if earlier and earlier["device"] == where["device"]:
         new = {measurement.shape for measurement in measurements}
         old = [Measurement(**row) for row in earlier["measurements"]]
         kept = [measurement for measurement in old if measurement.shape not in new]
-    return {**where, "measurements": [asdict(m) for m in (*kept, *measurements)]}
+    return {**where, **asdict(limits), "measurements": [asdict(m) for m in (*kept, *measurements)]}
 
 
 def read_record(path: Path) -> dict[str, Any]:

@@ -195,7 +195,7 @@ def _bench(args: argparse.Namespace) -> int:
     from pydantic import ValidationError
 
     from . import display
-    from .bench import bench, bench_run, read_record, record
+    from .bench import bench, bench_run, ceilings, read_record, record
     from .results import replacing
     from .sweeper import resolve_device
 
@@ -211,14 +211,14 @@ def _bench(args: argparse.Namespace) -> int:
         reason = error.errors()[0]["msg"].removeprefix("Value error, ")
         raise UserError(f"bench: {reason}") from error
     earlier = read_record(args.json) if args.json and args.json.exists() else None
-    measurements = []
-    for measurement in bench(runs, args.packs, device):
+    limits, measurements = ceilings(device, args.precision), []
+    for measurement in bench(runs, args.packs, device, limits):
         measurements.append(measurement)
         display.print_measurement(measurement, first=len(measurements) == 1)
-    if args.json:
-        table = record(measurements, device, earlier)
-        with replacing(args.json) as temporary:
-            temporary.write_text(json.dumps(table, indent=1) + "\n")
+        if args.json:  # each time, so that nothing is lost if the rest is
+            table = record(measurements, device, limits, earlier)
+            with replacing(args.json) as temporary:
+                temporary.write_text(json.dumps(table, indent=1) + "\n")
     return 0
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .config import RunConfig
 from .model import Pack
-from .ops.dispatch import linear_cross_entropy
+from .ops.dispatch import forget_forms, linear_cross_entropy
 from .optim import AdamW
 from .seeding import Stream
 from .tasks import make_task
@@ -94,6 +94,7 @@ class PackTrainer:
     def __init__(self, runs: Sequence[RunConfig], device: torch.device, state: dict | None = None):
         if len({run.pack_key for run in runs}) != 1:
             raise ValueError("the runs of a pack may differ only in seed and optimizer settings")
+        forget_forms()
         self.runs, self.device = tuple(runs), device
         self.train, self.task = runs[0].train, make_task(runs[0].task)
         self.dtype = torch.bfloat16 if self.train.precision == "bf16" else torch.float32
@@ -171,12 +172,28 @@ class PackTrainer:
             seconds.append(time.perf_counter() - started)
         return seconds
 
+    @torch.no_grad()
+    def measure(self, examples: Examples, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Token accuracy, sequence accuracy and loss on the first `count` examples, each [R]."""
+        R, size = len(self.runs), self.train.batch_size
+        totals = torch.zeros(3, R, dtype=torch.float64, device=self.device)
+        for start in range(0, count, size):
+            index = torch.arange(start, min(start + size, count), device=self.device)
+            batch = examples.batch(self.seed_index, index.expand(R, -1))
+            loss, correct = self._losses(*batch)
+            sequences = correct.view(R, len(index), -1).double()
+            totals[0] += sequences.mean(-1).sum(-1)
+            totals[1] += sequences.amin(-1).sum(-1)
+            totals[2] += loss.double().view(sequences.shape).mean(-1).sum(-1)
+        accuracy, sequence_accuracy, loss = (totals / count).cpu()
+        return accuracy, sequence_accuracy, loss
+
     def results(self) -> list[RunResult]:
         """One result a run, in order."""
         self._load_epoch(max(self.step - 1, 0) // self.train.steps_per_epoch)
         assert self.train_examples is not None
         count = min(self.train.test_examples, self.train.train_examples)
-        on_train = self._measure(self.train_examples, count)
+        on_train = self.measure(self.train_examples, count)
         return [self._result(r, [float(m[r]) for m in on_train]) for r in range(len(self.runs))]
 
     def state(self, of: Sequence[int] | None = None) -> dict:
@@ -287,24 +304,8 @@ class PackTrainer:
         self.step_index.add_(1)
         self.cursor.add_(1)
 
-    @torch.no_grad()
-    def _measure(self, examples: Examples, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Token accuracy, sequence accuracy and loss on the first `count` examples, each [R]."""
-        R, size = len(self.runs), self.train.batch_size
-        totals = torch.zeros(3, R, dtype=torch.float64, device=self.device)
-        for start in range(0, count, size):
-            index = torch.arange(start, min(start + size, count), device=self.device)
-            batch = examples.batch(self.seed_index, index.expand(R, -1))
-            loss, correct = self._losses(*batch)
-            sequences = correct.view(R, len(index), -1).double()
-            totals[0] += sequences.mean(-1).sum(-1)
-            totals[1] += sequences.amin(-1).sum(-1)
-            totals[2] += loss.double().view(sequences.shape).mean(-1).sum(-1)
-        accuracy, sequence_accuracy, loss = (totals / count).cpu()
-        return accuracy, sequence_accuracy, loss
-
     def _evaluate(self, step: int) -> None:
-        measured = self._measure(self.test_examples, self.train.test_examples)
+        measured = self.measure(self.test_examples, self.train.test_examples)
         accuracy, sequence_accuracy, loss = measured
         train_loss = (self.loss_sum / self.steps_in_sum).tolist() if self.steps_in_sum else None
         active, diverged = self.active.tolist(), self.diverged_at.tolist()
