@@ -11,13 +11,16 @@ Two fast forms, float32, forward and backward, one core, ms (R, B, C):
              toeplitz     1.9     6.9    15.0    27.2   173.8
     (4, 128, 64)  fft    17.6    66.0    99.0     303     584
              toeplitz     9.3    25.2    50.4    87.3     477
+
+On one H100, bfloat16, compiled: 4.18 against 1.39 at L 256 (2, 256, 256), and 2.16 against 7.50 at
+L 1024 (4, 64, 64).
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-TOEPLITZ_UP_TO = {"cpu": 64, "cuda": 512}
+TOEPLITZ_UP_TO = {"cpu": 64, "cuda": 256}
 """The length up to which the Toeplitz product was the faster form."""
 
 
