@@ -102,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument(
         "--packs",
         nargs="+",
-        type=lambda text: None if text == "auto" else int(text),
+        type=_pack_size,
         default=[None],
         metavar="R",
         help="runs in a pack; auto, the default: as many as a sweep would take",
@@ -116,6 +116,15 @@ def _parser() -> argparse.ArgumentParser:
     schema = commands.add_parser("schema", help="print the JSON Schema of a grid file")
     schema.set_defaults(command=_schema)
     return parser
+
+
+def _pack_size(text: str) -> int | None:
+    """A number of runs; None for `auto`."""
+    if text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is neither a number of runs nor auto")
+    return int(text)
 
 
 def _sweep(args: argparse.Namespace) -> int:
