@@ -1,0 +1,120 @@
+"""The delta rule's kernel against the recurrence in float64."""
+
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.testing import assert_close
+
+from zoorecall.ops.delta_rule import delta_rule_recurrent
+
+from .comparing import (
+    DEVICE,
+    TOLERANCE,
+    Case,
+    assert_near,
+    assert_same,
+    dtypes,
+    kernel_results,
+    on_device,
+    on_sizes,
+    results,
+    strided,
+)
+
+NAMES = ["y", "q", "k", "v", "beta"]
+
+# R, B, L, H, K, V: lengths and head dims below, at and above powers of two
+SIZES = [(3, 2, 13, 2, 16, 32), (2, 1, 33, 3, 24, 20), (1, 2, 64, 1, 5, 40), (2, 1, 100, 1, 33, 16)]
+LARGE_SIZES = [(17, 12, 64, 1, 64, 64), (4, 9, 128, 2, 64, 64), (2, 11, 64, 1, 128, 128)]
+LARGE_SIZES += [(3, 21, 32, 4, 16, 16), (5, 7, 16, 1, 128, 64)]
+
+
+def case(R, B, L, H, K, V, dtype=torch.float32):
+    """Queries and keys of norm one, as DeltaNet makes them."""
+    from zoorecall.ops.delta_rule_triton import delta_rule_triton
+
+    torch.manual_seed(2)
+    q, k = (F.normalize(torch.randn(R, B, L, H, K), dim=-1) for _ in range(2))
+    inputs = (q, k, torch.randn(R, B, L, H, V), torch.rand(R, B, L, H))
+    return Case(delta_rule_triton, delta_rule_recurrent, [x.to(DEVICE, dtype) for x in inputs])
+
+
+def repeated(q, k, v, beta, noise):
+    """The same, but two of three positions share a key, up to noise, and beta is one."""
+    filler = torch.arange(k.shape[2], device=k.device) % 3 > 0
+    near = F.normalize(k[:, :, :1].float() + noise * torch.randn_like(k.float()), dim=-1)
+    k = torch.where(filler[:, None, None], near.to(k.dtype), k)
+    return [q, k, v, torch.ones_like(beta)]
+
+
+SMALL = {"delta rule": partial(case, B=1, L=17, H=2, K=8, V=5)}
+LARGE = {
+    "delta rule": partial(case, 17, 31, 64, 1, 64, 64, dtype=torch.bfloat16),
+    "long delta rule": partial(case, 3, 31, 128, 1, 64, 64, dtype=torch.bfloat16),
+}
+
+
+@on_device
+@dtypes
+@on_sizes(SIZES, LARGE_SIZES)
+def test_output_and_gradients_equal_the_recurrence(sizes, dtype):
+    kernel, definition, inputs = case(*sizes, dtype=dtype)
+    actual = kernel_results(kernel, inputs)
+    assert [x.dtype for x in actual] == [dtype] * 5
+    expected = results(definition, inputs, torch.float64)
+    assert_near(actual, expected, NAMES, TOLERANCE[dtype])
+
+
+@on_device
+@dtypes
+@pytest.mark.parametrize("noise", [0.0, 0.05])
+@on_sizes(SIZES, LARGE_SIZES)
+def test_results_are_exact_where_keys_repeat(sizes, noise, dtype):
+    kernel, definition, inputs = case(*sizes, dtype=dtype)
+    inputs = repeated(*inputs, noise)
+    actual = kernel_results(kernel, inputs)
+    expected = results(definition, inputs, torch.float64)
+    # what neighbours write nearly cancels in the sums of dq and dbeta, but not its rounding errors
+    assert_near(actual, expected, NAMES, {torch.bfloat16: 2e-2}.get(dtype, TOLERANCE[dtype]))
+
+
+@on_device
+def test_nothing_is_read_that_was_overwritten():
+    """One key all along and beta = 1: the state is the last value alone, exactly."""
+    kernel, _, (q, k, v, beta) = case(2, 1, 64, 2, 16, 24)
+    q[:], k[:], beta[:] = k[:, :, :1], k[:, :, :1].clone(), 1
+    assert_close(kernel(q, k, v, beta), v / 4, rtol=1e-4, atol=1e-4)
+
+
+@on_device
+def test_inputs_of_any_layout_give_the_same():
+    kernel, _, inputs = case(2, 1, 19, 2, 8, 5)
+    others = [strided(x) for x in inputs]
+    assert_same(kernel_results(kernel, others), kernel_results(kernel, inputs))
+
+
+@on_device
+def test_without_gradients_the_output_is_the_same():
+    kernel, _, inputs = case(2, 1, 19, 2, 8, 5)
+    assert torch.equal(kernel(*inputs), kernel_results(kernel, inputs)[0])
+
+
+@on_device
+def test_operator_is_registered_as_torch_expects():
+    from zoorecall.ops.delta_rule_triton import _forward
+
+    inputs = [x.requires_grad_() for x in case(2, 1, 5, 2, 8, 3).inputs]
+    torch.library.opcheck(_forward, (*inputs, True))
+
+
+@on_device
+def test_misfits_are_refused():
+    kernel, _, (q, k, v, beta) = case(2, 1, 5, 2, 8, 3)
+    with pytest.raises(ValueError, match="do not fit"):
+        kernel(q, k, v, beta[..., :1])
+    with pytest.raises(ValueError, match="bfloat16"):
+        kernel(q, k, v, beta.bfloat16())
+    with pytest.raises(ValueError, match="length 129"):
+        kernel(*case(1, 1, 129, 1, 16, 16).inputs)
