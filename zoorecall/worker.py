@@ -38,7 +38,9 @@ def train_pack(
     stopping: Callable[[], bool] = lambda: False,
 ) -> bool:
     """Train a pack to its shard, or to a checkpoint if `stopping`; says whether it finished."""
-    state = results.read_checkpoint(folder, pack.pack_id) or {"trainer": None, "left": {}}
+    state = results.read_checkpoint(folder, pack.pack_id)
+    if state is None or "trainer" not in state:  # none, or an earlier version's
+        state = {"trainer": None, "left": {}}
     left: dict[str, dict[str, Any]] = state["left"]  # rows of runs that the trainer has no more
     runs = [run for run in pack.runs if run.run_id not in left]
     trainer = PackTrainer(runs, device, state["trainer"])

@@ -118,7 +118,7 @@ def _sizes(q: Tensor, v: Tensor) -> dict[str, int | str]:
     (L, H, K), V = q.shape[2:], v.shape[-1]
     sizes = {"H": H, "L": L, "K": K, "V": V, "BLOCK_L": padded(L)}
     # at least 64: with 32 and bfloat16, Triton 3.6 compiles the products with the transposed u to
-    # wrong results and reads outside of shared memory (H100 and H200; float32 is right)
+    # wrong results and illegal memory accesses (H100 and H200; float32 is right)
     sizes |= {f"BLOCK_{name}": max(64, padded(size)) for name, size in (("K", K), ("V", V))}
     # of what is float32: see attention_triton
     precision = "tf32" if q.dtype == torch.bfloat16 else "tf32x3"

@@ -12,8 +12,8 @@ Two fast forms, float32, forward and backward, one core, ms (R, B, C):
     (4, 128, 64)  fft    17.6    66.0    99.0     303     584
              toeplitz     9.3    25.2    50.4    87.3     477
 
-On one H100, bfloat16, compiled: 4.18 against 1.39 at L 256 (2, 256, 256), and 2.16 against 7.50 at
-L 1024 (4, 64, 64).
+On one H100, bfloat16, not compiled: 4.18 against 1.39 at L 256 (2, 256, 256), and 2.16 against 7.50
+at L 1024 (4, 64, 64).
 """
 
 import torch
