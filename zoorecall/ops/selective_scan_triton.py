@@ -10,6 +10,10 @@ takes the chunks from the last to the first, repeats K steps from the stored sta
 K states and decays in registers while it goes back through them. (Running the recurrence backwards
 instead, h_{t-1} = (h_t - delta_t u_t B_t) / exp(delta_t A), would divide by decays near zero.)
 
+The backward fills the registers, so only 8 warps share a multiprocessor, too few to wait for each
+other's loads. Hence it loads the inputs of a chunk while it works on another, as matrices [C, K]
+and [N, K], and sums over threads once a chunk, not once a position.
+
 Unlike the official CUDA kernel this one takes the run axis, has no convolution, gate or softplus
 inside, and sums without atomics: gradients that many programs share are written as one partial sum
 each and added afterwards, so the same input gives the same bits.
@@ -24,7 +28,8 @@ import triton.language as tl
 from torch import Tensor
 
 CHUNK = 4
-"""Positions between two stored states, K: more of them need less memory and more registers."""
+"""Positions between two stored states, K: more of them need less memory and more registers.
+`_columns` and `_sums` take exactly these."""
 CELLS = 512
 """State cells (channels times N) of one warp: 16 a thread, so that the backward hardly spills."""
 QUAD = 4
@@ -43,8 +48,71 @@ def _store(pointer, value, mask):
 
 
 @triton.jit
-def _is_position(t, length: tl.constexpr):
-    return tl.full([1], t, tl.int32) < length  # a tensor even where t is a number, interpreted
+def _positions(chunk, length: tl.constexpr, CHUNK: tl.constexpr):
+    """[1, K]: which positions of a chunk exist; a constant where all chunks are full."""
+    left = CHUNK if length % CHUNK == 0 else length - chunk * CHUNK
+    return (tl.arange(0, CHUNK) < left)[None, :]
+
+
+@triton.jit
+def _columns(x):
+    """The columns of x [M, 4], of K = 4 positions."""
+    even, odd = tl.split(tl.reshape(x, [x.shape[0], 2, 2]))
+    first, third = tl.split(even)
+    second, fourth = tl.split(odd)
+    return first, second, third, fourth
+
+
+@triton.jit
+def _halve(x, SIZE: tl.constexpr):
+    """[M, K] from x [M, K, SIZE], summed by halves."""
+    if SIZE == 1:
+        return tl.reshape(x, [x.shape[0], x.shape[1]])
+    else:
+        even, odd = tl.split(tl.reshape(x, [x.shape[0], x.shape[1], SIZE // 2, 2]))
+        return _halve(even + odd, SIZE // 2)
+
+
+@triton.jit
+def _sums(x):
+    """[M, 4]: the sums over S of four x [M, S], S in different threads.
+
+    A split wants its operands in one thread. So this moves the summands of all positions through
+    shared memory once, where tl.sum would take shuffles for each position and leave every thread
+    with a copy of the result.
+    """
+    stacked = tl.join(tl.join(x[0], x[2]), tl.join(x[1], x[3]))
+    stacked = tl.reshape(stacked, [x[0].shape[0], x[0].shape[1], 4])
+    return _halve(tl.permute(stacked, (0, 2, 1)), x[0].shape[1])
+
+
+@triton.jit
+def _over_state(x, QUAD: tl.constexpr):
+    """[C, S] from x [C, N]: what one thread can add by itself of a sum over N."""
+    return tl.sum(tl.reshape(x, [x.shape[0], x.shape[1] // QUAD, QUAD]), 2)
+
+
+@triton.jit
+def _over_channels(x, THREADS: tl.constexpr):
+    """[N, S] from x [C, N]: what one thread can add by itself of a sum over C."""
+    return tl.trans(tl.sum(tl.reshape(x, [x.shape[0] // THREADS, THREADS, x.shape[1]]), 0))
+
+
+@triton.jit
+def _load_inputs(
+    u, delta, B, C, places, chunk, width, d_state, length: tl.constexpr, CHUNK: tl.constexpr
+):
+    """Of one chunk; beyond the end delta = 0 and u = 0, a step that changes nothing."""
+    at_c, at_n, in_c, in_n = places
+    in_t = _positions(chunk, length, CHUNK)
+    at_c += chunk * CHUNK * width
+    at_n += chunk * CHUNK * d_state
+    return (
+        tl.load(u + at_c, in_c & in_t, 0.0),
+        _load(delta + at_c, in_c & in_t),
+        tl.load(B + at_n, in_n & in_t, 0.0),
+        tl.load(C + at_n, in_n & in_t, 0.0),
+    )
 
 
 @triton.jit
@@ -59,41 +127,38 @@ def _forward_kernel(
     run = sequence // batch
     c = tl.program_id(0) % blocks * BLOCK_C + tl.arange(0, BLOCK_C)
     n = tl.arange(0, N)
-    in_c, in_n = c < width, n < d_state
+    position = tl.arange(0, CHUNK)
+    in_c, in_n = (c < width)[:, None], (n < d_state)[:, None]
     cells = run * width * d_state + c[:, None] * d_state + n[None, :]
-    A_log2 = _load(A + cells, in_c[:, None] & in_n[None, :]) * log2_e
-    skip = _load(D + run * width + c, in_c)
+    A_log2 = _load(A + cells, in_c & (n < d_state)[None, :]) * log2_e
+    skip = _load(D + run * width + c[:, None], in_c)
     chunks: tl.constexpr = (length + CHUNK - 1) // CHUNK
     quads = (n // QUAD * width * QUAD + n % QUAD)[None, :] + c[:, None] * QUAD
+    at_c = c[:, None] + position[None, :] * width
+    at_n = n[:, None] + position[None, :] * d_state
+    places = at_c, at_n, in_c, in_n
 
-    u += sequence * length * width + c
-    delta += sequence * length * width + c
-    y += sequence * length * width + c
-    B += sequence * length * d_state + n
-    C += sequence * length * d_state + n
-    states += sequence * chunks * width * N + quads
+    to_c, to_n = sequence * length * width, sequence * length * d_state
+    u, delta, y, B, C = u + to_c, delta + to_c, y + to_c, B + to_n, C + to_n
+    states += sequence * chunks * width * N
 
     h = tl.zeros([BLOCK_C, N], tl.float32)
+    ahead = _load_inputs(u, delta, B, C, places, 0, width, d_state, length, CHUNK)
     for chunk in range(chunks):
         if SAVE_STATES:
-            _store(states + chunk * width * N, h, in_c[:, None])
-        # all loads of a chunk come first, so that their latencies overlap; beyond the end they
-        # give delta = 0 and u = 0, a step that changes nothing
-        us, deltas, Bs, Cs = (), (), (), ()
+            _store(states + chunk * width * N + quads, h, in_c)
+        u_chunk, delta_chunk = ahead[0].to(tl.float32), ahead[1]
+        Bs, Cs = _columns(ahead[2]), _columns(ahead[3])
+        deltas, inputs = _columns(delta_chunk), _columns(delta_chunk * u_chunk)
+        coming = tl.minimum(chunk + 1, chunks - 1)
+        ahead = _load_inputs(u, delta, B, C, places, coming, width, d_state, length, CHUNK)
+        outs = ()
         for k in tl.static_range(CHUNK):
-            t = chunk * CHUNK + k
-            in_t = _is_position(t, length)
-            us += (_load(u + t * width, in_c & in_t),)
-            deltas += (_load(delta + t * width, in_c & in_t),)
-            Bs += (_load(B + t * d_state, in_n & in_t),)
-            Cs += (_load(C + t * d_state, in_n & in_t),)
-        for k in tl.static_range(CHUNK):
-            t = chunk * CHUNK + k
-            in_t = _is_position(t, length)
             decay = tl.exp2(A_log2 * deltas[k][:, None])
-            h = decay * h + (us[k] * deltas[k])[:, None] * Bs[k][None, :]
-            out = tl.sum(h * Cs[k][None, :], 1) + skip * us[k]
-            _store(y + t * width, out, in_c & in_t)
+            h = decay * h + inputs[k][:, None] * Bs[k].to(tl.float32)[None, :]
+            outs += (_over_state(h * Cs[k].to(tl.float32)[None, :], QUAD),)
+        in_t = _positions(chunk, length, CHUNK)
+        _store(y + chunk * CHUNK * width + at_c, _sums(outs) + skip * u_chunk, in_c & in_t)
 
 
 @triton.jit
@@ -109,66 +174,79 @@ def _backward_kernel(
     run = sequence // batch
     c = block * BLOCK_C + tl.arange(0, BLOCK_C)
     n = tl.arange(0, N)
-    in_c, in_n = c < width, n < d_state
+    position = tl.arange(0, CHUNK)
+    in_c, in_n = (c < width)[:, None], (n < d_state)[:, None]
     cells = c[:, None] * d_state + n[None, :]
-    in_cell = in_c[:, None] & in_n[None, :]
+    in_cell = in_c & (n < d_state)[None, :]
     A_log2 = _load(A + run * width * d_state + cells, in_cell) * log2_e
-    skip = _load(D + run * width + c, in_c)
+    skip = _load(D + run * width + c[:, None], in_c)
     chunks: tl.constexpr = (length + CHUNK - 1) // CHUNK
     quads = (n // QUAD * width * QUAD + n % QUAD)[None, :] + c[:, None] * QUAD
+    at_c = c[:, None] + position[None, :] * width
+    at_n = n[:, None] + position[None, :] * d_state
+    places = at_c, at_n, in_c, in_n
+    THREADS: tl.constexpr = min(32 * QUAD // N, BLOCK_C)  # that share the channels
 
-    u += sequence * length * width + c
-    delta += sequence * length * width + c
-    dy += sequence * length * width + c
-    du += sequence * length * width + c
-    ddelta += sequence * length * width + c
-    B += sequence * length * d_state + n
-    C += sequence * length * d_state + n
-    dB += (block * sequences + sequence) * length * d_state + n
-    dC += (block * sequences + sequence) * length * d_state + n
-    states += sequence * chunks * width * N + quads
+    to_c, to_n = sequence * length * width, sequence * length * d_state
+    u, delta, B, C, dy = u + to_c, delta + to_c, B + to_n, C + to_n, dy + to_c
+    du, ddelta = du + to_c, ddelta + to_c
+    dB += (block * sequences + sequence) * length * d_state
+    dC += (block * sequences + sequence) * length * d_state
+    states += sequence * chunks * width * N
 
     dh = tl.zeros([BLOCK_C, N], tl.float32)  # from all positions behind t, decayed to t
     sum_A = tl.zeros([BLOCK_C, N], tl.float32)
-    sum_D = tl.zeros([BLOCK_C], tl.float32)
+    sum_D = tl.zeros([BLOCK_C, CHUNK], tl.float32)
+    last: tl.constexpr = chunks - 1
+    ahead = _load_inputs(u, delta, B, C, places, last, width, d_state, length, CHUNK)
+    in_t = _positions(last, length, CHUNK)
+    dy_ahead = tl.load(dy + last * CHUNK * width + at_c, in_c & in_t, 0.0)
+    h_ahead = tl.load(states + (last * width * N + quads), in_c, 0.0)
     for chunk in range(chunks - 1, -1, -1):
-        hs = (_load(states + chunk * width * N, in_c[:, None]),)
-        us, deltas, dys, Bs, Cs, decays = (), (), (), (), (), ()
-        for k in tl.static_range(CHUNK):
-            t = chunk * CHUNK + k
-            in_t = _is_position(t, length)
-            us += (_load(u + t * width, in_c & in_t),)
-            deltas += (_load(delta + t * width, in_c & in_t),)
-            dys += (_load(dy + t * width, in_c & in_t),)
-            Bs += (_load(B + t * d_state, in_n & in_t),)
-            Cs += (_load(C + t * d_state, in_n & in_t),)
+        u_chunk, delta_chunk = ahead[0].to(tl.float32), ahead[1]
+        dy_chunk = dy_ahead.to(tl.float32)
+        deltas, inputs = _columns(delta_chunk), _columns(delta_chunk * u_chunk)
+        Bs, Cs, dys = _columns(ahead[2]), _columns(ahead[3]), _columns(dy_chunk)
+        hs, decays = (h_ahead.to(tl.float32),), ()
         for k in tl.static_range(CHUNK):
             decays += (tl.exp2(A_log2 * deltas[k][:, None]),)
-            hs += (decays[k] * hs[k] + (us[k] * deltas[k])[:, None] * Bs[k][None, :],)
+            hs += (decays[k] * hs[k] + inputs[k][:, None] * Bs[k].to(tl.float32)[None, :],)
+        to_B, to_C, to_input, to_exponent = (), (), (), ()
         for k in tl.static_range(CHUNK - 1, -1, -1):
-            t = chunk * CHUNK + k  # hs[k] is the state in front of t, hs[k + 1] the one after
-            in_t = _is_position(t, length)
-            dh += dys[k][:, None] * Cs[k][None, :]
-            _store(dC + t * d_state, tl.sum(hs[k + 1] * dys[k][:, None], 0), in_n & in_t)
-            to_B = tl.sum(dh * (us[k] * deltas[k])[:, None], 0)
-            _store(dB + t * d_state, to_B, in_n & in_t)
-            through_B = tl.sum(dh * Bs[k][None, :], 1)
+            # hs[k] is the state in front of position k, hs[k + 1] the one after
+            dh += dys[k][:, None] * Cs[k].to(tl.float32)[None, :]
+            to_C += (_over_channels(hs[k + 1] * dys[k][:, None], THREADS),)
+            to_B += (_over_channels(dh * inputs[k][:, None], THREADS),)
+            to_input += (_over_state(dh * Bs[k].to(tl.float32)[None, :], QUAD),)
             dh *= decays[k]
-            to_exponent = dh * hs[k]
-            sum_A += to_exponent * deltas[k][:, None]
-            through_A = tl.sum(to_exponent * A_log2, 1) * ln_2
-            sum_D += dys[k] * us[k]
-            du_t = through_B * deltas[k] + dys[k] * skip
-            _store(du + t * width, du_t, in_c & in_t)
-            _store(ddelta + t * width, through_B * us[k] + through_A, in_c & in_t)
+            product = dh * hs[k]  # the gradient of the exponent delta_t A
+            sum_A += product * deltas[k][:, None]
+            to_exponent += (_over_state(product * A_log2, QUAD),)
+            if k == CHUNK // 2:
+                # half of the states and decays are dead by now: their registers take the loads
+                # of the next chunk, which arrive while the other half is worked off
+                coming = tl.maximum(chunk - 1, 0)
+                ahead = _load_inputs(u, delta, B, C, places, coming, width, d_state, length, CHUNK)
+                in_t = _positions(coming, length, CHUNK)
+                dy_ahead = tl.load(dy + coming * CHUNK * width + at_c, in_c & in_t, 0.0)
+                h_ahead = tl.load(states + (coming * width * N + quads), in_c, 0.0)
+        in_t = _positions(chunk, length, CHUNK)
+        here_c, here_n = at_c + chunk * CHUNK * width, at_n + chunk * CHUNK * d_state
+        through_B, through_A = _sums(to_input[::-1]), _sums(to_exponent[::-1])
+        _store(du + here_c, through_B * delta_chunk + dy_chunk * skip, in_c & in_t)
+        _store(ddelta + here_c, through_B * u_chunk + through_A * ln_2, in_c & in_t)
+        _store(dB + here_n, _sums(to_B[::-1]), in_n & in_t)
+        _store(dC + here_n, _sums(to_C[::-1]), in_n & in_t)
+        sum_D += dy_chunk * u_chunk
     _store(dA + sequence * width * d_state + cells, sum_A, in_cell)
-    _store(dD + sequence * width + c, sum_D, in_c)
+    _store(dD + sequence * width + c, tl.sum(sum_D, 1), c < width)
 
 
 def _tiles(C: int, N: int) -> tuple[int, int, int]:
     """Channels of a program, N padded to a power of two and programs a sequence."""
     padded = max(triton.next_power_of_2(N), QUAD)
-    block = min(CELLS // padded, triton.next_power_of_2(C))
+    # with 4 states a channel there would be too many channels to hold the inputs of in registers
+    block = min(CELLS // max(padded, 8), triton.next_power_of_2(C))
     return block, padded, -(-C // block)
 
 
