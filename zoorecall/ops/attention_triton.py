@@ -76,7 +76,7 @@ def _exponentials(q, k, K: tl.constexpr, BLOCK_L: tl.constexpr, PRECISION: tl.co
 
 
 @triton.jit
-def _forward_kernel(
+def _attention_forward_kernel(
     q, k, v, q_bias, k_bias, v_bias, y, q_row, k_row, v_row, bias_row, batch,
     H: tl.constexpr, L: tl.constexpr, K: tl.constexpr,
     BLOCK_L: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr, BIAS: tl.constexpr,
@@ -93,7 +93,7 @@ def _forward_kernel(
 
 
 @triton.jit
-def _backward_kernel(
+def _attention_backward_kernel(
     q, k, v, q_bias, k_bias, v_bias, dy, dq, dk, dv, sums,
     q_row, k_row, v_row, grad_row, bias_row, batch,
     H: tl.constexpr, L: tl.constexpr, K: tl.constexpr,
@@ -166,7 +166,7 @@ def _forward(qkv: list[Tensor], bias: list[Tensor], num_heads: int, allow_tf32: 
     q, k, v = (_rows(x) for x in parts)
     y = q.new_empty(R, B, L, D)
     with torch.cuda.device_of(q):
-        _forward_kernel[(R * B * num_heads,)](
+        _attention_forward_kernel[(R * B * num_heads,)](
             q, k, v, *bias_parts, y, q.stride(0), k.stride(0), v.stride(0),
             bias_parts[0].stride(0), B, **_sizes(y, num_heads, allow_tf32), BIAS=bool(bias),
         )  # fmt: skip
@@ -190,7 +190,7 @@ def _backward(
     R, B, _, D = dy.shape
     sums = dy.new_empty((R, B, 3 * D) if bias else (0, B, 3 * D), dtype=torch.float32)
     with torch.cuda.device_of(q):
-        _backward_kernel[(R * B * num_heads,)](
+        _attention_backward_kernel[(R * B * num_heads,)](
             q, k, v, *bias_parts, dy.contiguous(), dq, dk, dv, sums,
             q.stride(0), k.stride(0), v.stride(0), dq.stride(0), bias_parts[0].stride(0), B,
             **_sizes(dy, num_heads, allow_tf32), BIAS=bool(bias),

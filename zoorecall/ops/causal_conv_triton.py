@@ -83,7 +83,7 @@ def _sigmoid(a):
 
 
 @triton.jit
-def _forward_kernel(
+def _conv_forward_kernel(
     x, weight, bias, y, x_run, x_sequence: tl.constexpr, x_row: tl.constexpr, strides,
     batch, splits, length: tl.constexpr, width: tl.constexpr, T: tl.constexpr, SILU: tl.constexpr,
     SPAN: tl.constexpr, TILES: tl.constexpr, BLOCK_C: tl.constexpr,
@@ -108,7 +108,7 @@ def _forward_kernel(
 
 
 @triton.jit
-def _backward_kernel(
+def _conv_backward_kernel(
     x, weight, bias, dy, dx, sums, x_run, x_sequence: tl.constexpr, x_row: tl.constexpr, strides,
     batch, splits, length: tl.constexpr, width: tl.constexpr, T: tl.constexpr, SILU: tl.constexpr,
     SPAN: tl.constexpr, TILES: tl.constexpr, BLOCK_C: tl.constexpr,
@@ -193,7 +193,7 @@ def _channels_last(x: Tensor) -> Tensor:
 @torch.library.custom_op("zoorecall::causal_conv", mutates_args=())
 def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool) -> Tensor:
     y = x.new_empty(x.shape)
-    _launch(_forward_kernel, _channels_last(x), weight, bias, (y,), silu)
+    _launch(_conv_forward_kernel, _channels_last(x), weight, bias, (y,), silu)
     return y
 
 
@@ -208,7 +208,7 @@ def _backward(
 ) -> tuple[Tensor, Tensor]:
     dx, sums = _gradient_outputs(x, weight)
     others = (dy.contiguous(), dx, sums)
-    _launch(_backward_kernel, _channels_last(x), weight, bias, others, silu)
+    _launch(_conv_backward_kernel, _channels_last(x), weight, bias, others, silu)
     return dx, sums
 
 

@@ -44,7 +44,7 @@ def _inverse(
 
 
 @triton.jit
-def _forward_kernel(
+def _delta_rule_forward_kernel(
     q, k, v, beta, y, inverse, read,
     H: tl.constexpr, L: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
     BLOCK_L: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr, LEVELS: tl.constexpr,
@@ -73,7 +73,7 @@ def _forward_kernel(
 
 
 @triton.jit
-def _backward_kernel(
+def _delta_rule_backward_kernel(
     q, k, v, beta, inverse, read, dy, dq, dk, dv, dbeta,
     H: tl.constexpr, L: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
     BLOCK_L: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr, PRECISION: tl.constexpr,
@@ -144,7 +144,7 @@ def _forward(
     y, inverse, read = _outputs(v, save)
     R, B, _, H = beta.shape
     with torch.cuda.device_of(q):
-        _forward_kernel[(R * B * H,)](
+        _delta_rule_forward_kernel[(R * B * H,)](
             q, k, v, beta, y, inverse, read, **_sizes(q, v), **_solver(q), SAVE=save
         )
     return y, inverse, read
@@ -169,7 +169,7 @@ def _backward(
     dq, dk, dv, dbeta = (torch.empty_like(x) for x in (q, k, v, beta))
     R, B, _, H = beta.shape
     with torch.cuda.device_of(q):
-        _backward_kernel[(R * B * H,)](
+        _delta_rule_backward_kernel[(R * B * H,)](
             q, k, v, beta, inverse, read, dy, dq, dk, dv, dbeta, **_sizes(q, v)
         )
     return dq, dk, dv, dbeta

@@ -50,7 +50,7 @@ def _store(pointer, value, mask):
 
 
 @triton.jit
-def _forward_kernel(
+def _gated_norm_forward_kernel(
     y, z, weight, out, w_run, w_channel, eps, rows, splits, z_row: tl.constexpr,
     G: tl.constexpr, W: tl.constexpr, BLOCK_W: tl.constexpr, ROWS: tl.constexpr,
     TILES: tl.constexpr,
@@ -68,7 +68,7 @@ def _forward_kernel(
 
 
 @triton.jit
-def _backward_kernel(
+def _gated_norm_backward_kernel(
     y, z, weight, dout, dy, dz, sums, w_run, w_channel, eps, rows, splits, z_row: tl.constexpr,
     G: tl.constexpr, W: tl.constexpr, BLOCK_W: tl.constexpr, ROWS: tl.constexpr,
     TILES: tl.constexpr,
@@ -123,7 +123,7 @@ def _launch(
 @torch.library.custom_op("zoorecall::gated_rms_norm", mutates_args=())
 def _forward(y: Tensor, z: Tensor, weight: Tensor, num_groups: int, eps: float) -> Tensor:
     out = y.new_empty(y.shape)
-    _launch(_forward_kernel, y, z, weight, (out,), num_groups, eps)
+    _launch(_gated_norm_forward_kernel, y, z, weight, (out,), num_groups, eps)
     return out
 
 
@@ -137,7 +137,9 @@ def _backward(
     y: Tensor, z: Tensor, weight: Tensor, dout: Tensor, num_groups: int, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     outputs = _gradient_outputs(y, num_groups)
-    _launch(_backward_kernel, y, z, weight, (dout.contiguous(), *outputs), num_groups, eps)
+    _launch(
+        _gated_norm_backward_kernel, y, z, weight, (dout.contiguous(), *outputs), num_groups, eps
+    )
     return outputs
 
 

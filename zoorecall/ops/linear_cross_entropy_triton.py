@@ -36,7 +36,7 @@ def _store_rows(pointer, value, rows, size, D: tl.constexpr, BLOCK_D: tl.constex
 
 
 @triton.jit
-def _forward_kernel(
+def _head_forward_kernel(
     hidden, weight, targets, loss, correct, lse,
     M: tl.constexpr, V: tl.constexpr, D: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_D: tl.constexpr,
@@ -55,7 +55,8 @@ def _forward_kernel(
     column = tl.arange(0, BLOCK_V)
     for start in range(0, V, BLOCK_V):
         w = _load_rows(weight + run * V * D, start + column, V, D, BLOCK_D)
-        logits = tl.dot(x, tl.trans(w), input_precision="ieee")
+        # of float32: see attention_triton; "ieee" would leave the tensor cores idle
+        logits = tl.dot(x, tl.trans(w), input_precision="tf32x3")
         if V % BLOCK_V:
             logits = tl.where((start + column < V)[None, :], logits, float("-inf"))
         is_target = column[None, :] == (target - start)[:, None]
@@ -76,7 +77,7 @@ def _forward_kernel(
 
 
 @triton.jit
-def _hidden_gradient_kernel(
+def _head_hidden_gradient_kernel(
     hidden, weight, targets, lse, dloss, dhidden,
     M: tl.constexpr, V: tl.constexpr, D: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_D: tl.constexpr,
@@ -93,18 +94,18 @@ def _hidden_gradient_kernel(
     column = tl.arange(0, BLOCK_V)
     for start in range(0, V, BLOCK_V):
         w = _load_rows(weight + run * V * D, start + column, V, D, BLOCK_D)
-        logits = tl.dot(x, tl.trans(w), input_precision="ieee")
+        logits = tl.dot(x, tl.trans(w), input_precision="tf32x3")
         if V % BLOCK_V:  # w is zero there, but zero times an overflow is NaN
             logits = tl.where((start + column < V)[None, :], logits, float("-inf"))
         p = tl.exp2(logits * log2_e - log_sum[:, None])
         # one is subtracted before rounding: near a solved task p - 1 is far smaller than p
         p = tl.where(column[None, :] == (target - start)[:, None], p - 1.0, p)
-        total = tl.dot(p.to(w.dtype), w, total, input_precision="ieee")
+        total = tl.dot(p.to(w.dtype), w, total, input_precision="tf32x3")
     _store_rows(dhidden + run * M * D, total * scale[:, None], rows, M, D, BLOCK_D)
 
 
 @triton.jit
-def _weight_gradient_kernel(
+def _head_weight_gradient_kernel(
     hidden, weight, targets, lse, dloss, dweight,
     M: tl.constexpr, V: tl.constexpr, D: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_D: tl.constexpr,
@@ -121,12 +122,12 @@ def _weight_gradient_kernel(
         target = tl.load(targets + run * M + rows, mask=rows < M, other=-1).to(tl.int32)
         log_sum = tl.load(lse + run * M + rows, mask=rows < M, other=0.0) * log2_e
         scale = tl.load(dloss + run * M + rows, mask=rows < M, other=0.0)
-        logits = tl.dot(w, tl.trans(x), input_precision="ieee")  # [V, M]
+        logits = tl.dot(w, tl.trans(x), input_precision="tf32x3")  # [V, M]
         if V % BLOCK_V:
             logits = tl.where((v < V)[:, None], logits, float("-inf"))
         p = tl.exp2(logits * log2_e - log_sum[None, :])
         p = tl.where(v[:, None] == target[None, :], p - 1.0, p) * scale[None, :]
-        total = tl.dot(p.to(x.dtype), x, total, input_precision="ieee")
+        total = tl.dot(p.to(x.dtype), x, total, input_precision="tf32x3")
     _store_rows(dweight + run * V * D, total, v, V, D, BLOCK_D)
 
 
@@ -157,7 +158,7 @@ def _forward(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, T
     tiles = _row_tiles(hidden.dtype)
     grid = (triton.cdiv(targets.shape[1], tiles["BLOCK_M"]), targets.shape[0])
     with torch.cuda.device_of(hidden):
-        _forward_kernel[grid](
+        _head_forward_kernel[grid](
             hidden, weight, targets, loss, correct, lse, **_sizes(hidden, weight), **tiles
         )
     return loss, correct, lse
@@ -185,9 +186,9 @@ def _backward(
     (R, M, _), V, sizes = hidden.shape, weight.shape[1], _sizes(hidden, weight)
     with torch.cuda.device_of(hidden):
         grid = (triton.cdiv(M, rows["BLOCK_M"]), R)
-        _hidden_gradient_kernel[grid](*inputs, dhidden, **sizes, **rows)
+        _head_hidden_gradient_kernel[grid](*inputs, dhidden, **sizes, **rows)
         grid = (triton.cdiv(V, columns["BLOCK_V"]), R)
-        _weight_gradient_kernel[grid](*inputs, dweight, **sizes, **columns)
+        _head_weight_gradient_kernel[grid](*inputs, dweight, **sizes, **columns)
     return dhidden, dweight
 
 

@@ -84,7 +84,7 @@ def _moments(x, eps, D: tl.constexpr, BLOCK_D: tl.constexpr):
 
 
 @triton.jit
-def _forward_kernel(
+def _mlp_forward_kernel(
     x, gamma, beta, w1, b1, w2, b2, y, gamma_run, beta_run, b1_run, b2_run, T, eps,
     D: tl.constexpr, F: tl.constexpr,
     BLOCK_T: tl.constexpr, BLOCK_F: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
@@ -110,7 +110,7 @@ def _forward_kernel(
 
 
 @triton.jit
-def _input_gradient_kernel(
+def _mlp_input_gradient_kernel(
     x, gamma, beta, w1, b1, w2, dy, dx, normed_x, sums, gamma_run, beta_run, b1_run, T, eps,
     D: tl.constexpr, F: tl.constexpr,
     BLOCK_T: tl.constexpr, BLOCK_F: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
@@ -152,7 +152,7 @@ def _input_gradient_kernel(
 
 
 @triton.jit
-def _weight_gradient_kernel(
+def _mlp_weight_gradient_kernel(
     normed_x, w1, b1, w2, dy, dw1, db1, dw2, b1_run, T,
     D: tl.constexpr, F: tl.constexpr, BLOCKS: tl.constexpr,
     BLOCK_T: tl.constexpr, BLOCK_F: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
@@ -234,7 +234,7 @@ def _forward(
     gamma, beta, b1, b2 = (_rows(p) for p in (norm_weight, norm_bias, b1, b2))
     y, (R, T, _), tiles = torch.empty_like(x), x.shape, _token_tiles(x.dtype)
     with torch.cuda.device_of(x):
-        _forward_kernel[(triton.cdiv(T, tiles["BLOCK_T"]), R)](
+        _mlp_forward_kernel[(triton.cdiv(T, tiles["BLOCK_T"]), R)](
             x, gamma, beta, w1, b1, w2, b2, y,
             gamma.stride(0), beta.stride(0), b1.stride(0), b2.stride(0), T, eps,
             **_sizes(x, w1, allow_tf32), **tiles,
@@ -266,11 +266,11 @@ def _backward(
     sums = b1.new_empty(R, triton.cdiv(T, tokens["BLOCK_T"]), 3, D)
     dw1, db1, dw2 = (b1.new_empty(R, parts, *shape) for shape in ((F, D), (F,), (D, F)))
     with torch.cuda.device_of(x):
-        _input_gradient_kernel[(sums.shape[1], R)](
+        _mlp_input_gradient_kernel[(sums.shape[1], R)](
             x, gamma, beta, w1, b1, w2, dy, dx, normed_x, sums,
             gamma.stride(0), beta.stride(0), b1.stride(0), T, eps, **sizes, **tokens,
         )  # fmt: skip
-        _weight_gradient_kernel[(num_chunks, parts, R)](
+        _mlp_weight_gradient_kernel[(num_chunks, parts, R)](
             normed_x, w1, b1, w2, dy, dw1, db1, dw2, b1.stride(0), T,
             BLOCKS=blocks_each, **sizes, **chunks,
         )  # fmt: skip

@@ -116,7 +116,7 @@ def _load_inputs(
 
 
 @triton.jit
-def _forward_kernel(
+def _scan_forward_kernel(
     u, delta, A, B, C, D, y, states,
     batch, width, d_state, blocks, length: tl.constexpr,
     BLOCK_C: tl.constexpr, N: tl.constexpr, QUAD: tl.constexpr, CHUNK: tl.constexpr,
@@ -162,7 +162,7 @@ def _forward_kernel(
 
 
 @triton.jit
-def _backward_kernel(
+def _scan_backward_kernel(
     u, delta, A, B, C, D, states, dy, du, ddelta, dA, dB, dC, dD,
     sequences, batch, width, d_state, blocks, length: tl.constexpr,
     BLOCK_C: tl.constexpr, N: tl.constexpr, QUAD: tl.constexpr, CHUNK: tl.constexpr,
@@ -259,7 +259,7 @@ def _forward(
     block, padded, blocks = _tiles(width, d_state)
     y, states = _outputs(u, A, save_states)
     with torch.cuda.device_of(u):
-        _forward_kernel[(runs * batch * blocks,)](
+        _scan_forward_kernel[(runs * batch * blocks,)](
             u, delta, A, B, C, D, y, states, batch, width, d_state, blocks, length,
             BLOCK_C=block, N=padded, QUAD=QUAD, CHUNK=CHUNK, SAVE_STATES=save_states, num_warps=1,
         )  # fmt: skip
@@ -293,7 +293,7 @@ def _backward(
     dD = D.new_empty(runs, batch, width)
     dB, dC = (torch.empty(blocks, *B.shape, device=B.device) for _ in range(2))
     with torch.cuda.device_of(u):
-        _backward_kernel[(runs * batch * blocks,)](
+        _scan_backward_kernel[(runs * batch * blocks,)](
             u, delta, A, B, C, D, states, dy, du, ddelta, dA, dB, dC, dD,
             runs * batch, batch, width, d_state, blocks, length,
             BLOCK_C=block, N=padded, QUAD=QUAD, CHUNK=CHUNK, num_warps=1,

@@ -34,7 +34,7 @@ def _decay(steps, rate, BLOCK_L: tl.constexpr, TRANSPOSED: tl.constexpr):
 
 
 @triton.jit
-def _forward_kernel(
+def _ssd_forward_kernel(
     xBC, dt, A, D, y, D_run, D_head, batch, row: tl.constexpr,
     H: tl.constexpr, G: tl.constexpr, L: tl.constexpr, P: tl.constexpr, N: tl.constexpr,
     BLOCK_L: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr, PRECISION: tl.constexpr,
@@ -58,7 +58,7 @@ def _forward_kernel(
 
 
 @triton.jit
-def _backward_kernel(
+def _ssd_backward_kernel(
     xBC, dt, A, D, dy, dxBC, ddt, sums, D_run, D_head, batch, row: tl.constexpr,
     H: tl.constexpr, G: tl.constexpr, L: tl.constexpr, P: tl.constexpr, N: tl.constexpr,
     BLOCK_L: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr, PRECISION: tl.constexpr,
@@ -136,7 +136,7 @@ def _forward(
     xBC: Tensor, dt: Tensor, A: Tensor, D: Tensor, num_groups: int, d_state: int, allow_tf32: bool
 ) -> Tensor:
     y = xBC.new_empty(*xBC.shape[:3], xBC.shape[3] - 2 * num_groups * d_state)
-    _launch(_forward_kernel, xBC, dt, A, D, (y,), num_groups, d_state, allow_tf32)
+    _launch(_ssd_forward_kernel, xBC, dt, A, D, (y,), num_groups, d_state, allow_tf32)
     return y
 
 
@@ -155,7 +155,7 @@ def _backward(
     # alone, the compiler takes 250
     limit = 168 if xBC.dtype == torch.bfloat16 and padded(xBC.shape[2]) == 64 else None
     others = (dy.contiguous(), *outputs)
-    _launch(_backward_kernel, xBC, dt, A, D, others, num_groups, d_state, allow_tf32, limit)
+    _launch(_ssd_backward_kernel, xBC, dt, A, D, others, num_groups, d_state, allow_tf32, limit)
     return outputs
 
 
