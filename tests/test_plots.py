@@ -43,9 +43,17 @@ def step_times():
     return table.assign(ms_per_run_step=table["d_model"] * table["seq_len"] / 1e4)
 
 
+def precisions():
+    runs = study(layers=(2,), widths=(64,), lengths=(64,))
+    lower = runs["test_accuracy"] * 0.9
+    fp32, bf16 = ({"train.precision": name} for name in ("fp32", "bf16"))
+    return pd.concat([runs.assign(**fp32), runs.assign(test_accuracy=lower, **bf16)])
+
+
 WIDTHS = (64, 128, 256, 512, 1024, 2048)
 FIGURES = {
     "learning rates": lambda: plots.accuracy_by_learning_rate(study(layers=(2,))),
+    "precisions": lambda: plots.accuracy_by_precision(precisions()),
     "width": lambda: plots.accuracy_by_width(study(lengths=(64, 256), widths=WIDTHS)),
     "parameters": lambda: plots.accuracy_by_parameters(study()),
     "wide parameters": lambda: plots.accuracy_by_parameters(study(lengths=(256,), widths=WIDTHS)),

@@ -7,7 +7,7 @@ has to be closed, and a notebook shows them as values of its cells (after `%matp
 from ..analysis.sparse_grids import ZOOLOGY_RATES
 from .ablations import ablation_table
 from .dynamics import curves_by_kind, training_dynamics
-from .learning_rates import accuracy_by_learning_rate
+from .learning_rates import accuracy_by_learning_rate, accuracy_by_precision
 from .scaling import accuracy_by_parameters, accuracy_by_state_size, accuracy_by_width
 from .step_cost import step_cost
 from .style import panel_title, save
@@ -17,6 +17,7 @@ __all__ = [
     "ablation_table",
     "accuracy_by_learning_rate",
     "accuracy_by_parameters",
+    "accuracy_by_precision",
     "accuracy_by_state_size",
     "accuracy_by_width",
     "curves_by_kind",

@@ -4,12 +4,15 @@ import math
 
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from ..analysis.accuracy import setting_columns
 from ..analysis.sparse_grids import ZOOLOGY_RATES
 from ..analysis.windows import by_learning_rate
 from .style import (
+    GRAY,
     LARGE,
+    Look,
     accuracy_axis,
     band,
     legend,
@@ -18,6 +21,9 @@ from .style import (
     panel_title,
     panels,
 )
+
+PRECISIONS = {"bf16": ("-", "o"), "tf32": (":", "^"), "fp32": ("--", "s")}
+"""Line and marker of each."""
 
 
 def accuracy_by_learning_rate(runs: pd.DataFrame) -> Figure:
@@ -45,3 +51,42 @@ def accuracy_by_learning_rate(runs: pd.DataFrame) -> Figure:
     figure.supylabel("test accuracy", fontsize=LARGE)
     legend(figure, mixer_handles(looks))
     return figure
+
+
+def accuracy_by_precision(runs: pd.DataFrame) -> Figure:
+    """Test accuracy against learning rate: a panel a setting, a line a precision of training, the
+    mean over seeds with their range shaded; fp32 is gray and hollow, and on top."""
+    keys = [name for name in setting_columns(runs) if name != "train.precision"]
+    settings = list(runs.groupby(keys, sort=True, dropna=False))
+    mixers = mixer_looks(runs["mixer"])
+    columns = min(3, len(settings))
+    rows = math.ceil(len(settings) / columns)
+    figure, axes = panels(rows, columns, 4.0, 2.7, sharex=True, sharey=True)
+    for axis in axes.flat[len(settings) :]:
+        axis.axis("off")
+    for axis, (key, panel) in zip(axes.flat, settings, strict=False):
+        for precision, runs_of_line in panel.groupby("train.precision"):
+            line = by_learning_rate(runs_of_line)
+            look = _precision_look(str(precision), mixers[str(key[0])].color)
+            rates = line["train.learning_rate"]
+            axis.plot(rates, line["mean"], **look.line, markerfacecolor=_face(look))
+            band(axis, rates, line["min"], line["max"], look)
+        setting = dict(zip(keys[1:], key[1:], strict=True))
+        axis.set_title(f"{key[0]}\n{panel_title(setting)}", fontsize=LARGE)
+        axis.set_xscale("log")
+        accuracy_axis(axis)
+    figure.supxlabel("learning rate", fontsize=LARGE)
+    figure.supylabel("test accuracy", fontsize=LARGE)
+    looks = {name: _precision_look(name, "black") for name in sorted(set(runs["train.precision"]))}
+    lines = {x: Line2D([], [], **y.line, markerfacecolor=_face(y)) for x, y in looks.items()}
+    legend(figure, lines)
+    return figure
+
+
+def _precision_look(precision: str, color: str) -> Look:
+    linestyle, marker = PRECISIONS[precision]
+    return Look(GRAY if precision == "fp32" else color, marker, linestyle)
+
+
+def _face(look: Look) -> str:
+    return "none" if look.color == GRAY else look.color

@@ -1,0 +1,122 @@
+"""Does the precision of training change what is reached: best accuracies, windows of learning
+rates, and single rates, each against the reference's.
+
+A difference is within the seed spread where it is at most the larger of the two ranges over seeds
+(the highest less the lowest) or, of accuracies, `EQUAL`, or where its bootstrap interval contains
+0. With two or three seeds such an interval is their range, so that it contains 0 wherever the seeds
+disagree on the sign: `yes` says that no difference can be told from the seeds, not that there is
+none. A window that touches its grid's edge has an end that was not seen, and one seed has no
+spread; neither says yes.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+
+from .accuracy import SOLVED, Accuracies, accuracies, setting_columns, with_baselines
+from .bootstrap import Estimate, mean_difference
+from .evidence import all_of
+from .windows import window_differences, window_spans
+
+PRECISION = "train.precision"
+EQUAL = 0.001
+"""Accuracies no further apart are equal: a tenth of a percent, twelve of 12,000 answers."""
+WORDS = {True: "yes", False: "no", None: "undecided"}
+
+
+def in_all_precisions(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs whose setting, learning rate and seed were trained in every precision of the
+    table, so that curves over equal rates and equal seeds are compared; none of one precision."""
+    number = runs[PRECISION].nunique()
+    same = [name for name in setting_columns(runs) if name != PRECISION]
+    same += ["train.learning_rate", "seed"]
+    trained = runs.groupby(same, dropna=False)[PRECISION].transform("nunique")
+    return runs[(trained == number) & (number > 1)]
+
+
+def precision_differences(
+    runs: pd.DataFrame, reference: str = "fp32", measure: str = "test_accuracy"
+) -> pd.DataFrame:
+    """One row a setting and precision but the reference, of the runs that were trained in all.
+
+    `accuracy` at the best learning rate and the window's `decades`, each with its range over
+    seeds, the same of the reference (each at its own best), and the difference from it with an
+    interval over seeds. `edge` says which of the grid's ends a window touches, as in `windows`.
+    `largest_difference` is that of the means at the one rate, `largest_rate`, where they are
+    furthest apart, `largest_range` the larger range over seeds there. `accuracy_within`,
+    `decades_within` and, for both together, `within_seed_spread` are `yes`, `no` or `undecided`.
+    Raises ValueError where nothing was trained in the reference's precision.
+    """
+    runs, baseline = in_all_precisions(runs), {PRECISION: reference}
+    if runs.empty:
+        return pd.DataFrame()
+    pairs = [
+        (one, other)
+        for one, other in with_baselines(accuracies(runs, measure), baseline)
+        if other is not None and other is not one
+    ]
+    gaps = window_differences(runs, baseline, measure).to_dict("records")
+    rows = []
+    for (one, other), gap in zip(pairs, gaps, strict=True):
+        difference, pairing = mean_difference(one.at_best, other.at_best)
+        accuracy = within_spread(difference, [EQUAL, *(_range(x.at_best) for x in (one, other))])
+        gap_interval = Estimate(*(gap[f"difference{end}"] for end in ("", "_low", "_high")))
+        spans = _decades(one), _decades(other)
+        edges = gap["edge"], gap["baseline_edge"]
+        decades = within_spread(gap_interval, map(_range, spans))
+        decades = _unless_unseen(decades, gap_interval.value, *edges)
+        apart = one.mean - other.mean
+        at = int(np.abs(apart).argmax())
+        rows.append(
+            {
+                **one.setting,
+                "best_rate": one.rates[one.best],
+                **_with_range("accuracy", one.at_best.mean(), one.at_best),
+                "reference_rate": other.rates[other.best],
+                **_with_range("reference_accuracy", other.at_best.mean(), other.at_best),
+                **difference.columns("accuracy_difference"),
+                **_with_range("decades", gap["decades"], spans[0]),
+                "edge": edges[0],
+                **_with_range("reference_decades", gap["baseline_decades"], spans[1]),
+                "reference_edge": edges[1],
+                **gap_interval.columns("decades_difference"),
+                "largest_difference": apart[at],
+                "largest_rate": one.rates[at],
+                "largest_range": max(_range(x.values[:, at]) for x in (one, other)),
+                "rates": len(one.rates),
+                "seeds": pairing.num_seeds,
+                "accuracy_within": WORDS[accuracy],
+                "decades_within": WORDS[decades],
+                "within_seed_spread": WORDS[all_of([accuracy, decades])],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def within_spread(difference: Estimate, ranges: Iterable[float]) -> bool | None:
+    """Whether a difference is within the seed spread; open where one seed has none."""
+    if np.isnan(difference.low):
+        return None
+    value, low, high = (round(x, 12) for x in difference)  # as means are, so that equal is equal
+    return abs(value) <= max(ranges) or low <= 0 <= high
+
+
+def _unless_unseen(within: bool | None, difference: float, edge: str, other: str) -> bool | None:
+    """A finding on two windows, but open where the grid's edge may be the reason: equal ones may
+    differ beyond it, and the narrower may be as wide as the other."""
+    narrower = edge if difference < 0 else other
+    return None if (within and (edge or other)) or (within is False and narrower) else within
+
+
+def _decades(one: Accuracies) -> np.ndarray:
+    """The width of each seed's own window."""
+    return window_spans(np.log10(one.rates), one.values, SOLVED).decades
+
+
+def _range(values: pd.Series | np.ndarray) -> float:
+    return round(float(np.ptp(np.asarray(values))), 12)
+
+
+def _with_range(name: str, value: float, values: pd.Series | np.ndarray) -> dict[str, float]:
+    return {name: value, f"{name}_min": values.min(), f"{name}_max": values.max()}
