@@ -204,9 +204,9 @@ def test_every_mixer_can_be_measured():
 
 def test_processes_measure_one_after_another_what_they_prepared_side_by_side():
     run = bench_run("attention", 16, 16, 1, 4, precision="fp32")
-    jobs = [benchmark.Job(run, size, LIMITS, CPU, 0) for size in (1, 2)]
-    measured = list(benchmark._measure_group(jobs))
-    assert [m.pack_size for m in measured] == [1, 2]
+    jobs = [benchmark.Job(run, size, LIMITS, CPU, 0) for size in (1, 0, 2)]  # no pack of none
+    measured = list(benchmark._measure_group(jobs, failed := []))
+    assert [m.pack_size for m in measured] == [1, 2] and failed == [jobs[1]]
 
 
 def test_a_record_keeps_what_was_not_measured_again():

@@ -25,6 +25,7 @@ from .model import count_parameters, forward_flops
 from .ops.dispatch import kernels
 from .plan import memory_bytes, pack_size
 from .provenance import provenance
+from .sizing import measured_size
 from .train import PackTrainer
 
 PAIRS_PER_TOKEN = 1 / 16
@@ -69,7 +70,13 @@ class Measurement:
 
 
 def bench_run(
-    mixer: Any, d_model: int, seq_len: int, num_layers: int = 2, batch_size: int = 0, **train: Any
+    mixer: Any,
+    d_model: int,
+    seq_len: int,
+    num_layers: int = 2,
+    batch_size: int = 0,
+    *,
+    precision: str,
 ) -> RunConfig:
     """A run of the papers' size: vocabulary 8,192, batch 512 up to length 128, then 256 and 128."""
     batch_size = batch_size or (512 if seq_len <= 128 else 256 if seq_len <= 256 else 128)
@@ -81,8 +88,9 @@ def bench_run(
             "train": {
                 "batch_size": batch_size,
                 "train_examples": 4 * batch_size,
+                "epochs": 50 * 100_000 / (4 * batch_size),  # as many steps as the papers train
                 "test_examples": 1,
-                **train,
+                "precision": precision,
             },
         }
     )
@@ -101,8 +109,9 @@ def bench(
     On a GPU a process each compiles and captures its pack, as many at once as there are cores and
     memory for, and only then one after another is timed.
     """
+    of_a_sweep = pack_size if device.type == "cpu" else measured_size
     jobs = [
-        Job(run, size or pack_size(run, device), limits, device, seconds)
+        Job(run, size or of_a_sweep(run, device), limits, device, seconds)
         for run, size in itertools.product(runs, pack_sizes)
     ]
     if device.type == "cpu":
@@ -111,7 +120,11 @@ def bench(
     while jobs:
         group = _group(jobs, 0.7 * torch.cuda.get_device_properties(device).total_memory)
         jobs = jobs[len(group) :]
-        yield from _measure_group(group)
+        failed: list[Job] = []
+        yield from _measure_group(group, failed)
+        if len(group) > 1:  # perhaps for want of memory that others had
+            for job in failed:
+                yield from _measure_group([job], [])
 
 
 @dataclass(frozen=True)
@@ -132,7 +145,9 @@ def _group(jobs: Sequence[Job], memory: float) -> list[Job]:
     return list(jobs[: max(1, min(fitting, os.cpu_count() or 1))])
 
 
-def _measure_group(jobs: Sequence[Job]) -> Iterator[Measurement]:
+def _measure_group(jobs: Sequence[Job], failed: list[Job]) -> Iterator[Measurement]:
+    """Prepare the packs of a group side by side and time one after another; those that could not
+    be prepared are added to `failed`."""
     os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # there are enough processes
     spawn = multiprocessing.get_context("spawn")
     started = []
@@ -144,8 +159,10 @@ def _measure_group(jobs: Sequence[Job]) -> Iterator[Measurement]:
         started.append((process, ours))
     try:
         prepared = [_receive(connection) for _, connection in started]
-        for (process, connection), is_prepared in zip(started, prepared, strict=True):
-            if is_prepared:
+        for job, (process, connection), is_prepared in zip(jobs, started, prepared, strict=True):
+            if not is_prepared:
+                failed.append(job)
+            else:
                 connection.send("go")
                 measured = _receive(connection)
                 process.kill()  # its memory is freed at once

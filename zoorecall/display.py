@@ -59,7 +59,14 @@ class SweepDisplay:
 
     def show(self, event: sweeper.Event) -> None:
         """Take in one event of the sweep."""
-        if isinstance(event, sweeper.Started):
+        if isinstance(event, sweeper.Sizing):
+            shapes = "shape" if event.groups == 1 else "shapes"
+            self.console.print(
+                f"measuring pack sizes for {event.groups} {shapes} on {event.device}",
+                highlight=False,
+                soft_wrap=True,
+            )
+        elif isinstance(event, sweeper.Started):
             self.packs = {pack.pack_id: pack for pack in event.packs}
             todo = sum(len(pack.runs) for pack in event.packs)
             kept = f"; {event.finished_runs} finished before" if event.finished_runs else ""
@@ -184,7 +191,8 @@ def print_plan(grid: Grid, packs: Sequence[PlannedPack], device: str) -> None:
     print_table(table)
     Console().print(
         f"{table['runs'].sum()} runs in {table['packs'].sum()} packs on {device}"
-        + (f"; {done} more are finished" if done else ""),
+        + (f"; {done} more are finished" if done else "")
+        + ("; pack sizes are estimates, a sweep measures them" if device == "cuda" else ""),
         highlight=False,
     )
 

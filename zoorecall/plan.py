@@ -45,15 +45,8 @@ def plan(
     Packs that an `earlier` plan made of the same runs stay as they were; the rest are cut into
     packs of nearly equal size, at most `pack_size` of their first run.
     """
-    by_id = {run.run_id: run for run in runs}
-    packs = []
-    for run_ids in (earlier or {}).values():
-        if all(run_id in by_id for run_id in run_ids):
-            packs.append(PlannedPack(tuple(by_id.pop(run_id) for run_id in run_ids)))
-    groups: dict[str, list[RunConfig]] = {}
-    for run in by_id.values():
-        groups.setdefault(run.pack_key, []).append(run)
-    for group in groups.values():
+    packs, groups = kept_and_groups(runs, earlier or {})
+    for group in groups:
         count = math.ceil(len(group) / pack_size(group[0]))
         bounds = [round(i * len(group) / count) for i in range(count + 1)]
         packs += [PlannedPack(tuple(group[a:b])) for a, b in itertools.pairwise(bounds)]
@@ -61,25 +54,54 @@ def plan(
     return sorted(packs, key=lambda pack: place[pack.runs[0].run_id])
 
 
+def kept_and_groups(
+    runs: Sequence[RunConfig], earlier: Mapping[str, Sequence[str]]
+) -> tuple[list[PlannedPack], list[list[RunConfig]]]:
+    """The packs of an `earlier` plan that stay, and the other runs by pack key, still uncut."""
+    by_id = {run.run_id: run for run in runs}
+    packs = []
+    for run_ids in earlier.values():
+        if all(run_id in by_id for run_id in run_ids):
+            packs.append(PlannedPack(tuple(by_id.pop(run_id) for run_id in run_ids)))
+    groups: dict[str, list[RunConfig]] = {}
+    for run in by_id.values():
+        groups.setdefault(run.pack_key, []).append(run)
+    return packs, list(groups.values())
+
+
+MAX_RUNS = 128
+"""In a pack: from there on more share nothing worth having, and a crash costs more."""
+
+SAMPLE_SIZES = 2, 6
+"""The pack sizes at which `sizing` measures runs; not 1, for which compilers make an exception. A
+group that is no larger is one pack as it is."""
+
 CPU_ACTIVATIONS = 2**18
 """Numbers in one activation [R, B, L, D] of a pack on a CPU: about what its caches hold. Measured
 at width 32, length 32, batch 64: 6.0 ms a run-step alone, 3.6 in fours; at width 64, length 64,
 batch 128: 99 ms alone, 95 in twos, 105 in fours, 136 in eights."""
 
 GPU_TOKENS = 5 * 2**17
-"""Tokens in one step of a pack on a GPU: enough to keep it busy."""
+"""Tokens in one step of a pack on a GPU: enough to keep it busy, where that was not measured."""
 
 GPU_MEMORY = 0.25
 """Share of a GPU's memory that a pack may take: three packs are at work at a time."""
 
 
+def pack_memory(device: torch.device) -> float:
+    """Bytes that a pack may take on a GPU; elsewhere nothing is known, and it is infinite."""
+    if device.type == "cpu":
+        return math.inf
+    return GPU_MEMORY * torch.cuda.get_device_properties(device).total_memory
+
+
 def pack_size(run: RunConfig, device: torch.device) -> int:
-    """How many runs like this one to train at once."""
+    """An estimate of how many runs like this one to train at once."""
     B, L, D = run.train.batch_size, run.task.seq_len, run.model.d_model
     if device.type == "cpu":
         return min(8, max(1, CPU_ACTIVATIONS // (B * L * D)))
-    fits = GPU_MEMORY * torch.cuda.get_device_properties(device).total_memory / memory_bytes(run)
-    return max(1, min(GPU_TOKENS // (B * L), int(fits), 128))
+    fits = int(pack_memory(device) / memory_bytes(run))
+    return max(1, min(GPU_TOKENS // (B * L), fits, MAX_RUNS))
 
 
 def memory_bytes(run: RunConfig) -> int:

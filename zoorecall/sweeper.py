@@ -1,29 +1,31 @@
 """A sweep: the packs of a grid, trained by workers, into one results folder.
 
-The sweep itself imports neither model nor training: workers are processes of their own, one a GPU
-or one a CPU core, so that a crash or a kill of either side costs at most what was trained since
-the last checkpoint.
+The sweep itself does not train: workers are processes of their own, so that a crash or a kill of
+either side costs at most what was trained since the last checkpoint.
 """
 
-import contextlib
-import json
-import os
-import queue
-import subprocess
-import sys
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
 
 import torch
 
 from . import results
+from .config import RunConfig
 from .errors import DeviceError, ResultsError, SweepFailed
 from .grid import Grid
-from .plan import PlannedPack, pack_size, plan
+from .plan import SAMPLE_SIZES, PlannedPack, kept_and_groups, pack_size, plan
 from .results import Results
+from .workers import Workers, places
+
+
+@dataclass(frozen=True)
+class Sizing:
+    """Before anything is planned: of so many groups of runs, how many to train at once is
+    measured on the device."""
+
+    groups: int
+    device: str
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Split:
     halves: tuple[PlannedPack, PlannedPack]
 
 
-Event = Started | Progress | Finished | Failed | Split
+Event = Sizing | Started | Progress | Finished | Failed | Split
 
 
 def default_folder(grid: Grid) -> Path:
@@ -84,12 +86,29 @@ def resolve_device(device: str) -> str:
     return device
 
 
-def plan_packs(grid: Grid, device: str, folder: Path | None = None) -> list[PlannedPack]:
-    """The packs that a sweep of the grid would still train, given what `folder` holds."""
+def plan_packs(
+    grid: Grid, device: str, folder: Path | None = None, sizes: Mapping[str, int] | None = None
+) -> list[PlannedPack]:
+    """The packs that a sweep of the grid would still train, given what `folder` holds.
+
+    `sizes` are those measured, by pack key; others are estimated.
+    """
+    todo, earlier = _missing(grid, folder)
+    known = sizes or {}
+
+    def size(run: RunConfig) -> int:
+        return known.get(run.pack_key) or pack_size(run, torch.device(device))
+
+    return plan(todo, size, earlier)
+
+
+def _missing(
+    grid: Grid, folder: Path | None
+) -> tuple[list[RunConfig], Mapping[str, Sequence[str]]]:
+    """The runs that `folder` does not hold, and the packs an earlier sweep planned."""
     done = results.finished_run_ids(folder) if folder else set()
     earlier = results.read_plan(folder) if folder else {}
-    todo = [run for run in grid.runs if run.run_id not in done]
-    return plan(todo, lambda run: pack_size(run, torch.device(device)), earlier)
+    return [run for run in grid.runs if run.run_id not in done], earlier
 
 
 def sweep(
@@ -114,14 +133,16 @@ def sweep(
         _move_aside(folder)
     with results.locked(folder):
         results.clear_temporaries(folder)
-        packs = plan_packs(grid, device, folder)
-        if packs:
-            _remember(folder, packs)
-        todo = sum(len(pack.runs) for pack in packs)
-        on_event(Started(folder, device, tuple(packs), len(grid.runs) - todo))
         order = {run.run_id: i for i, run in enumerate(grid.runs)}
         try:
-            failed = _train(packs, folder, device, checkpoint_seconds, on_event)
+            with Workers(places(device), folder, checkpoint_seconds) as workers:
+                sizes = _measure(grid, folder, device, workers, on_event)
+                packs = plan_packs(grid, device, folder, sizes)
+                if packs:
+                    _remember(folder, packs)
+                todo = sum(len(pack.runs) for pack in packs)
+                on_event(Started(folder, device, tuple(packs), len(grid.runs) - todo))
+                failed = _train(packs, folder, workers, on_event)
         finally:
             if results.finished_run_ids(folder):
                 results.write_tables(folder, order)
@@ -148,66 +169,60 @@ def _move_aside(folder: Path) -> None:
     folder.rename(aside)
 
 
+def _measure(
+    grid: Grid,
+    folder: Path,
+    device: str,
+    workers: Workers,
+    on_event: Callable[[Event], None],
+) -> dict[str, int]:
+    """How many runs to train at once, by pack key: on a GPU, and where one pack might be too many.
+
+    A group that cannot be measured is left out: what keeps it from it, training will report.
+    """
+    if device == "cpu":
+        return {}
+    _, groups = kept_and_groups(*_missing(grid, folder))
+    tasks = [group[0] for group in groups if len(group) > SAMPLE_SIZES[1]]
+    if tasks:
+        on_event(Sizing(len(tasks), device))
+    answers = workers.carry_out(
+        tasks, lambda tasks: tasks.pop(0), lambda run: {"size": run.model_dump_json()}
+    )
+    return {run.pack_key: event["size"] for run, event in answers if event["event"] == "sized"}
+
+
 def _train(
     packs: Sequence[PlannedPack],
     folder: Path,
-    device: str,
-    checkpoint_seconds: float,
+    workers: Workers,
     on_event: Callable[[Event], None],
 ) -> list[Failed]:
     """Hand the packs to workers and pass their events on; returns the failures."""
-    if not packs:
-        return []
-    by_id = {pack.pack_id: pack for pack in packs}
     waiting, failed = list(packs), []
-    events: queue.Queue[tuple[_Worker, dict[str, Any] | None]] = queue.Queue()
-    places = _places(device, len(packs))
-    with (folder / "worker.log").open("w") as log:
-
-        def start(place: str) -> _Worker:
-            return _Worker(place, folder, checkpoint_seconds, len(places), log, events)
-
-        workers = [start(place) for place in places]
-        try:
-            for worker in workers:
-                worker.train(_next(waiting, len(places)))
-            while any(worker.pack for worker in workers):
-                worker, event = events.get()
-                kind = event["event"] if event else "died"
-                if event and kind == "progress":
-                    pack = by_id[event["pack_id"]]
-                    on_event(Progress(pack, event["step"], tuple(event["accuracy"])))
-                    continue
-                trained = worker.pack
-                if trained is None:
-                    continue  # it ended because it was told to
-                worker.pack = None
-                if event and kind == "disk":
-                    raise ResultsError(
-                        event["reason"] + "; what was finished is kept, the same command goes on"
-                    )
-                if kind == "finished":
-                    on_event(Finished(trained))
-                elif kind == "out of memory" and len(trained.runs) > 1:
-                    halves = trained.halves()
-                    _remember(folder, halves, instead_of=trained.pack_id)
-                    by_id |= {half.pack_id: half for half in halves}
-                    waiting[:0] = halves
-                    on_event(Split(trained, halves))
-                else:
-                    reason = event["reason"] if event else "its worker died (out of memory?)"
-                    failed.append(Failed(trained, reason))
-                    on_event(failed[-1])
-                if kind == "died":
-                    worker = start(worker.place)
-                    workers.append(worker)
-                if waiting:
-                    worker.train(_next(waiting, len(places)))
-        finally:
-            for worker in workers:
-                worker.stop()
-            for worker in workers:
-                worker.wait()
+    events = workers.carry_out(
+        waiting,
+        lambda waiting: _next(waiting, workers.count),
+        lambda pack: {"train": [run.model_dump_json() for run in pack.runs]},
+    )
+    for pack, event in events:
+        kind = event["event"]
+        if kind == "progress":
+            on_event(Progress(pack, event["step"], tuple(event["accuracy"])))
+        elif kind == "finished":
+            on_event(Finished(pack))
+        elif kind == "disk":
+            raise ResultsError(
+                event["reason"] + "; what was finished is kept, the same command goes on"
+            )
+        elif kind == "out of memory" and len(pack.runs) > 1:
+            halves = pack.halves()
+            _remember(folder, halves, instead_of=pack.pack_id)
+            waiting[:0] = halves
+            on_event(Split(pack, halves))
+        else:
+            failed.append(Failed(pack, event["reason"]))
+            on_event(failed[-1])
     return failed
 
 
@@ -217,99 +232,3 @@ def _next(waiting: list[PlannedPack], workers: int) -> PlannedPack:
     if len(waiting) > 2 * workers:
         return waiting.pop(0)
     return waiting.pop(max(range(len(waiting)), key=lambda i: waiting[i].flops))
-
-
-WORKERS_PER_GPU = 3
-"""While some compile and capture their packs, which takes longer than a small model trains, others
-have the GPU."""
-
-
-def _places(device: str, packs: int) -> list[str]:
-    """The device of each worker."""
-    if device == "cuda":
-        places = [f"cuda:{i}" for i in range(torch.cuda.device_count())] * WORKERS_PER_GPU
-    else:
-        places = ["cpu"] * _cores()
-    return places[:packs]
-
-
-def _cores() -> int:
-    """How many this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-ALLOCATOR = {
-    "MALLOC_MMAP_THRESHOLD_": str(2**30),
-    "MALLOC_TRIM_THRESHOLD_": str(2**30),
-    "MALLOC_TOP_PAD_": str(2**26),
-}
-"""glibc keeps freed memory instead of returning it, so that a step on a CPU does not fault in new
-pages for every activation: 1.6 times faster there. Elsewhere these are ignored."""
-
-
-class _Worker:
-    """The sweep's end of a worker process."""
-
-    def __init__(
-        self,
-        place: str,
-        folder: Path,
-        checkpoint_seconds: float,
-        count: int,
-        log: IO[str],
-        events: "queue.Queue[tuple[_Worker, dict[str, Any] | None]]",
-    ):
-        self.place, self.pack = place, None
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "zoorecall.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-            env=os.environ | ALLOCATOR | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            start_new_session=True,  # a Ctrl-C is for the sweep to handle
-        )
-        setup = {
-            "device": place,
-            "folder": str(folder),
-            "checkpoint_seconds": checkpoint_seconds,
-            "threads": max(1, _cores() // count),
-        }
-        self._send(setup)
-        self._listener = threading.Thread(target=self._listen, args=(events,), daemon=True)
-        self._listener.start()
-
-    pack: PlannedPack | None
-
-    def train(self, pack: PlannedPack) -> None:
-        self.pack = pack
-        self._send({"runs": [run.model_dump_json() for run in pack.runs]})
-
-    def stop(self) -> None:
-        """Ask it to save a checkpoint and go."""
-        assert self.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.close()
-
-    def wait(self, seconds: float = 30) -> None:
-        try:
-            self.process.wait(seconds)
-        except (subprocess.TimeoutExpired, KeyboardInterrupt):
-            self.process.kill()
-            self.process.wait()
-        self._listener.join()
-
-    def _send(self, order: dict[str, Any]) -> None:
-        assert self.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # the listener reports that it died
-            self.process.stdin.write(json.dumps(order) + "\n")
-            self.process.stdin.flush()
-
-    def _listen(self, events: "queue.Queue[tuple[_Worker, dict[str, Any] | None]]") -> None:
-        assert self.process.stdout is not None
-        with self.process.stdout as lines:
-            for line in lines:
-                events.put((self, json.loads(line)))
-        events.put((self, None))

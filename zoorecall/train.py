@@ -89,9 +89,16 @@ class PackTrainer:
 
     `state()` can be saved after any `advance`; a trainer made with it goes on as if never stopped.
     Where `half_empty`, `of_active()` goes on with fewer runs; the others have their results.
+    `compiled=False` leaves out what makes the first step on a GPU long: for timing, not training.
     """
 
-    def __init__(self, runs: Sequence[RunConfig], device: torch.device, state: dict | None = None):
+    def __init__(
+        self,
+        runs: Sequence[RunConfig],
+        device: torch.device,
+        state: dict | None = None,
+        compiled: bool = True,
+    ):
         if len({run.pack_key for run in runs}) != 1:
             raise ValueError("the runs of a pack may differ only in seed and optimizer settings")
         forget_forms()
@@ -120,7 +127,7 @@ class PackTrainer:
         self._forward, self._update = self._mean_loss, self._update_runs
         self._step: Callable[[], None] = self._train_step
         if device.type == "cuda":
-            self._step = self._capture_and_step
+            self._step = self._compile_and_capture if compiled else self._capture
         if state is not None:
             self._restore(state)
 
@@ -146,7 +153,7 @@ class PackTrainer:
     def advance(self) -> None:
         """Train up to the next evaluation, and evaluate."""
         started = time.perf_counter()
-        torch.set_float32_matmul_precision("high" if self.train.precision == "tf32" else "highest")
+        self._set_precision()
         first = not self.curves[0].step
         until = next(s for s in self.train.evaluation_steps if s > self.step or first)
         while self.step < until:
@@ -160,6 +167,7 @@ class PackTrainer:
     def time_steps(self, count: int) -> list[float]:
         """Train the first step `count` times and return the seconds of each; for benchmarks, as
         it neither counts the steps nor evaluates."""
+        self._set_precision()
         self._load_epoch(0)
         seconds = []
         for _ in range(count):
@@ -229,6 +237,9 @@ class PackTrainer:
             "loss_sum": self.loss_sum,
         }
 
+    def _set_precision(self) -> None:
+        torch.set_float32_matmul_precision("high" if self.train.precision == "tf32" else "highest")
+
     def _examples(self, n: int, split: str, block: int = 0) -> Examples:
         made = [self.task.examples(n, seed, split, block) for seed in self.seeds]
         columns = [np.stack(column) for column in zip(*made, strict=True)]
@@ -270,12 +281,16 @@ class PackTrainer:
         loss.sum().backward()
         self._update(loss.detach(), self.pack.take_gradients())
 
-    def _capture_and_step(self) -> None:
-        """The first step on a GPU: compile, capture a step as a CUDA graph, and replay it from
-        here on. Compiling takes steps of its own, which are undone."""
+    def _compile_and_capture(self) -> None:
+        """The first step on a GPU: compile what a step calls, and capture it."""
         torch.compiler.reset()  # what it compiled for the pack before would count as this one's
         self._forward = torch.compile(self._mean_loss, dynamic=False)
         self._update = torch.compile(self._update_runs, dynamic=False)
+        self._capture()
+
+    def _capture(self) -> None:
+        """Capture a step as a CUDA graph, replay it, and do so from here on. Before it is captured
+        it runs a few times, each of which is undone: no step after this one need exist."""
         changing = [*self._of_runs().values(), self.step_index, self.cursor]
         before = [tensor.clone() for tensor in changing]
         stream = torch.cuda.Stream(self.device)
@@ -283,9 +298,10 @@ class PackTrainer:
         with torch.cuda.stream(stream):
             for _ in range(3):
                 self._train_step()
+                for tensor, values in zip(changing, before, strict=True):
+                    tensor.copy_(values)
         torch.cuda.current_stream(self.device).wait_stream(stream)
-        for tensor, values in zip(changing, before, strict=True):
-            tensor.copy_(values)
+        torch.cuda.empty_cache()  # a graph has memory of its own
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             self._train_step()

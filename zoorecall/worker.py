@@ -1,6 +1,7 @@
-"""A process that trains packs: `python -m zoorecall.worker` reads them from its standard input.
+"""A process that trains packs: `python -m zoorecall.worker` reads orders from its standard input.
 
-One line of JSON a pack comes in, one line of JSON an event goes out. When the input ends, because
+One line of JSON an order comes in, `{"train": runs}` or `{"size": run}`, the latter to measure how
+many runs like it make a pack; one line of JSON an event goes out. When the input ends, because
 the sweep stopped or died, the worker saves a checkpoint at the next evaluation and goes too.
 """
 
@@ -24,6 +25,7 @@ from .errors import ResultsError
 from .model import count_parameters, forward_flops, state_size
 from .plan import PlannedPack
 from .provenance import provenance
+from .sizing import measured_size, release_memory
 from .train import PackTrainer, RunResult
 
 Emit = Callable[[dict[str, Any]], None]
@@ -115,12 +117,12 @@ def main() -> None:
                 stop.set()
 
     setup = json.loads(sys.stdin.readline())
-    device = torch.device(setup["device"])
+    folder, device = Path(setup["folder"]), torch.device(setup["device"])
     if device.type == "cuda":
         torch.cuda.set_device(device)  # captures and kernels go to the current one
     torch.set_num_threads(setup["threads"])
     orders: list[dict] = []
-    arrived = threading.Condition()
+    arrived, measuring = threading.Condition(), threading.Event()
 
     def listen() -> None:
         for line in sys.stdin:
@@ -128,6 +130,8 @@ def main() -> None:
                 orders.append(json.loads(line))
                 arrived.notify()
         stop.set()
+        if measuring.is_set():
+            os._exit(0)  # there is nothing to save
         with arrived:
             arrived.notify()
 
@@ -138,21 +142,28 @@ def main() -> None:
             if stop.is_set():
                 break
             order = orders.pop(0)
-        pack = PlannedPack(tuple(RunConfig.model_validate_json(text) for text in order["runs"]))
         try:
-            finished = train_pack(
-                pack, Path(setup["folder"]), device, setup["checkpoint_seconds"], emit, stop.is_set
-            )
-            emit({"event": "finished" if finished else "stopped", "pack_id": pack.pack_id})
+            if "size" in order:
+                measuring.set()
+                run = RunConfig.model_validate_json(order["size"])
+                size = measured_size(run, device)
+                measuring.clear()
+                emit({"event": "sized", "pack_key": run.pack_key, "size": size})
+            else:
+                pack = PlannedPack(tuple(map(RunConfig.model_validate_json, order["train"])))
+                seconds = setup["checkpoint_seconds"]
+                finished = train_pack(pack, folder, device, seconds, emit, stop.is_set)
+                emit({"event": "finished" if finished else "stopped", "pack_id": pack.pack_id})
         except Exception as error:
             traceback.print_exc(file=sys.stderr)
+            if "size" in order:
+                break  # whatever it was, the next worker trains on a GPU in a known state
             kind = "disk" if isinstance(error, ResultsError) else "failed"
             if isinstance(error, torch.OutOfMemoryError):
                 kind = "out of memory"
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            emit({"event": kind, "pack_id": pack.pack_id, "reason": reason})
-        if device.type == "cuda":
-            torch.cuda.empty_cache()  # the next pack has other shapes
+            emit({"event": kind, "reason": reason})
+        release_memory(device)  # the next pack has other shapes
     sys.stdout.flush()
     os._exit(0)  # the listening thread may still hold standard input
 
