@@ -3,8 +3,8 @@
 Shape letters: R runs, P parameters of a run, S steps.
 
 AdamW: Loshchilov and Hutter 2019, algorithm 2, with the operations of `torch.optim.AdamW`.
-Settings are float64 tensors on the device, so that no step waits for the host and no precision
-is lost where they are close to one.
+What a step needs of the settings is computed before, in float64, into tables on the device: no step
+waits for the host, and no compiled step raises a beta to its power for every parameter.
 """
 
 import math
@@ -44,17 +44,24 @@ class AdamW:
     """AdamW over one tensor of parameters [R, P], each run with its own settings."""
 
     def __init__(self, settings: Sequence[TrainConfig], flat: Tensor):
-        def per_run(values: list[float]) -> Tensor:
-            return torch.tensor(values, dtype=torch.float64, device=flat.device)[:, None]
+        def per_run(values: Sequence[float]) -> Tensor:
+            return torch.tensor(values, dtype=torch.float64)[:, None]
 
-        self.learning_rates = torch.stack([learning_rates(s) for s in settings]).to(flat.device)
-        self.weight_decay = per_run([s.weight_decay for s in settings])
-        self.beta1 = per_run([s.betas[0] for s in settings])
-        self.beta2 = per_run([s.betas[1] for s in settings])
-        self.eps = per_run([s.eps for s in settings])
-        self.clip_norm = per_run(
-            [math.inf if s.clip_norm is None else s.clip_norm for s in settings]
+        beta1, beta2 = (
+            per_run([s.betas[0] for s in settings]),
+            per_run([s.betas[1] for s in settings]),
         )
+        rate = torch.stack([learning_rates(s) for s in settings])  # [R, S]
+        t = torch.arange(1, rate.shape[1] + 1)
+        size, root = rate / (1 - beta1**t), (1 - beta2**t).sqrt()
+        keep = 1 - rate * per_run([s.weight_decay for s in settings])
+        self.by_step = torch.stack([size, root, keep]).mT.to(flat)  # [3, S, R]
+        self.beta2, self.one_minus_beta1, self.one_minus_beta2 = (
+            x.to(flat) for x in (beta2, 1 - beta1, 1 - beta2)
+        )
+        self.eps = per_run([s.eps for s in settings]).to(flat)
+        clip_norms = [math.inf if s.clip_norm is None else s.clip_norm for s in settings]
+        self.clip_norm = per_run(clip_norms).to(flat)
         self.exp_avg = torch.zeros_like(flat)
         self.exp_avg_sq = torch.zeros_like(flat)
 
@@ -68,17 +75,11 @@ class AdamW:
         active = active & norm.isfinite().squeeze(1)
         on = active[:, None]
         clip = torch.clamp(self.clip_norm / (norm + 1e-6), max=1.0)
-        grad = torch.where(on, grad * clip.to(grad.dtype), 0.0)
+        grad = torch.where(on, grad * clip, 0.0)
 
-        t = step + 1
-        rate = self.learning_rates.index_select(1, step.view(1)) * on
-        size = (rate / (1 - self.beta1**t)).to(grad.dtype)
-        root = (1 - self.beta2**t).sqrt().to(grad.dtype)
-        keep = (1 - rate * self.weight_decay).to(grad.dtype)
-        eps = self.eps.to(grad.dtype)
-
-        self.exp_avg.lerp_(grad, (1 - self.beta1).to(grad.dtype))
-        self.exp_avg_sq.mul_(self.beta2.to(grad.dtype))
-        self.exp_avg_sq.addcmul_(grad * (1 - self.beta2).to(grad.dtype), grad)
-        flat.mul_(keep).sub_(size * self.exp_avg / (self.exp_avg_sq.sqrt() / root + eps))
+        size, root, keep = self.by_step.index_select(1, step.view(1)).mT  # [R, 1] each
+        size, keep = torch.where(on, size, 0.0), torch.where(on, keep, 1.0)
+        self.exp_avg.lerp_(grad, self.one_minus_beta1)
+        self.exp_avg_sq.mul_(self.beta2).addcmul_(grad * self.one_minus_beta2, grad)
+        flat.mul_(keep).sub_(size * self.exp_avg / (self.exp_avg_sq.sqrt() / root + self.eps))
         return active
