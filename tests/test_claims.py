@@ -1,5 +1,7 @@
 """Verdicts on the claims from made-up tables whose answer is known, either way and open."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -120,20 +122,21 @@ def positions(change, accuracy=lambda x: 0.8):
     return {"positions": Results(pd.concat([learned, without], ignore_index=True), None)}
 
 
-def dynamics(attention_kind, mamba_kind, of_mamba=1.0):
+def dynamics(attention_kind, mamba_kind, of_mamba=1.0, widths=(64, 128)):
     """Three seeds of 1-layer attention and Mamba, one learning rate."""
     kinds = {"attention": attention_kind, "mamba": mamba_kind}
     tables = []
-    for place, (mixer, kind) in enumerate(kinds.items()):
+    for (place, (mixer, kind)), width in itertools.product(enumerate(kinds.items()), widths):
         runs, curves, _ = labelled_curves(3, seed=place, kinds=(kind,))
         made = study(
             lambda m, *_: of_mamba if m == "mamba" else 0.06,
             mixers=(mixer,),
             rates=(1e-3,),
             lengths=(256,),
+            widths=(width,),
         ).runs.drop(columns="run_id")
         runs = pd.concat([made, runs.drop(columns="mixer")], axis=1)
-        rename = {run_id: f"{mixer} {run_id}" for run_id in runs["run_id"]}
+        rename = {run_id: f"{mixer} {width} {run_id}" for run_id in runs["run_id"]}
         tables.append([x.assign(run_id=x["run_id"].map(rename)) for x in (runs, curves)])
     return {
         "dynamics": Results(*(pd.concat(x, ignore_index=True) for x in zip(*tables, strict=True)))
@@ -185,6 +188,7 @@ CASES = {
     "C6": ("reproduced", dynamics("bump without gain", "bump with gain")),
     "C6 smooth Mamba": ("reproduced", dynamics("bump without gain", "smooth")),
     "C6 smooth attention": ("not reproduced", dynamics("smooth", "smooth")),
+    "C6 smooth attention of one width": ("open", dynamics("smooth", "smooth", widths=(64,))),
     "C6 Mamba does not solve": ("open", dynamics("bump without gain", "smooth", 0.5)),
     "C7": ("reproduced", parts(VARIANTS[1:4], VARIANTS)),
     "C7 Q": ("not reproduced", parts(VARIANTS[1:], VARIANTS)),
