@@ -2,41 +2,22 @@
 
     python experiments/precision.py
 
-Grid: grids/precision.yaml. Its runs in bfloat16 are runs of grids/lr_fine.yaml, too, and are taken
-from results/lr_fine where that has them; if nothing is in results/precision, what results/lr_fine
-lacks is trained into it. Compared are the seeds and learning rates that both precisions have.
+Grid: grids/precision.yaml, trained into results/precision if nothing of it is there (minutes of one
+H100). Compared are the seeds and learning rates that both precisions have.
 Analysis: zoorecall/analysis/precision.py, which says when a difference is within the seed spread;
 its whole table is written to results/precision/comparison.csv.
 Figure: results/precision/precision.png and .pdf.
 """
 
-import dataclasses
 from pathlib import Path
 
 import pandas as pd
 
 from zoorecall.analysis.precision import in_all_precisions, precision_differences
 from zoorecall.display import print_table
-from zoorecall.grid import load_grid
 from zoorecall.plots import accuracy_by_precision
-from zoorecall.results import Results, load_results, replacing
-from zoorecall.studies import draw, is_trained, missing_runs
-from zoorecall.sweeper import sweep
-
-
-def load_runs() -> pd.DataFrame:
-    """The runs of the grid that results/precision or results/lr_fine holds, each once."""
-    grid = load_grid("grids/precision.yaml")
-    found = [load_results("results/lr_fine").runs] if is_trained("lr_fine") else []
-    if is_trained("precision"):
-        found.append(load_results("results/precision").runs)
-    else:
-        held = {run_id for runs in found for run_id in runs["run_id"]}
-        lacking = tuple(run for run in grid.runs if run.run_id not in held)
-        found.append(sweep(dataclasses.replace(grid, runs=lacking)).runs)
-    runs = pd.concat([one.dropna(axis=1, how="all") for one in found], ignore_index=True)
-    of_grid = runs["run_id"].isin([run.run_id for run in grid.runs])
-    return runs[of_grid].drop_duplicates("run_id", keep="last")
+from zoorecall.results import replacing
+from zoorecall.studies import draw, load_study, missing_runs
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:
@@ -83,8 +64,8 @@ def verdicts(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def main() -> None:
-    runs = load_runs()
-    compared = in_all_precisions(runs)
+    results = load_study("precision")
+    compared = in_all_precisions(results.runs)
     if len(compared):
         draw("precision", {"precision": accuracy_by_precision(compared)})
         table = precision_differences(compared)
@@ -92,7 +73,7 @@ def main() -> None:
             table.to_csv(temporary, index=False, float_format="%.6g")
         print_table(readable(table))
         print_table(verdicts(table))
-    print(missing_runs("precision", Results(runs, curves=pd.DataFrame())))
+    print(missing_runs("precision", results))
 
 
 if __name__ == "__main__":

@@ -126,50 +126,12 @@ def test_newer_mixers_draws_widths_where_they_are_trained(top):
     assert Path("results/lengths/newer_mixers.png").stat().st_size > 1000
 
 
-def compared(top) -> pd.DataFrame:
-    importlib.import_module("precision").main()
-    return pd.read_csv(top / "results/precision/comparison.csv").set_index("mixer")
-
-
-def test_precision_takes_its_bf16_runs_from_lr_fine(top, capsys):
-    make_up("lr_fine", ("seed=[42, 123]", "model.mixer=[attention, delta_net, mamba]"))
-    make_up("precision", ("train.precision=fp32", "seed=[42, 777]"))
-    table = compared(top)
-    assert table.index.tolist() == ["attention", "delta_net"]
-    assert (table["seeds"] == 1).all() and (table["rates"] == 9).all()
-    assert "36 of 108 runs of grids/precision.yaml are not trained yet" in capsys.readouterr().out
-
-
-def test_precision_counts_a_run_of_both_folders_once_as_in_its_own(top):
+def test_precision_writes_what_it_compared(top):
     make_up("precision", ("seed=[42, 123]",))
-    alone = compared(top)
-    grid = load_grid("grids/precision.yaml", ("seed=[42, 123]", "train.precision=bf16"))
-    rows = [row(run) | {"test_accuracy": 0.0} for run in grid.runs]
-    write_shard(Path("results/lr_fine"), "pack", rows)
-    pd.testing.assert_frame_equal(compared(top), alone)
-    assert (alone["seeds"] == 2).all() and (alone["within_seed_spread"] == "yes").all()
-
-
-def test_precision_compares_runs_of_its_grid_alone(top):
-    make_up("lr_fine", ("seed=42", "model.mixer=attention"))
-    rates = "train.learning_rate={logspace: [1e-5, 1e-2, 13]}"
-    make_up("precision", (rates, "train.precision=fp32"))
-    assert compared(top)["rates"].tolist() == [7]
-
-
-def test_precision_trains_only_what_lr_fine_lacks(top, monkeypatch):
-    make_up("lr_fine", ("seed=[42, 123]", "model.mixer=[attention, delta_net]"))
-    swept = []
-
-    def sweep(grid):
-        swept.extend(grid.runs)
-        make_up("precision", ("train.precision=fp32",))
-        return load_results("results/precision")
-
-    monkeypatch.setattr(importlib.import_module("precision"), "sweep", sweep)
-    assert (compared(top)["seeds"] == 2).all()
-    bf16 = [run for run in swept if run.train.precision == "bf16"]
-    assert len(swept) == 54 + 18 and {run.seed for run in bf16} == {777}
+    importlib.import_module("precision").main()
+    table = pd.read_csv(top / "results/precision/comparison.csv").set_index("mixer")
+    assert table.index.tolist() == ["attention", "delta_net"]
+    assert (table["seeds"] == 2).all() and (table["within_seed_spread"] == "yes").all()
 
 
 def test_curve_classes_draws_every_result_but_the_quick_one_and_the_same_each_time(top):
