@@ -168,6 +168,17 @@ def test_a_mixer_that_cannot_be_used_is_refused_with_the_reason(name, says):
         CustomConfig(name=name, options={"wrong": 1}).check(16)
 
 
+def test_the_plan_leaves_no_device_without_a_pack():
+    long = [small_run(seed=s, epochs=9) for s in range(5)]
+    short = [small_run(seed=s) for s in range(5)]
+    sizes = {n: plan([*long, *short], lambda run: 8, at_least=n) for n in (1, 2, 3, 5, 99)}
+    lengths = {n: [len(pack.runs) for pack in packs] for n, packs in sizes.items()}
+    assert lengths[1] == lengths[2] == [5, 5] and lengths[3] == [2, 3, 5]
+    assert lengths[5] == [1, 1, 1, 2, 5] and lengths[99] == [1] * 10
+    earlier = {"one": [run.run_id for run in long]}
+    assert [len(p.runs) for p in plan(long, lambda run: 8, earlier, at_least=2)] == [5]
+
+
 def test_the_plan_keeps_earlier_packs_and_cuts_the_rest_evenly():
     runs = [small_run(seed=s, learning_rate=r) for s, r in itertools.product((1, 2), (1e-3, 1e-2))]
     other = small_run("hyena")

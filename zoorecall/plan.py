@@ -39,17 +39,27 @@ def plan(
     runs: Sequence[RunConfig],
     pack_size: Callable[[RunConfig], int],
     earlier: Mapping[str, Sequence[str]] | None = None,
+    at_least: int = 1,
 ) -> list[PlannedPack]:
     """Runs to packs, in the order of the grid.
 
     Packs that an `earlier` plan made of the same runs stay as they were; the rest are cut into
-    packs of nearly equal size, at most `pack_size` of their first run.
+    packs of nearly equal size, at most `pack_size` of their first run, and then halved, the longest
+    first, until there are `at_least` as many packs as devices that could train one.
     """
-    packs, groups = kept_and_groups(runs, earlier or {})
+    kept, groups = kept_and_groups(runs, earlier or {})
+    packs: list[PlannedPack] = []
     for group in groups:
         count = math.ceil(len(group) / pack_size(group[0]))
         bounds = [round(i * len(group) / count) for i in range(count + 1)]
         packs += [PlannedPack(tuple(group[a:b])) for a, b in itertools.pairwise(bounds)]
+    while len(kept) + len(packs) < at_least:
+        longest = max(packs, key=lambda pack: pack.flops * (len(pack.runs) > 1), default=None)
+        if longest is None or len(longest.runs) == 1:
+            break
+        packs.remove(longest)
+        packs += longest.halves()
+    packs += kept
     place = {run.run_id: i for i, run in enumerate(runs)}
     return sorted(packs, key=lambda pack: place[pack.runs[0].run_id])
 

@@ -99,7 +99,7 @@ def plan_packs(
     def size(run: RunConfig) -> int:
         return known.get(run.pack_key) or pack_size(run, torch.device(device))
 
-    return plan(todo, size, earlier)
+    return plan(todo, size, earlier, at_least=torch.cuda.device_count() if device == "cuda" else 1)
 
 
 def _missing(

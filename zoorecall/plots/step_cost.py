@@ -13,18 +13,21 @@ def step_cost(measurements: pd.DataFrame) -> Figure:
     """Milliseconds a run-step: a panel for each of width, length and pack size that varies, the
     others at their smallest, of the pack sizes the fastest; a line a mixer."""
     smallest = {name: measurements[name].min() for name in ("d_model", "seq_len")}
-    varying = [name for name in AXES if measurements[name].nunique() > 1]
+    shown = {}
+    for name in AXES:
+        fixed = {other: value for other, value in smallest.items() if other != name}
+        rows = measurements[(measurements[list(fixed)] == pd.Series(fixed)).all(axis=1)]
+        if rows[name].nunique() > 1:
+            shown[name] = fixed, rows
+    shown = shown or {name: (fixed, rows)}
     looks = mixer_looks(measurements["mixer"])
-    figure, axes = panels(1, len(varying), 3.4, 2.9, sharey=True)
-    for axis, name in zip(axes.flat, varying, strict=True):
-        rows = measurements
-        for other, value in smallest.items():
-            rows = rows if other == name else rows[rows[other] == value]
+    figure, axes = panels(1, len(shown), 3.4, 2.9, sharey=True)
+    for axis, (name, (fixed, rows)) in zip(axes.flat, shown.items(), strict=True):
         for mixer, line in rows.groupby("mixer"):
             times = line.groupby(name)["ms_per_run_step"].min()
             axis.plot(times.index, times, **looks[str(mixer)].line)
-        fixed = [f"{AXES[other]} {value}" for other, value in smallest.items() if other != name]
-        axis.set_title(", ".join(fixed), fontsize=LARGE)
+        title = ", ".join(f"{AXES[other]} {value}" for other, value in fixed.items())
+        axis.set_title(title, fontsize=LARGE)
         axis.set_xlabel(AXES[name], fontsize=LARGE)
         size_axis(axis, rows[name])
         axis.set_yscale("log")
