@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections import deque
 from collections.abc import Iterable, Sequence
 from types import TracebackType
 
@@ -22,6 +23,7 @@ class SweepDisplay:
     """Follows a sweep's events: a live panel on a terminal, plain lines elsewhere."""
 
     LINE_SECONDS = 10  # between two plain lines
+    PACE_SECONDS = 60  # over which the pace is taken
 
     def __init__(self, console: Console | None = None):
         self.console = console or Console(stderr=True)
@@ -29,6 +31,7 @@ class SweepDisplay:
         self.steps: dict[str, int] = {}  # of each pack, in this sweep
         self.first_steps: dict[str, int] = {}
         self.packs: dict[str, PlannedPack] = {}
+        self.trained: deque[tuple[float, float]] = deque()  # when, and how many run-steps by then
         self.finished: set[str] = set()
         self.failed: dict[str, str] = {}
         self.best: dict[str, float] = {}
@@ -79,6 +82,7 @@ class SweepDisplay:
         elif isinstance(event, sweeper.Progress):
             self.first_steps.setdefault(event.pack.pack_id, event.step)
             self.steps[event.pack.pack_id] = event.step
+            self._take_pace()
             for run, accuracy in zip(event.pack.runs, event.accuracy, strict=True):
                 name = setting(run.model.mixer.label, run.model.num_layers)
                 self.best[name] = max(accuracy, self.best.get(name, 0.0))
@@ -111,15 +115,23 @@ class SweepDisplay:
             left += 0 if pack_id in self.finished else (total - step) * len(pack.runs)
         return done, left
 
+    def _take_pace(self) -> None:
+        """Note how many run-steps are trained; not before the first ones, which compiling delays."""
+        done, now = self._run_steps()[0], time.monotonic()
+        if done:
+            self.trained.append((now, done))
+        while len(self.trained) > 2 and self.trained[1][0] < now - self.PACE_SECONDS:
+            self.trained.popleft()
+
     def _pace(self) -> str:
+        now = time.monotonic()
+        elapsed = f"{clock(now - self.started)} elapsed"
         done, left = self._run_steps()
-        elapsed = time.monotonic() - self.started
-        if not done:
-            return f"{clock(elapsed)} elapsed"
-        return (
-            f"{done / elapsed:,.0f} run-steps/s, {clock(elapsed)} elapsed, "
-            f"{clock(left * elapsed / done)} left"
-        )
+        since, before = self.trained[0] if self.trained else (now, done)
+        if done <= before:
+            return elapsed
+        pace = (done - before) / (now - since)
+        return f"{pace:,.0f} run-steps/s, {elapsed}, {clock(left / pace)} left"
 
     def _panel(self) -> Group:
         each = self.packs.values()
