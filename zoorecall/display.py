@@ -116,7 +116,7 @@ class SweepDisplay:
         return done, left
 
     def _take_pace(self) -> None:
-        """Note how many run-steps are trained; not before the first ones, which compiling delays."""
+        """Note how many run-steps are trained; not before the first, as they compile."""
         done, now = self._run_steps()[0], time.monotonic()
         if done:
             self.trained.append((now, done))
