@@ -56,7 +56,7 @@ def test_a_setting_of_several_seeds_is_told_with_its_intervals():
     )
     assert "51 runs of 1 mixer: 1 setting, 17 learning rates from 1e-5 to 1e-1" in overview
     assert "3 seeds (42, 123, 777)" in overview and "75 times in a hundred" in overview
-    assert "No run diverged." in overview and "planned" not in overview
+    assert "No loss became infinite or NaN." in overview and "planned" not in overview
 
 
 def test_one_seed_has_no_interval_and_is_said_to_be_one():

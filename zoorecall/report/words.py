@@ -143,7 +143,7 @@ def _gaps(runs: pd.DataFrame, found: Sequence[Finding], unfinished: int | None) 
         by_mixer = listing(f"{mixer} ({number})" for mixer, number in diverged.items())
         yield f"{diverged.sum()} of {count(len(runs), 'run')} diverged: {by_mixer}."
     else:
-        yield "No run diverged."
+        yield "No loss became infinite or NaN."
     if unfinished:
         are = "is" if unfinished == 1 else "are"
         yield f"{count(unfinished, 'planned run')} {are} not finished and {are} missing here."
