@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from .config import RunConfig
 from .layers import Embedding, LayerNorm, Linear, normal, per_run
 from .mixers import make_mixer
+from .mixers.base import at_positions
 from .ops.dispatch import mlp
 from .seeding import derive_seed
 
@@ -54,11 +55,8 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
         """[R, B, L, D] -> the same, or [R, B, Q, D] where `positions` [R, B, Q] are given."""
-        y = self.mixer(self.mixer_norm(x))
-        if positions is not None:
-            index = positions.unsqueeze(-1).expand(*positions.shape, x.shape[-1])
-            x, y = x.gather(2, index), y.gather(2, index)
-        x = x + y
+        y = self.mixer(self.mixer_norm(x), positions)
+        x = (x if positions is None else at_positions(x, positions)) + y
         return x if self.mlp is None else self.mlp(x, self.mlp_norm)
 
 
@@ -116,16 +114,17 @@ def state_size(run: RunConfig) -> int:
 
 
 def forward_flops(run: RunConfig) -> int:
-    """FLOPs of one sequence's forward pass as it is computed here: logits and the last MLP at the
-    query positions only, norms and activations not counted. Training takes three times as many."""
+    """FLOPs of one sequence's forward pass as it is computed here: logits, the last MLP and what is
+    in front of it at the query positions only, norms and activations not counted. Training takes
+    three times as many."""
     with torch.device("meta"):
         model = Model(run)
     L, Q, D = run.task.seq_len, run.task.num_queries, run.model.d_model
     total = 2 * Q * run.task.vocab_size * D
     for i, layer in enumerate(model.each_layer()):
-        total += layer.mixer.flops(L)
+        positions = Q if i == run.model.num_layers - 1 else L
+        total += layer.mixer.flops(L, positions)
         if layer.mlp is not None:
-            positions = Q if i == run.model.num_layers - 1 else L
             total += 4 * positions * D * run.model.mlp_ratio * D
     return total
 

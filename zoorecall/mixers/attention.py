@@ -38,6 +38,7 @@ class AttentionConfig(MixerConfig):
 class Attention(SequenceMixer):
     Config = AttentionConfig
     uses_positions = True
+    finishing = "out_proj"
 
     def __init__(self, config: AttentionConfig, d_model: int, seq_len: int, num_layers: int):
         super().__init__()
@@ -49,7 +50,7 @@ class Attention(SequenceMixer):
         self.in_proj = nn.ModuleList(Linear(d_model, width, std=0.02) for width in widths)
         self.out_proj = Linear(d_model, d_model, std=0.02 / math.sqrt(2 * num_layers))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def mix(self, x: Tensor) -> tuple[Tensor]:
         projections = [cast(Linear, proj) for proj in self.in_proj]
         inputs = [x]
         if self.convs:
@@ -58,12 +59,15 @@ class Attention(SequenceMixer):
             parts = [proj(u) for proj, u in zip(projections, inputs, strict=True)]
             q, k, v = parts if self.convs else parts[0].chunk(3, dim=-1)
             rotated = [rotate(q, self.num_heads), rotate(k, self.num_heads), v]
-            return self.out_proj(attention(rotated, self.num_heads))
+            return (attention(rotated, self.num_heads),)
         qkv = [proj.multiply(u) for proj, u in zip(projections, inputs, strict=True)]
         bias = [cast(Tensor, proj.bias) for proj in projections]
         if self.convs:
-            return self.out_proj(attention(qkv, self.num_heads, bias))
-        return self.out_proj(attention(qkv[0], self.num_heads, bias[0]))
+            return (attention(qkv, self.num_heads, bias),)
+        return (attention(qkv[0], self.num_heads, bias[0]),)
+
+    def finish(self, parts: tuple[Tensor, ...]) -> Tensor:
+        return self.out_proj(parts[0])
 
     def state_size(self, length: int) -> int:
         D = self.out_proj.weight.shape[-1]

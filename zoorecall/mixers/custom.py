@@ -59,14 +59,14 @@ class Custom(SequenceMixer):
             nn.Parameter(t.detach()[None].clone(), requires_grad=t.requires_grad) for t in tensors
         )
 
-    def forward(self, x: Tensor) -> Tensor:
+    def mix(self, x: Tensor) -> tuple[Tensor]:
         outputs = []
         for r, x_run in enumerate(x):
             tensors = (t[r] for t in self.tensors)
             cast = (t.to(x.dtype) if t.is_floating_point() else t for t in tensors)
             state = dict(zip(self._names, cast, strict=True))
             outputs.append(functional_call(self._module[0], state, (x_run,)))
-        return torch.stack(outputs)
+        return (torch.stack(outputs),)
 
     def state_size(self, length: int) -> int:
         """A module may say with a method of this name; otherwise it is unknown: 0."""

@@ -36,6 +36,7 @@ class DeltaNetConfig(MixerConfig):
 
 class DeltaNet(SequenceMixer):
     Config = DeltaNetConfig
+    finishing = "o_proj"
 
     def __init__(self, config: DeltaNetConfig, d_model: int, seq_len: int, num_layers: int):
         super().__init__()
@@ -52,7 +53,7 @@ class DeltaNet(SequenceMixer):
         self.o_norm = RMSNorm(d_model // config.num_heads)
         self.o_proj = Linear(d_model, d_model, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def mix(self, x: Tensor) -> tuple[Tensor]:
         branches = (
             (self.q_proj, self.q_conv1d),
             (self.k_proj, self.k_conv1d),
@@ -60,8 +61,11 @@ class DeltaNet(SequenceMixer):
         )
         qkv = (F.silu(proj(x)) if conv is None else conv(proj(x)) for proj, conv in branches)
         q, k, v = (rearrange(t, "r b l (h k) -> r b l h k", h=self.num_heads) for t in qkv)
-        y = delta_rule(l2_norm(q), l2_norm(k), v, self.b_proj(x).sigmoid())
-        return self.o_proj(self.o_norm(y).flatten(-2))
+        return (delta_rule(l2_norm(q), l2_norm(k), v, self.b_proj(x).sigmoid()).flatten(-2),)
+
+    def finish(self, parts: tuple[Tensor, ...]) -> Tensor:
+        heads = parts[0].unflatten(-1, (self.num_heads, -1))
+        return self.o_proj(self.o_norm(heads).flatten(-2))
 
     def state_size(self, length: int) -> int:
         D = self.o_proj.weight.shape[-1]

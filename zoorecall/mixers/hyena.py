@@ -77,6 +77,7 @@ class Filter(nn.Module):
 
 class Hyena(SequenceMixer):
     Config = HyenaConfig
+    finishing = "out_proj"
 
     def __init__(self, config: HyenaConfig, d_model: int, seq_len: int, num_layers: int):
         super().__init__()
@@ -88,7 +89,7 @@ class Hyena(SequenceMixer):
         self.bias = normal(d_model, std=1.0)  # D of the equation, [R, D]
         self.out_proj = Linear(d_model, d_model, std=out_std)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def mix(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Raises ValueError where the input is longer than `seq_len`: the filter ends there."""
         length, longest = x.shape[2], self.filter_fn.z.shape[1]
         if length > longest:
@@ -97,17 +98,22 @@ class Hyena(SequenceMixer):
         h = self.filter_fn(length)
         # D adds to the filter's first tap, which is cheaper than a second pass over [R, B, L, D]
         h = torch.cat([h[:, :1] + self.bias[:, None], h[:, 1:]], dim=1)
-        return self.out_proj(x2 * long_conv(x1 * v, h))
+        return x2, long_conv(x1 * v, h)
+
+    def finish(self, parts: tuple[Tensor, ...]) -> Tensor:
+        gate, y = parts
+        return self.out_proj(gate * y)
 
     def state_size(self, length: int) -> int:
         """There is no finite state: the long convolution needs every past input x1 . v."""
         channels, taps = self.short_filter.weight.shape[1:]
         return length * channels // 3 + channels * (taps - 1)
 
-    def flops(self, length: int) -> int:
+    def flops(self, length: int, outputs: int | None = None) -> int:
         """As every mixer's, less the filter's network, which runs once a batch, not a sequence."""
         linears = (m for m in self.filter_fn.modules() if isinstance(m, Linear))
-        return super().flops(length) - 2 * length * sum(m.weight[0].numel() for m in linears)
+        of_network = sum(m.weight[0].numel() for m in linears)
+        return super().flops(length, outputs) - 2 * length * of_network
 
     def sequence_flops(self, length: int) -> int:
         """Of the gates and, whichever form runs, of the FFT: two real transforms of 2L points

@@ -112,12 +112,13 @@ class S6(SelectiveMixer):
         self.conv1d = ShortConv(d_model, config.d_conv, silu=True) if config.conv else None
         self.make_scan(config, d_model, channels=d_model)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.scan(x if self.conv1d is None else self.conv1d(x))
+    def mix(self, x: Tensor) -> tuple[Tensor]:
+        return (self.scan(x if self.conv1d is None else self.conv1d(x)),)
 
 
 class Mamba(SelectiveMixer):
     Config = MambaConfig
+    finishing = "out_proj"
 
     def __init__(self, config: MambaConfig, d_model: int, seq_len: int, num_layers: int):
         super().__init__()
@@ -129,11 +130,13 @@ class Mamba(SelectiveMixer):
         out_std = None if std is None else std / math.sqrt(2 * num_layers)
         self.out_proj = Linear(channels, d_model, bias=False, std=out_std)
 
-    def forward(self, x: Tensor) -> Tensor:
-        xz = self.in_proj(x)
-        x, z = xz.chunk(2, dim=-1) if self.gating else (xz, None)
-        y = self.scan(F.silu(x) if self.conv1d is None else self.conv1d(x))
-        return self.out_proj(y if z is None else y * F.silu(z))
+    def mix(self, x: Tensor) -> tuple[Tensor, ...]:
+        x, *z = self.in_proj(x).chunk(1 + self.gating, dim=-1)
+        return self.scan(F.silu(x) if self.conv1d is None else self.conv1d(x)), *z
+
+    def finish(self, parts: tuple[Tensor, ...]) -> Tensor:
+        y, *z = parts
+        return self.out_proj(y * F.silu(z[0]) if self.gating else y)
 
     def sequence_flops(self, length: int) -> int:
         gates = length * self.D.shape[-1] if self.gating else 0

@@ -66,6 +66,7 @@ class GatedRMSNorm(nn.Module):
 
 class Mamba2(SequenceMixer):
     Config = Mamba2Config
+    finishing = "out_proj"
 
     def __init__(self, config: Mamba2Config, d_model: int, seq_len: int, num_layers: int):
         super().__init__()
@@ -82,13 +83,16 @@ class Mamba2(SequenceMixer):
         out_std = None if std is None else std / math.sqrt(2 * num_layers)
         self.out_proj = Linear(E, d_model, bias=False, std=out_std)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def mix(self, x: Tensor) -> tuple[Tensor, Tensor]:
         z, xBC, dt = self.project(x, apart=x.is_cuda)
         # a step of 0.001 is softplus(-7), and there a bfloat16 is off by up to 2 %
         dt = dt.to(torch.promote_types(dt.dtype, torch.float32))
         dt = F.softplus(dt + per_run(self.dt_bias, dt))
         A = -self.A_log.exp()
-        y = ssd(self.conv1d(xBC), dt, A, self.D, self.ngroups, self.d_state)
+        return ssd(self.conv1d(xBC), dt, A, self.D, self.ngroups, self.d_state), z
+
+    def finish(self, parts: tuple[Tensor, ...]) -> Tensor:
+        y, z = parts
         return self.out_proj(self.norm(y, z))
 
     def project(self, x: Tensor, apart: bool) -> tuple[Tensor, ...]:
