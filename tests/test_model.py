@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+import sys
 
 import pytest
 import torch
@@ -166,6 +167,16 @@ def test_a_users_own_module_trains_in_a_pack_as_one_copy_a_run():
 def test_a_mixer_that_cannot_be_used_is_refused_with_the_reason(name, says):
     with pytest.raises(ValueError, match=says):
         CustomConfig(name=name, options={"wrong": 1}).check(16)
+
+
+def test_a_mixer_is_found_where_the_command_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine_alone.py").write_text(
+        "import torch\n\nclass Mine(torch.nn.Linear):\n"
+        "    def __init__(self, d_model):\n        super().__init__(d_model, d_model)\n"
+    )
+    assert CustomConfig(name="mine_alone:Mine").load().__name__ == "Mine"
 
 
 def test_the_plan_leaves_no_device_without_a_pack():

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from .display import SweepDisplay
 from .grid import load_grid
 from .plots import save
 from .results import Results, load_results
@@ -29,8 +30,10 @@ def is_trained(name: str) -> bool:
 def load_study(name: str) -> Results:
     """The runs of grids/NAME.yaml that results/NAME holds; trains the grid first if there are
     none."""
-    folder = Path("results", name)
-    return load_results(folder) if is_trained(name) else sweep(load_grid(f"grids/{name}.yaml"))
+    if is_trained(name):
+        return load_results(Path("results", name))
+    with SweepDisplay() as shown:
+        return sweep(load_grid(f"grids/{name}.yaml"), on_event=shown.show)
 
 
 def draw(name: str, figures: Mapping[str, Figure]) -> None:

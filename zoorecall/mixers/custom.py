@@ -7,6 +7,8 @@ The class is any `nn.Module` made by `MyMixer(d_model=..., **options)` that maps
 import copy
 import importlib
 import inspect
+import os
+import sys
 from typing import Any
 
 import torch
@@ -36,7 +38,10 @@ class CustomConfig(MixerConfig):
             raise ValueError(f"{self.name} cannot be used: {kind}: {error}") from error
 
     def load(self) -> type[nn.Module]:
-        """Import the class; raises ImportError, AttributeError, or TypeError if it is no module."""
+        """Import the class, from the folder where the command runs as well; raises ImportError,
+        AttributeError, or TypeError if it is no module."""
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())
         module, _, attribute = self.name.partition(":")
         cls = getattr(importlib.import_module(module), attribute)
         if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
