@@ -21,6 +21,7 @@ from zoorecall.mixers.custom import Custom
 from zoorecall.model import Pack, build_model, count_parameters, forward_flops, state_size
 from zoorecall.plan import PlannedPack, plan
 from zoorecall.tasks import make_task
+from zoorecall.train import PackTrainer
 
 CPU = torch.device("cpu")
 LIMITS = benchmark.Ceilings(1e9, 1e9)
@@ -129,8 +130,19 @@ class Smoother(nn.Module):
         return self.inner(x).cumsum(1) / steps * self.frozen + self.shift
 
 
-def custom_run(seed: int) -> RunConfig:
-    mixer = {"name": f"{__name__}:Smoother", "options": {"depth": 2}}
+class Dropping(nn.Module):
+    """Passes on nothing while it trains, and too little if asked for."""
+
+    def __init__(self, d_model: int, keep: int = 99):
+        super().__init__()
+        self.keep = keep
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.dropout(x, 1.0, self.training)[:, : self.keep]
+
+
+def custom_run(seed: int, name: str = "Smoother", **options: int) -> RunConfig:
+    mixer = {"name": f"{__name__}:{name}", "options": options or {"depth": 2}}
     run = small_run(seed=seed)
     model = RunConfig.model_validate({"model": {"d_model": 16, "mixer": mixer}}).model
     return run.model_copy(update={"model": model})
@@ -167,6 +179,25 @@ def test_a_users_own_module_trains_in_a_pack_as_one_copy_a_run():
 def test_a_mixer_that_cannot_be_used_is_refused_with_the_reason(name, says):
     with pytest.raises(ValueError, match=says):
         CustomConfig(name=name, options={"wrong": 1}).check(16)
+
+
+def test_a_users_dropout_is_off_where_it_is_evaluated():
+    trainer = PackTrainer([custom_run(1, "Dropping", keep=99)], CPU)
+    seen = []
+    trainer.pack.model.layers[0].mixer.register_forward_hook(
+        lambda module, x, y: seen.append(bool(y.any()))
+    )
+    trainer.measure(trainer.test_examples, 4)
+    trainer.time_steps(1)
+    trainer.measure(trainer.test_examples, 4)
+    assert seen == [True, False, True]
+
+
+def test_a_users_mixer_that_breaks_the_contract_is_named():
+    run = custom_run(1, "Dropping", keep=3)
+    tokens, positions = batch_of(run)
+    with pytest.raises(ValueError, match=r"Dropping made \[5, 3, 16, .*of \[5, "):
+        build_model(run)(tokens, positions)
 
 
 def test_a_mixer_is_found_where_the_command_runs(tmp_path, monkeypatch):

@@ -185,6 +185,7 @@ class PackTrainer:
         """Token accuracy, sequence accuracy and loss on the first `count` examples, each [R]."""
         R, size = len(self.runs), self.train.batch_size
         totals = torch.zeros(3, R, dtype=torch.float64, device=self.device)
+        self.pack.model.eval()  # a mixer of a user's own may have dropout
         for start in range(0, count, size):
             index = torch.arange(start, min(start + size, count), device=self.device)
             batch = examples.batch(self.seed_index, index.expand(R, -1))
@@ -193,6 +194,7 @@ class PackTrainer:
             totals[0] += sequences.mean(-1).sum(-1)
             totals[1] += sequences.amin(-1).sum(-1)
             totals[2] += loss.double().view(sequences.shape).mean(-1).sum(-1)
+        self.pack.model.train()
         accuracy, sequence_accuracy, loss = (totals / count).cpu()
         return accuracy, sequence_accuracy, loss
 

@@ -5,6 +5,7 @@ many runs like it make a pack; one line of JSON an event goes out. When the inpu
 the sweep stopped or died, the worker saves a checkpoint at the next evaluation and goes too.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -155,7 +156,9 @@ def main() -> None:
                 finished = train_pack(pack, folder, device, seconds, emit, stop.is_set)
                 emit({"event": "finished" if finished else "stopped", "pack_id": pack.pack_id})
         except Exception as error:
-            traceback.print_exc(file=sys.stderr)
+            with contextlib.suppress(OSError):  # the log may be on the disk that is full
+                traceback.print_exc(file=sys.stderr)
+                sys.stderr.flush()
             if "size" in order:
                 break  # whatever it was, the next worker trains on a GPU in a known state
             kind = "disk" if isinstance(error, ResultsError) else "failed"

@@ -70,8 +70,17 @@ class Custom(SequenceMixer):
             tensors = (t[r] for t in self.tensors)
             cast = (t.to(x.dtype) if t.is_floating_point() else t for t in tensors)
             state = dict(zip(self._names, cast, strict=True))
-            outputs.append(functional_call(self._module[0], state, (x_run,)))
+            y = functional_call(self._module[0], state, (x_run,))
+            if not isinstance(y, Tensor) or (y.shape, y.dtype) != (x_run.shape, x.dtype):
+                found = [*y.shape, y.dtype] if isinstance(y, Tensor) else type(y).__name__
+                wanted = [*x_run.shape, x.dtype]
+                raise ValueError(f"{type(self._module[0]).__name__} made {found} of {wanted}")
+            outputs.append(y)
         return (torch.stack(outputs),)
+
+    def train(self, mode: bool = True) -> "Custom":
+        self._module[0].train(mode)
+        return super().train(mode)
 
     def state_size(self, length: int) -> int:
         """A module may say with a method of this name; otherwise it is unknown: 0."""
