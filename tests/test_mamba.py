@@ -27,10 +27,9 @@ CASES = [
 
 
 def inputs(R=3, B=2, L=13, C=5, N=4, dtype=torch.float64):
-    u, dt = (torch.randn(R, B, L, C, dtype=dtype) for _ in range(2))
-    dt_bias, D = torch.randn(R, C, dtype=dtype) - 1, torch.randn(R, C, dtype=dtype)
-    A = -4 * torch.rand(R, C, N, dtype=dtype)
-    tensors = [u, dt, dt_bias, A, *(torch.randn(R, B, L, N, dtype=dtype) for _ in range(2)), D]
+    u, delta = torch.randn(R, B, L, C, dtype=dtype), torch.rand(R, B, L, C, dtype=dtype)
+    A, D = -4 * torch.rand(R, C, N, dtype=dtype), torch.randn(R, C, dtype=dtype)
+    tensors = [u, delta, A, *(torch.randn(R, B, L, N, dtype=dtype) for _ in range(2)), D]
     return [t.requires_grad_() for t in tensors]
 
 
@@ -97,15 +96,14 @@ def test_parallel_form_is_the_recurrence(length, sequences_in_a_block, monkeypat
 
 def test_recurrence_is_the_official_reference():
     tensors = inputs(R=1, dtype=torch.float32)
-    u, dt, bias, A, B, C, D = (t[0] for t in tensors)
-    options = {"delta_bias": bias, "delta_softplus": True}
-    expected = selective_scan_ref(u.mT, dt.mT, A, B.mT, C.mT, D, **options).mT
+    u, delta, A, B, C, D = (t[0] for t in tensors)
+    expected = selective_scan_ref(u.mT, delta.mT, A, B.mT, C.mT, D).mT
     assert_close(selective_scan_recurrent(*tensors)[0], expected)
 
 
 def test_steps_that_forget_everything_leave_finite_gradients():
-    u, dt, *others = inputs(dtype=torch.float32)
-    tensors = [u, (1e4 * dt.abs()).detach().requires_grad_(), *others]
+    u, delta, A, B, C, D = inputs(dtype=torch.float32)
+    tensors = [u, (1e4 * delta).detach().requires_grad_(), A, B, C, D]
     y = selective_scan(*tensors)
     assert_close(y, selective_scan_recurrent(*tensors))
     assert all(gradient.isfinite().all() for gradient in gradients(y, tensors))
@@ -233,10 +231,9 @@ def test_sequence_flops_count_the_arithmetic_of_the_recurrence():
     tensors = inputs(R=1, B=1, C=24, N=16)
     with Arithmetic() as arithmetic:
         selective_scan_recurrent(*tensors)
-    count = arithmetic.count - 13 * 24  # dt_bias is the projection's
-    assert make(num_runs=1, gating=False)[0].sequence_flops(13) == count
-    assert make(num_runs=1)[0].sequence_flops(13) == count + 13 * 24
-    assert make(S6, num_runs=1)[0].sequence_flops(13) == count // 2
+    assert make(num_runs=1, gating=False)[0].sequence_flops(13) == arithmetic.count
+    assert make(num_runs=1)[0].sequence_flops(13) == arithmetic.count + 13 * 24
+    assert make(S6, num_runs=1)[0].sequence_flops(13) == arithmetic.count // 2
 
 
 def test_matrix_products_are_those_of_the_linear_layers_and_of_reading_the_state():

@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from ..layers import Linear, ShortConv
+from ..layers import Linear, ShortConv, per_run
 from ..ops.dispatch import selective_scan
 from .base import MixerConfig, SequenceMixer
 
@@ -84,9 +84,13 @@ class SelectiveMixer(SequenceMixer):
         """The selective SSM of x: [R, B, L, C] -> [R, B, L, C]."""
         N = self.A_log.shape[-1]
         dt, B, C = self.x_proj(x).split([self.dt_proj.weight.shape[-1], N, N], dim=-1)
-        dt, dt_bias = self.dt_proj.multiply(dt), self.dt_proj.bias
-        assert dt_bias is not None
-        return selective_scan(x, dt, dt_bias, -self.A_log.exp(), B, C, self.D)
+        # a step of 0.001 is softplus(-7), and there a bfloat16 is off by up to 2 %: the bias, most
+        # of it, is added in float32, as the official kernel does
+        dt = self.dt_proj.multiply(dt)
+        dt = dt.to(torch.promote_types(dt.dtype, torch.float32))
+        assert self.dt_proj.bias is not None
+        delta = F.softplus(dt + per_run(self.dt_proj.bias, dt))
+        return selective_scan(x, delta, -self.A_log.exp(), B, C, self.D)
 
     def state_size(self, length: int) -> int:
         _, channels, N = self.A_log.shape

@@ -76,13 +76,11 @@ def causal_conv(
     return _call(plain_conv.causal_conv, x, weight, bias, silu)
 
 
-def selective_scan(
-    u: Tensor, dt: Tensor, dt_bias: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor
-) -> Tensor:
+def selective_scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
     """Mamba's selective scan, as `selective_scan.selective_scan_recurrent` defines it."""
     if HAS_TRITON and u.is_cuda and A.shape[-1] <= 64:
-        return _call(selective_scan_triton, u, dt, dt_bias, A, B, C, D)
-    return _call(plain_scan.selective_scan, u, dt, dt_bias, A, B, C, D)
+        return _call(selective_scan_triton, u, delta, A, B, C, D)
+    return _call(plain_scan.selective_scan, u, delta, A, B, C, D)
 
 
 def ssd(xBC: Tensor, dt: Tensor, A: Tensor, D: Tensor, num_groups: int, d_state: int) -> Tensor:

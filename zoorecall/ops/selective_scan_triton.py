@@ -1,8 +1,7 @@
 """Mamba's selective scan for CUDA, forward and backward, one parameter set a run.
 
 Gu and Dao 2023 (arXiv 2312.00752), section 3.2, with the Euler step for B as in the official code:
-    h_t = exp(delta_t A) h_{t-1} + delta_t u_t B_t,    y_t = <C_t, h_t> + D u_t,
-    delta_t = softplus(dt_t + dt_bias).
+    h_t = exp(delta_t A) h_{t-1} + delta_t u_t B_t,    y_t = <C_t, h_t> + D u_t.
 Shape letters: R runs, B batch, L length, C channels, N state, K positions of one chunk.
 
 A program of one warp owns some channels of one sequence, keeps their states in registers and walks
@@ -15,9 +14,9 @@ The backward fills the registers, so only 8 warps share a multiprocessor, too fe
 other's loads. Hence it loads the inputs of a chunk while it works on another, as matrices [C, K]
 and [N, K], and sums over threads once a chunk, not once a position.
 
-Unlike the official CUDA kernel this one takes the run axis, has no convolution or gate inside, and
-sums without atomics: gradients that many programs share are written as one partial sum each and
-added afterwards, so the same input gives the same bits.
+Unlike the official CUDA kernel this one takes the run axis, has no convolution, gate or softplus
+inside, and sums without atomics: gradients that many programs share are written as one partial sum
+each and added afterwards, so the same input gives the same bits.
 """
 
 # a kernel keeps the positions of a chunk in tuples that grow, which have no one type for mypy
@@ -100,33 +99,17 @@ def _over_channels(x, THREADS: tl.constexpr):
 
 
 @triton.jit
-def _softplus(x):
-    """log(1 + exp(x)), x above 20; by Kahan's log1p, as most step sizes are far below 1."""
-    e = tl.exp2(tl.minimum(x, 20.0) * 1.4426950408889634)
-    w = 1.0 + e
-    log = tl.where(w == 1.0, e, tl.log2(w) * 0.6931471805599453 * (e / (w - 1.0)))
-    return tl.where(x > 20.0, x, log)
-
-
-@triton.jit
-def _slope(delta):
-    """The derivative of softplus where it is delta: 1 - exp(-delta)."""
-    series = delta * (1.0 - delta * (0.5 - delta * (1.0 / 6.0)))
-    return tl.where(delta < 0.01, series, 1.0 - tl.exp2(delta * -1.4426950408889634))
-
-
-@triton.jit
 def _load_inputs(
-    u, dt, B, C, places, chunk, width, d_state, length: tl.constexpr, CHUNK: tl.constexpr
+    u, delta, B, C, places, chunk, width, d_state, length: tl.constexpr, CHUNK: tl.constexpr
 ):
-    """Of one chunk; beyond the end u = 0 and B = 0, so that no output and no gradient sees it."""
+    """Of one chunk; beyond the end delta = 0 and u = 0, a step that changes nothing."""
     at_c, at_n, in_c, in_n = places
     in_t = _positions(chunk, length, CHUNK)
     at_c += chunk * CHUNK * width
     at_n += chunk * CHUNK * d_state
     return (
         tl.load(u + at_c, in_c & in_t, 0.0),
-        tl.load(dt + at_c, in_c & in_t, 0.0),
+        _load(delta + at_c, in_c & in_t),
         tl.load(B + at_n, in_n & in_t, 0.0),
         tl.load(C + at_n, in_n & in_t, 0.0),
     )
@@ -134,7 +117,7 @@ def _load_inputs(
 
 @triton.jit
 def _scan_forward_kernel(
-    u, dt, dt_bias, A, B, C, D, y, states,
+    u, delta, A, B, C, D, y, states,
     batch, width, d_state, blocks, length: tl.constexpr,
     BLOCK_C: tl.constexpr, N: tl.constexpr, QUAD: tl.constexpr, CHUNK: tl.constexpr,
     SAVE_STATES: tl.constexpr,
@@ -149,7 +132,6 @@ def _scan_forward_kernel(
     cells = run * width * d_state + c[:, None] * d_state + n[None, :]
     A_log2 = _load(A + cells, in_c & (n < d_state)[None, :]) * log2_e
     skip = _load(D + run * width + c[:, None], in_c)
-    bias = _load(dt_bias + run * width + c[:, None], in_c)
     chunks: tl.constexpr = (length + CHUNK - 1) // CHUNK
     quads = (n // QUAD * width * QUAD + n % QUAD)[None, :] + c[:, None] * QUAD
     at_c = c[:, None] + position[None, :] * width
@@ -157,19 +139,19 @@ def _scan_forward_kernel(
     places = at_c, at_n, in_c, in_n
 
     to_c, to_n = sequence * length * width, sequence * length * d_state
-    u, dt, y, B, C = u + to_c, dt + to_c, y + to_c, B + to_n, C + to_n
+    u, delta, y, B, C = u + to_c, delta + to_c, y + to_c, B + to_n, C + to_n
     states += sequence * chunks * width * N
 
     h = tl.zeros([BLOCK_C, N], tl.float32)
-    ahead = _load_inputs(u, dt, B, C, places, 0, width, d_state, length, CHUNK)
+    ahead = _load_inputs(u, delta, B, C, places, 0, width, d_state, length, CHUNK)
     for chunk in range(chunks):
         if SAVE_STATES:
             _store(states + chunk * width * N + quads, h, in_c)
-        u_chunk, delta_chunk = ahead[0].to(tl.float32), _softplus(ahead[1].to(tl.float32) + bias)
+        u_chunk, delta_chunk = ahead[0].to(tl.float32), ahead[1]
         Bs, Cs = _columns(ahead[2]), _columns(ahead[3])
         deltas, inputs = _columns(delta_chunk), _columns(delta_chunk * u_chunk)
         coming = tl.minimum(chunk + 1, chunks - 1)
-        ahead = _load_inputs(u, dt, B, C, places, coming, width, d_state, length, CHUNK)
+        ahead = _load_inputs(u, delta, B, C, places, coming, width, d_state, length, CHUNK)
         outs = ()
         for k in tl.static_range(CHUNK):
             decay = tl.exp2(A_log2 * deltas[k][:, None])
@@ -181,7 +163,7 @@ def _scan_forward_kernel(
 
 @triton.jit
 def _scan_backward_kernel(
-    u, dt, dt_bias, A, B, C, D, states, dy, du, ddt, dbias, dA, dB, dC, dD,
+    u, delta, A, B, C, D, states, dy, du, ddelta, dA, dB, dC, dD,
     sequences, batch, width, d_state, blocks, length: tl.constexpr,
     BLOCK_C: tl.constexpr, N: tl.constexpr, QUAD: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
@@ -198,7 +180,6 @@ def _scan_backward_kernel(
     in_cell = in_c & (n < d_state)[None, :]
     A_log2 = _load(A + run * width * d_state + cells, in_cell) * log2_e
     skip = _load(D + run * width + c[:, None], in_c)
-    bias = _load(dt_bias + run * width + c[:, None], in_c)
     chunks: tl.constexpr = (length + CHUNK - 1) // CHUNK
     quads = (n // QUAD * width * QUAD + n % QUAD)[None, :] + c[:, None] * QUAD
     at_c = c[:, None] + position[None, :] * width
@@ -207,8 +188,8 @@ def _scan_backward_kernel(
     THREADS: tl.constexpr = min(32 * QUAD // N, BLOCK_C)  # that share the channels
 
     to_c, to_n = sequence * length * width, sequence * length * d_state
-    u, dt, B, C, dy = u + to_c, dt + to_c, B + to_n, C + to_n, dy + to_c
-    du, ddt = du + to_c, ddt + to_c
+    u, delta, B, C, dy = u + to_c, delta + to_c, B + to_n, C + to_n, dy + to_c
+    du, ddelta = du + to_c, ddelta + to_c
     dB += (block * sequences + sequence) * length * d_state
     dC += (block * sequences + sequence) * length * d_state
     states += sequence * chunks * width * N
@@ -216,14 +197,13 @@ def _scan_backward_kernel(
     dh = tl.zeros([BLOCK_C, N], tl.float32)  # from all positions behind t, decayed to t
     sum_A = tl.zeros([BLOCK_C, N], tl.float32)
     sum_D = tl.zeros([BLOCK_C, CHUNK], tl.float32)
-    sum_bias = tl.zeros([BLOCK_C, CHUNK], tl.float32)
     last: tl.constexpr = chunks - 1
-    ahead = _load_inputs(u, dt, B, C, places, last, width, d_state, length, CHUNK)
+    ahead = _load_inputs(u, delta, B, C, places, last, width, d_state, length, CHUNK)
     in_t = _positions(last, length, CHUNK)
     dy_ahead = tl.load(dy + last * CHUNK * width + at_c, in_c & in_t, 0.0)
     h_ahead = tl.load(states + (last * width * N + quads), in_c, 0.0)
     for chunk in range(chunks - 1, -1, -1):
-        u_chunk, delta_chunk = ahead[0].to(tl.float32), _softplus(ahead[1].to(tl.float32) + bias)
+        u_chunk, delta_chunk = ahead[0].to(tl.float32), ahead[1]
         dy_chunk = dy_ahead.to(tl.float32)
         deltas, inputs = _columns(delta_chunk), _columns(delta_chunk * u_chunk)
         Bs, Cs, dys = _columns(ahead[2]), _columns(ahead[3]), _columns(dy_chunk)
@@ -246,7 +226,7 @@ def _scan_backward_kernel(
                 # half of the states and decays are dead by now: their registers take the loads
                 # of the next chunk, which arrive while the other half is worked off
                 coming = tl.maximum(chunk - 1, 0)
-                ahead = _load_inputs(u, dt, B, C, places, coming, width, d_state, length, CHUNK)
+                ahead = _load_inputs(u, delta, B, C, places, coming, width, d_state, length, CHUNK)
                 in_t = _positions(coming, length, CHUNK)
                 dy_ahead = tl.load(dy + coming * CHUNK * width + at_c, in_c & in_t, 0.0)
                 h_ahead = tl.load(states + (coming * width * N + quads), in_c, 0.0)
@@ -254,15 +234,12 @@ def _scan_backward_kernel(
         here_c, here_n = at_c + chunk * CHUNK * width, at_n + chunk * CHUNK * d_state
         through_B, through_A = _sums(to_input[::-1]), _sums(to_exponent[::-1])
         _store(du + here_c, through_B * delta_chunk + dy_chunk * skip, in_c & in_t)
-        through_dt = (through_B * u_chunk + through_A * ln_2) * _slope(delta_chunk)
-        _store(ddt + here_c, through_dt, in_c & in_t)
+        _store(ddelta + here_c, through_B * u_chunk + through_A * ln_2, in_c & in_t)
         _store(dB + here_n, _sums(to_B[::-1]), in_n & in_t)
         _store(dC + here_n, _sums(to_C[::-1]), in_n & in_t)
         sum_D += dy_chunk * u_chunk
-        sum_bias += through_dt
     _store(dA + sequence * width * d_state + cells, sum_A, in_cell)
     _store(dD + sequence * width + c, tl.sum(sum_D, 1), c < width)
-    _store(dbias + sequence * width + c, tl.sum(sum_bias, 1), c < width)
 
 
 def _tiles(C: int, N: int) -> tuple[int, int, int]:
@@ -275,18 +252,16 @@ def _tiles(C: int, N: int) -> tuple[int, int, int]:
 
 @torch.library.custom_op("zoorecall::selective_scan", mutates_args=())
 def _forward(
-    u: Tensor, dt: Tensor, dt_bias: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor,
-    save_states: bool,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    u, dt, dt_bias, A, B, C, D = (x.contiguous() for x in (u, dt, dt_bias, A, B, C, D))
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, save_states: bool
+) -> tuple[Tensor, Tensor]:
+    u, delta, A, B, C, D = (x.contiguous() for x in (u, delta, A, B, C, D))
     (runs, batch, length, width), d_state = u.shape, A.shape[-1]
     block, padded, blocks = _tiles(width, d_state)
     y, states = _outputs(u, A, save_states)
     with torch.cuda.device_of(u):
         _scan_forward_kernel[(runs * batch * blocks,)](
-            u, dt, dt_bias, A, B, C, D, y, states, batch, width, d_state, blocks, length,
+            u, delta, A, B, C, D, y, states, batch, width, d_state, blocks, length,
             BLOCK_C=block, N=padded, QUAD=QUAD, CHUNK=CHUNK, SAVE_STATES=save_states, num_warps=1,
-            maxnreg=128,  # or the compiler takes 162, and a quarter fewer programs run at once
         )  # fmt: skip
     return y, states
 
@@ -302,34 +277,33 @@ def _outputs(u: Tensor, A: Tensor, save_states: bool) -> tuple[Tensor, Tensor]:
 
 
 @_forward.register_fake
-def _(u, dt, dt_bias, A, B, C, D, save_states):
+def _(u, delta, A, B, C, D, save_states):
     return _outputs(u, A, save_states)
 
 
 @torch.library.custom_op("zoorecall::selective_scan_backward", mutates_args=())
 def _backward(
-    u: Tensor, dt: Tensor, dt_bias: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor,
-    states: Tensor, dy: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    u, dt, dt_bias, A, B, C, D, dy = (x.contiguous() for x in (u, dt, dt_bias, A, B, C, D, dy))
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, states: Tensor, dy: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    u, delta, A, B, C, D, dy = (x.contiguous() for x in (u, delta, A, B, C, D, dy))
     (runs, batch, length, width), d_state = u.shape, A.shape[-1]
     block, padded, blocks = _tiles(width, d_state)
-    du, ddt = torch.empty_like(u), torch.empty_like(dt)
+    du, ddelta = torch.empty_like(u), torch.empty_like(delta)
     dA = A.new_empty(runs, batch, width, d_state)
-    dbias, dD = (D.new_empty(runs, batch, width) for _ in range(2))
-    dB, dC = (B.new_empty(blocks, *B.shape) for _ in range(2))
+    dD = D.new_empty(runs, batch, width)
+    dB, dC = (torch.empty(blocks, *B.shape, device=B.device) for _ in range(2))
     with torch.cuda.device_of(u):
         _scan_backward_kernel[(runs * batch * blocks,)](
-            u, dt, dt_bias, A, B, C, D, states, dy, du, ddt, dbias, dA, dB, dC, dD,
+            u, delta, A, B, C, D, states, dy, du, ddelta, dA, dB, dC, dD,
             runs * batch, batch, width, d_state, blocks, length,
             BLOCK_C=block, N=padded, QUAD=QUAD, CHUNK=CHUNK, num_warps=1,
         )  # fmt: skip
-    return du, ddt, dbias.sum(1), dA.sum(1), dB.sum(0), dC.sum(0).to(C.dtype), dD.sum(1)
+    return du, ddelta, dA.sum(1), dB.sum(0).to(B.dtype), dC.sum(0).to(C.dtype), dD.sum(1)
 
 
 @_backward.register_fake
-def _(u, dt, dt_bias, A, B, C, D, states, dy):
-    return tuple(x.new_empty(x.shape) for x in (u, dt, dt_bias, A, B, C, D))
+def _(u, delta, A, B, C, D, states, dy):
+    return tuple(x.new_empty(x.shape) for x in (u, delta, A, B, C, D))
 
 
 def _save(ctx, inputs, output):
@@ -345,26 +319,25 @@ _forward.register_autograd(_gradients, setup_context=_save)
 
 
 def selective_scan_triton(
-    u: Tensor, dt: Tensor, dt_bias: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor
 ) -> Tensor:
     """The selective scan of u [R, B, L, C]; returns y [R, B, L, C] in u's dtype.
 
-    dt is [R, B, L, C], dt_bias [R, C], A [R, C, N] (negative) and D [R, C] are float32, B and C are
+    delta [R, B, L, C] is positive, A [R, C, N] (negative) and D [R, C] are float32, B and C are
     [R, B, L, N]; N is at most 64. States and sums are float32. Raises ValueError for other shapes
     and dtypes.
     """
     (R, batch, L, width), N = u.shape, A.shape[-1]
-    of_run, of_state = (R, width), (R, batch, L, N)
-    shapes = [u.shape, of_run, (R, width, N), of_state, of_state, of_run]
-    if [x.shape for x in (dt, dt_bias, A, B, C, D)] != shapes:
+    shapes = [(R, batch, L, width), (R, width, N), (R, batch, L, N), (R, batch, L, N), (R, width)]
+    if [x.shape for x in (delta, A, B, C, D)] != shapes:
         raise ValueError(f"shapes do not fit u {list(u.shape)} and A {list(A.shape)}")
     halves_or_floats = (torch.float32, torch.bfloat16, torch.float16)
-    if any(x.dtype not in halves_or_floats for x in (u, dt, B, C)):
-        raise ValueError("u, dt, B and C must be float32, bfloat16 or float16")
-    if any(x.dtype != torch.float32 for x in (dt_bias, A, D)):
-        raise ValueError("dt_bias, A and D must be float32")
+    if any(x.dtype not in halves_or_floats for x in (u, delta, B, C)):
+        raise ValueError("u, delta, B and C must be float32, bfloat16 or float16")
+    if A.dtype != torch.float32 or D.dtype != torch.float32:
+        raise ValueError(f"A and D must be float32, not {A.dtype} and {D.dtype}")
     if N > 64:
         raise ValueError(f"d_state {N} is more than 64")
-    inputs = (u, dt, dt_bias, A, B, C, D)
+    inputs = (u, delta, A, B, C, D)
     save_states = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
     return _forward(*inputs, save_states)[0]
