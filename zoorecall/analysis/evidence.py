@@ -147,7 +147,8 @@ def window_gaps(
     of = {"mixer": baseline} | ({} if at_layers is None else {DEPTH: at_layers})
     tables = []
     for runs in by_pairs(studies, grids, (mixer, baseline)):
-        if (runs[list(of)] == pd.Series(of)).all(axis=1).any():
+        has_baseline = (runs[list(of)] == pd.Series(of)).all(axis=1).any()
+        if has_baseline and (runs["mixer"] == mixer).any():
             table = window_differences(runs, of).assign(**{PAIRS: runs[PAIRS].iloc[0]})
             table.loc[table["seeds"] < WINDOW_SEEDS, "verdict"] = "undecided"
             tables.append(pick(table, [mixer]))
