@@ -2,8 +2,8 @@
 
 A step of a pack of R runs takes a + b R seconds and c + d R bytes: `a` is what kernels and their
 launches take however little they do. Two packs show all four. They are timed as captured but not
-compiled: a few seconds instead of the minute that compiling two packs takes, and what compiling
-saves, it saves of `a` and `b` alike.
+compiled: a few seconds instead of the minute that compiling two packs takes. That compiling saves
+of `a` and `b` alike, so that the best size stays about the same, is assumed, not measured.
 """
 
 import gc
@@ -27,7 +27,8 @@ SAMPLE_SECONDS = 0.3
 
 @dataclass(frozen=True)
 class Sample:
-    """One training step of a pack of `runs` runs: what it took."""
+    """One training step of a pack of `runs` runs: what it took. `bytes` are the peak of the whole
+    process, as what a library keeps from its first use on is of no use to others either."""
 
     runs: int
     seconds: float
@@ -59,7 +60,6 @@ def sample(run: RunConfig, size: int, device: torch.device) -> Sample:
     release_memory(device)  # that of the sample before
     if on_gpu:
         torch.cuda.reset_peak_memory_stats(device)
-    before = torch.cuda.memory_allocated(device) if on_gpu else 0
     few = {"train_examples": run.train.batch_size, "test_examples": 1}
     copied = run.model_copy(update={"train": run.train.model_copy(update=few)})
     trainer = PackTrainer([copied] * size, device, compiled=False)
@@ -68,7 +68,7 @@ def sample(run: RunConfig, size: int, device: torch.device) -> Sample:
     # the least, as workers that measure at the same time can only add to it
     seconds = min(trainer.time_steps(max(3, round(SAMPLE_SECONDS / rough))))
     peak = torch.cuda.max_memory_allocated(device) if on_gpu else 0
-    return Sample(size, seconds, peak - before)
+    return Sample(size, seconds, peak)
 
 
 def measured_size(run: RunConfig, device: torch.device) -> int:
