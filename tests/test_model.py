@@ -141,6 +141,14 @@ class Dropping(nn.Module):
         return nn.functional.dropout(x, 1.0, self.training)[:, : self.keep]
 
 
+class Refusing(nn.Module):
+    """Cannot be made."""
+
+    def __init__(self, d_model: int, wrong: int):
+        super().__init__()
+        self.heads = d_model // 0
+
+
 def custom_run(seed: int, name: str = "Smoother", **options: int) -> RunConfig:
     mixer = {"name": f"{__name__}:{name}", "options": options or {"depth": 2}}
     run = small_run(seed=seed)
@@ -174,6 +182,7 @@ def test_a_users_own_module_trains_in_a_pack_as_one_copy_a_run():
         ("math:Mixer", "no attribute 'Mixer'"),
         ("math:sqrt", "not a torch.nn.Module"),
         (f"{__name__}:Smoother", "unexpected keyword"),
+        (f"{__name__}:Refusing", "Refusing cannot be used: ZeroDivisionError"),
     ],
 )
 def test_a_mixer_that_cannot_be_used_is_refused_with_the_reason(name, says):
@@ -272,6 +281,21 @@ def test_a_record_keeps_what_was_not_measured_again():
     assert record([one], CPU, LIMITS, {**first, "device": "another"})["measurements"] == [
         dataclasses.asdict(one)
     ]
+
+
+@pytest.mark.parametrize(
+    ("mixer", "says"),
+    [
+        ("{name:", "--mixers: not YAML"),
+        ("hyen", "model.mixer: there is no mixer 'hyen', did you mean 'hyena'?"),
+        ("{name: attention, con: k}", "model.mixer.con: unknown key of attention"),
+        ("{name: mamba2, headdim: 37}", "model: expand * d_model = 128 is not a multiple"),
+    ],
+)
+def test_bench_says_in_one_line_what_is_wrong_with_a_mixer(mixer, says, capsys):
+    assert main(["bench", "--mixers", mixer, "--device", "cpu"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"bench: {says}") and error.count("\n") == 1
 
 
 def test_bench_writes_as_it_goes_and_overwrites_nothing_else(tmp_path, capsys):

@@ -232,6 +232,24 @@ def test_a_disk_that_fills_up_loses_nothing_finished(tmp_path):
     assert len(load_results(folder)) == 12
 
 
+def test_a_worker_reports_a_full_disk_though_its_log_is_on_it(grid_file, tmp_path):
+    (tmp_path / "file").write_text("")
+    run = load_grid(grid_file).runs[0].model_dump_json()
+    setup = {"folder": str(tmp_path / "file" / "out"), "device": "cpu", "threads": 1}
+    lines = [setup | {"checkpoint_seconds": 60}, {"train": [run]}]
+    words = [sys.executable, "-m", "zoorecall.worker"]
+    pipe = subprocess.PIPE
+    with (
+        open("/dev/full", "w") as full,
+        subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=full, text=True) as worker,
+    ):
+        worker.stdin.write("".join(json.dumps(line) + "\n" for line in lines))
+        worker.stdin.flush()
+        reported = next(e for e in map(json.loads, worker.stdout) if "reason" in e)
+    assert reported["event"] == "disk" and "cannot be written" in reported["reason"]
+    assert worker.returncode == 0
+
+
 def test_a_folder_that_cannot_be_written_is_one_line(grid_file, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert main(command(grid_file, tmp_path / "file" / "out")[3:]) == 2

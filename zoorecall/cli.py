@@ -205,20 +205,22 @@ def _bench(args: argparse.Namespace) -> int:
 
     from . import display
     from .bench import bench, bench_run, ceilings, read_record, record
+    from .grid.faults import in_words
     from .results import replacing
     from .sweeper import resolve_device
 
     device = torch.device(resolve_device(args.device))
     torch.set_num_threads(1)  # as a sweep's workers have, one a core
-    mixers = [yaml.safe_load(text) for text in args.mixers]
     try:
+        mixers = [yaml.safe_load(text) for text in args.mixers]
         runs = [
             bench_run(mixer, width, length, args.layers, args.batch_size, precision=args.precision)
             for mixer, width, length in itertools.product(mixers, args.widths, args.lengths)
         ]
+    except yaml.YAMLError as error:
+        raise UserError(f"bench: --mixers: not YAML: {str(error).splitlines()[0]}") from error
     except ValidationError as error:
-        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
-        raise UserError(f"bench: {reason}") from error
+        raise UserError(f"bench: {in_words(error)}") from error
     earlier = read_record(args.json) if args.json and args.json.exists() else None
     limits, measurements = ceilings(device, args.precision), []
     for measurement in bench(runs, args.packs, device, limits):

@@ -52,6 +52,12 @@ def explain_alone(error: ValidationError, settings: Sequence[Setting]) -> list[F
     return own
 
 
+def in_words(error: ValidationError) -> str:
+    """The first fault of a run that no file set: its key, and what is wrong."""
+    path, text = _found(error.errors(include_url=False)[0], {})
+    return f"{'.'.join(path)}: {text}"
+
+
 def _laid_nodes(layers: Layers) -> dict[Path, tuple[int, Node]]:
     """By path, the node that gave a run its value there, and the layer which that was in."""
     nodes: dict[Path, tuple[int, Node]] = {}
@@ -71,6 +77,12 @@ def _walk(path: Path, node: Node) -> Iterator[tuple[Path, Node]]:
 
 
 def _fault(detail: ErrorDetails, nodes: dict[Path, tuple[int, Node]]) -> Fault:
+    path, text = _found(detail, nodes)
+    return Fault(_holder(path, nodes) or Node(None), ".".join(path) or "base", text)
+
+
+def _found(detail: ErrorDetails, nodes: dict[Path, tuple[int, Node]]) -> tuple[Path, str]:
+    """Where a run is wrong, and what is."""
     path, owners = _place(detail["loc"])
     if detail["type"] == "value_error":
         text = str(detail["ctx"]["error"])
@@ -79,7 +91,7 @@ def _fault(detail: ErrorDetails, nodes: dict[Path, tuple[int, Node]]) -> Fault:
         text = _sentence(detail, path, owners)
     if path[-1:] == ("name",):  # also where a name alone stands for the choice
         path = path[:-1]
-    return Fault(_holder(path, nodes) or Node(None), ".".join(path) or "base", text)
+    return path, text
 
 
 def _holder(path: Path, nodes: dict[Path, tuple[int, Node]]) -> Node | None:
