@@ -128,7 +128,7 @@ class SweepDisplay:
         elapsed = f"{clock(now - self.started)} elapsed"
         done, left = self._run_steps()
         since, before = self.trained[0] if self.trained else (now, done)
-        if done <= before:
+        if done <= before or now <= since:
             return elapsed
         pace = (done - before) / (now - since)
         return f"{pace:,.0f} run-steps/s, {elapsed}, {clock(left / pace)} left"

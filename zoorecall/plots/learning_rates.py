@@ -3,6 +3,7 @@
 import math
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -29,26 +30,17 @@ PRECISIONS = {"bf16": ("-", "o"), "tf32": (":", "^"), "fp32": ("--", "s")}
 def accuracy_by_learning_rate(runs: pd.DataFrame) -> Figure:
     """Test accuracy against learning rate: a panel a setting, a line a mixer, the mean over seeds
     with their range shaded; dashed are Zoology's four rates."""
-    curves, keys = by_learning_rate(runs), setting_columns(runs)[1:]
-    settings = list(curves.groupby(keys, sort=True, dropna=False))
-    looks = mixer_looks(runs["mixer"])
-    columns = min(3, len(settings))
-    rows = math.ceil(len(settings) / columns)
-    figure, axes = panels(rows, columns, 4.0, 2.7, sharex=True, sharey=True)
-    for axis in axes.flat[len(settings) :]:
-        axis.axis("off")
-    for axis, (key, panel) in zip(axes.flat, settings, strict=False):
+    looks, keys = mixer_looks(runs["mixer"]), setting_columns(runs)[1:]
+    figure, each = _panel_each(by_learning_rate(runs), keys)
+    for axis, setting, panel in each:
         for rate in ZOOLOGY_RATES:
             axis.axvline(rate, color="0.6", linestyle="--", linewidth=0.9, zorder=0)
         for mixer, line in panel.groupby("mixer"):
             rates = line["train.learning_rate"]
             axis.plot(rates, line["mean"], **looks[str(mixer)].line)
             band(axis, rates, line["min"], line["max"], looks[str(mixer)])
-        axis.set_title(panel_title(dict(zip(keys, key, strict=True))), fontsize=LARGE)
-        axis.set_xscale("log")
-        accuracy_axis(axis)
+        _finish(axis, panel_title(setting))
     figure.supxlabel("learning rate (dashed: Zoology's four)", fontsize=LARGE)
-    figure.supylabel("test accuracy", fontsize=LARGE)
     legend(figure, mixer_handles(looks))
     return figure
 
@@ -57,30 +49,46 @@ def accuracy_by_precision(runs: pd.DataFrame) -> Figure:
     """Test accuracy against learning rate: a panel a setting, a line a precision of training, the
     mean over seeds with their range shaded; fp32 is gray and hollow, and on top."""
     keys = [name for name in setting_columns(runs) if name != "train.precision"]
-    settings = list(runs.groupby(keys, sort=True, dropna=False))
     mixers = mixer_looks(runs["mixer"])
-    columns = min(3, len(settings))
-    rows = math.ceil(len(settings) / columns)
-    figure, axes = panels(rows, columns, 4.0, 2.7, sharex=True, sharey=True)
-    for axis in axes.flat[len(settings) :]:
-        axis.axis("off")
-    for axis, (key, panel) in zip(axes.flat, settings, strict=False):
+    figure, each = _panel_each(runs, keys)
+    for axis, setting, panel in each:
+        mixer = str(setting.pop("mixer"))
         for precision, runs_of_line in panel.groupby("train.precision"):
             line = by_learning_rate(runs_of_line)
-            look = _precision_look(str(precision), mixers[str(key[0])].color)
+            look = _precision_look(str(precision), mixers[mixer].color)
             rates = line["train.learning_rate"]
             axis.plot(rates, line["mean"], **look.line, markerfacecolor=_face(look))
             band(axis, rates, line["min"], line["max"], look)
-        setting = dict(zip(keys[1:], key[1:], strict=True))
-        axis.set_title(f"{key[0]}\n{panel_title(setting)}", fontsize=LARGE)
-        axis.set_xscale("log")
-        accuracy_axis(axis)
+        _finish(axis, f"{mixer}\n{panel_title(setting)}")
     figure.supxlabel("learning rate", fontsize=LARGE)
-    figure.supylabel("test accuracy", fontsize=LARGE)
     looks = {name: _precision_look(name, "black") for name in sorted(set(runs["train.precision"]))}
     lines = {x: Line2D([], [], **y.line, markerfacecolor=_face(y)) for x, y in looks.items()}
     legend(figure, lines)
     return figure
+
+
+def _panel_each(
+    table: pd.DataFrame, keys: list[str]
+) -> tuple[Figure, list[tuple[Axes, dict[str, object], pd.DataFrame]]]:
+    """A figure with a panel for each setting that `keys` tell apart; of each panel its axes, its
+    setting and its rows."""
+    settings = list(table.groupby(keys, sort=True, dropna=False))
+    columns = min(3, len(settings))
+    figure, axes = panels(
+        math.ceil(len(settings) / columns), columns, 4.0, 2.7, sharex=True, sharey=True
+    )
+    figure.supylabel("test accuracy", fontsize=LARGE)
+    for axis in axes.flat[len(settings) :]:
+        axis.axis("off")
+    named = [(dict(zip(keys, key, strict=True)), panel) for key, panel in settings]
+    return figure, [(axis, *one) for axis, one in zip(axes.flat, named, strict=False)]
+
+
+def _finish(axis: Axes, title: str) -> None:
+    """After the lines, as a logarithmic axis wants to know its numbers."""
+    axis.set_title(title, fontsize=LARGE)
+    axis.set_xscale("log")
+    accuracy_axis(axis)
 
 
 def _precision_look(precision: str, color: str) -> Look:

@@ -13,16 +13,15 @@ def step_cost(measurements: pd.DataFrame) -> Figure:
     """Milliseconds a run-step: a panel for each of width, length and pack size that varies, the
     others at their smallest, of the pack sizes the fastest; a line a mixer."""
     smallest = {name: measurements[name].min() for name in ("d_model", "seq_len")}
-    shown = {}
+    possible = []
     for name in AXES:
         fixed = {other: value for other, value in smallest.items() if other != name}
         rows = measurements[(measurements[list(fixed)] == pd.Series(fixed)).all(axis=1)]
-        if rows[name].nunique() > 1:
-            shown[name] = fixed, rows
-    shown = shown or {name: (fixed, rows)}
+        possible.append((name, fixed, rows))
+    shown = [one for one in possible if one[2][one[0]].nunique() > 1] or possible[-1:]
     looks = mixer_looks(measurements["mixer"])
     figure, axes = panels(1, len(shown), 3.4, 2.9, sharey=True)
-    for axis, (name, (fixed, rows)) in zip(axes.flat, shown.items(), strict=True):
+    for axis, (name, fixed, rows) in zip(axes.flat, shown, strict=True):
         for mixer, line in rows.groupby("mixer"):
             times = line.groupby(name)["ms_per_run_step"].min()
             axis.plot(times.index, times, **looks[str(mixer)].line)
