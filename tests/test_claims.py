@@ -215,6 +215,7 @@ CASES = {
     ),
     "C11": ("reproduced", positions(0.02)),
     "C11 at the edge": ("open", positions(0.02, lambda x: 0.8 * hat(x, -1.1, 1))),
+    "C11 solved at the edge": ("reproduced", positions(0.02, lambda x: hat(x, -1.1, 1))),
     "C11 changed": ("not reproduced", positions(0.2)),
 }  # fmt: skip
 
