@@ -27,8 +27,10 @@ NAMES = ["y", "q", "k", "v", "beta"]
 
 # R, B, L, H, K, V: lengths and head dims below, at and above powers of two
 SIZES = [(3, 2, 13, 2, 16, 32), (2, 1, 33, 3, 24, 20), (1, 2, 64, 1, 5, 40), (2, 1, 100, 1, 33, 16)]
+SIZES += [(1, 1, 18, 1, 150, 130)]  # slices of a head
 LARGE_SIZES = [(17, 12, 64, 1, 64, 64), (4, 9, 128, 2, 64, 64), (2, 11, 64, 1, 128, 128)]
-LARGE_SIZES += [(3, 21, 32, 4, 16, 16), (5, 7, 16, 1, 128, 64)]
+LARGE_SIZES += [(3, 21, 32, 4, 16, 16), (5, 7, 16, 1, 128, 64), (2, 40, 64, 1, 256, 256)]
+LARGE_SIZES += [(1, 9, 128, 2, 256, 200)]
 
 
 def case(R, B, L, H, K, V, dtype=torch.float32):

@@ -1,4 +1,4 @@
-"""Mamba2's SSD: its plain form and its kernel against the recurrence in float64."""
+"""Mamba2's SSD: its plain form and its kernels against the recurrence in float64."""
 
 from functools import partial
 
@@ -32,6 +32,14 @@ SIZES = [(3, 2, 13, 2, 1, 16, 32), (2, 1, 33, 3, 1, 10, 24), (2, 1, 33, 3, 3, 10
 SIZES += [(1, 2, 64, 4, 2, 40, 5), (2, 1, 100, 2, 1, 5, 33)]
 LARGE_SIZES = [(17, 9, 64, 2, 1, 64, 128), (2, 11, 64, 2, 2, 128, 128), (4, 9, 128, 2, 1, 64, 64)]
 LARGE_SIZES += [(3, 21, 32, 4, 2, 16, 16), (5, 7, 16, 8, 1, 32, 64)]
+# lengths from less than one chunk of 64 to four
+CHUNK_SIZES = [(2, 1, 13, 2, 1, 5, 33), (1, 1, 65, 2, 1, 64, 128), (1, 1, 100, 4, 2, 10, 16)]
+CHUNK_SIZES += [(2, 1, 129, 1, 1, 32, 5), (1, 1, 200, 2, 2, 16, 16), (1, 1, 256, 2, 1, 7, 24)]
+LARGE_CHUNK_SIZES = [(5, 31, 256, 2, 1, 64, 128), (2, 17, 256, 8, 1, 64, 128)]
+LARGE_CHUNK_SIZES += [(3, 7, 65, 2, 1, 64, 128), (3, 7, 129, 2, 2, 32, 16)]
+LARGE_CHUNK_SIZES += [(2, 9, 500, 4, 2, 64, 128)]
+SLOW = 0.02
+"""Steps so short that much of a state outlasts a chunk."""
 
 
 def recurrent(xBC, dt, A, D, num_groups, d_state):
@@ -46,24 +54,36 @@ def recurrent(xBC, dt, A, D, num_groups, d_state):
     return torch.cat(heads, dim=-1)
 
 
-def make_inputs(R, B, L, H, G, P, N, dtype=torch.float32, device=DEVICE):
+def make_inputs(R, B, L, H, G, P, N, dtype=torch.float32, device=DEVICE, step=1.0):
     torch.manual_seed(1)
     xBC = torch.randn(R, B, L, H * P + 2 * G * N).to(device, dtype)
-    dt, A, D = torch.rand(R, B, L, H), -4 * torch.rand(R, H), torch.randn(R, H)
+    dt, A, D = step * torch.rand(R, B, L, H), -4 * torch.rand(R, H), torch.randn(R, H)
     return [xBC, *(x.to(device) for x in (dt, A, D))]
 
 
-def case(R, B, L, H, G, P, N, dtype=torch.float32):
+def case(R, B, L, H, G, P, N, dtype=torch.float32, step=1.0):
     from zoorecall.ops.ssd_triton import ssd_triton
 
     forms = (partial(form, num_groups=G, d_state=N) for form in (ssd_triton, recurrent))
-    return Case(*forms, make_inputs(R, B, L, H, G, P, N, dtype))
+    return Case(*forms, make_inputs(R, B, L, H, G, P, N, dtype, step=step))
 
 
-SMALL = {"ssd": partial(case, B=1, L=17, H=4, G=2, P=5, N=7)}
+def chunks_case(R, B, L, H, G, P, N, dtype=torch.float32):
+    """The kernels for several chunks, of any length."""
+    from zoorecall.ops.ssd_chunks_triton import ssd_chunks
+
+    _, definition, inputs = case(R, B, L, H, G, P, N, dtype, SLOW)
+    return Case(partial(ssd_chunks, num_groups=G, d_state=N, allow_tf32=False), definition, inputs)
+
+
+SMALL = {
+    "ssd": partial(case, B=1, L=17, H=4, G=2, P=5, N=7),
+    "ssd of chunks": partial(chunks_case, B=1, L=130, H=2, G=1, P=5, N=7),
+}
 LARGE = {
     "ssd": partial(case, 17, 31, 64, 2, 1, 64, 128, dtype=torch.bfloat16),
     "long ssd": partial(case, 3, 31, 128, 2, 1, 64, 128, dtype=torch.bfloat16),
+    "ssd of chunks": partial(chunks_case, 5, 31, 256, 2, 1, 64, 128, dtype=torch.bfloat16),
 }
 
 
@@ -104,26 +124,50 @@ def test_output_and_gradients_equal_the_recurrence(sizes, dtype):
     assert_near(actual, expected, NAMES, max(TOLERANCE[dtype], 1e-4))
 
 
+@on_device
+@dtypes
+@on_sizes(CHUNK_SIZES, LARGE_CHUNK_SIZES)
+def test_chunks_and_their_gradients_equal_the_recurrence(sizes, dtype):
+    kernel, definition, inputs = chunks_case(*sizes, dtype=dtype)
+    *actual, to_A, to_D = kernel_results(kernel, inputs)
+    *expected, exact_A, exact_D = results(definition, inputs, torch.float64)
+    tolerance = max(TOLERANCE[dtype], 1e-4)
+    assert_near([*actual, to_D], [*expected, exact_D], [*NAMES[:3], "D"], tolerance)
+    # much cancels in it, and with slow decays all of a state's rounding is in it
+    assert_near([to_A], [exact_A], ["A"], 3 * tolerance)
+
+
+@on_device
+@pytest.mark.parametrize("dtype, L", [(torch.float32, 130), (torch.bfloat16, 129)])
+def test_lengths_beyond_one_chunk_take_several(dtype, L):
+    sizes = dict(R=1, B=1, L=L, H=2, G=1, P=5, N=7, dtype=dtype)
+    kernel, _, inputs = case(**sizes, step=SLOW)
+    assert_same(kernel_results(kernel, inputs), kernel_results(chunks_case(**sizes).kernel, inputs))
+
+
 @gpu
+@pytest.mark.parametrize("length", [128, 256])
 @pytest.mark.parametrize("P, N", [(64, 128), (128, 128)])
-def test_wide_heads_and_states_equal_the_recurrence(P, N):
-    """In bfloat16 alone: in float32 these are too large."""
-    kernel, definition, inputs = case(2, 7, 128, 2, 1, P, N, dtype=torch.bfloat16)
+def test_wide_heads_and_states_equal_the_recurrence(length, P, N):
+    """In bfloat16 alone: in float32 they are too large for one chunk, or for any kernel."""
+    kernel, definition, inputs = case(2, 7, length, 2, 1, P, N, dtype=torch.bfloat16)
     expected = results(definition, inputs, torch.float64)
     assert_near(kernel_results(kernel, inputs), expected, NAMES, 1e-2)
 
 
 @gpu
-def test_float32_in_tf32_is_near_the_recurrence():
-    kernel, definition, inputs = case(3, 5, 64, 2, 1, 64, 128)
+@pytest.mark.parametrize("length", [64, 200])
+def test_float32_in_tf32_is_near_the_recurrence(length):
+    kernel, definition, inputs = case(3, 5, length, 2, 1, 64, 128)
     expected = results(definition, inputs, torch.float64)
     assert_near(kernel_results(partial(kernel, allow_tf32=True), inputs), expected, NAMES, 1e-2)
 
 
 @on_device
+@pytest.mark.parametrize("length", [33, 130])
 @pytest.mark.parametrize("scale", [0.0, 1e3])
-def test_steps_that_do_nothing_or_forget_everything_leave_finite_gradients(scale):
-    kernel, definition, (xBC, dt, A, D) = case(2, 1, 33, 2, 1, 5, 7)
+def test_steps_that_do_nothing_or_forget_everything_leave_finite_gradients(scale, length):
+    kernel, definition, (xBC, dt, A, D) = case(2, 1, length, 2, 1, 5, 7)
     inputs = [xBC, scale * dt, A, D]
     actual = kernel_results(kernel, inputs)
     expected = results(definition, inputs, torch.float64)
@@ -134,23 +178,26 @@ def test_steps_that_do_nothing_or_forget_everything_leave_finite_gradients(scale
 
 @on_device
 @pytest.mark.parametrize("layout", [sliced, features_first])
-def test_inputs_of_any_layout_give_the_same(layout):
-    kernel, _, inputs = case(3, 1, 17, 4, 2, 5, 7)
+@pytest.mark.parametrize("L, H, G", [(17, 4, 2), (130, 2, 1)])
+def test_inputs_of_any_layout_give_the_same(L, H, G, layout):
+    kernel, _, inputs = case(2, 1, L, H, G, 5, 7)
     others = [layout(x) for x in inputs]
     assert not any(x.is_contiguous() for x in others)
     assert_same(kernel_results(kernel, others), kernel_results(kernel, inputs))
 
 
 @on_device
-def test_operator_is_registered_as_torch_expects():
+def test_operators_are_registered_as_torch_expects():
+    from zoorecall.ops.ssd_chunks_triton import ssd_chunks
     from zoorecall.ops.ssd_triton import _forward
 
     inputs = [x.requires_grad_() for x in make_inputs(2, 1, 5, 4, 2, 3, 6)]
-    torch.library.opcheck(_forward, (*inputs, 2, 6, False))
+    for operator in (_forward, ssd_chunks):
+        torch.library.opcheck(operator, (*inputs, 2, 6, False))
 
 
 @gpu
-@pytest.mark.parametrize("length", [33, 64, 130])
+@pytest.mark.parametrize("length", [33, 64, 130, 256])
 def test_a_layer_gives_the_same_on_both_devices(length):
     torch.manual_seed(3)
     layer = Mamba2(Mamba2Config(d_state=16, headdim=16), 32, length, 2)
@@ -176,5 +223,7 @@ def test_misfits_are_refused():
         ssd_triton(xBC, others[0].bfloat16(), *others[1:], 2, 6)
     with pytest.raises(ValueError, match="float16"):
         ssd_triton(xBC.half(), *others, 2, 6)
-    with pytest.raises(ValueError, match="length 129"):
-        ssd_triton(*make_inputs(1, 1, 129, 1, 1, 5, 6), 1, 6)
+    with pytest.raises(ValueError, match="head dim 129"):
+        ssd_triton(*make_inputs(1, 1, 5, 1, 1, 129, 6), 1, 6)
+    with pytest.raises(ValueError, match="head dim 65"):
+        ssd_triton(*make_inputs(1, 1, 65, 1, 1, 65, 6), 1, 6)

@@ -124,7 +124,7 @@ def _attention_backward_kernel(
 
 
 def fits(dtype: torch.dtype, L: int, *head_dims: int) -> bool:
-    """Whether the kernels here and of the delta rule take this dtype, length and these head dims.
+    """Whether the kernels here take this dtype, length and these head dims.
 
     Up to 128 each, but in float32 a length above 64 and a head dim above 64 do not go together.
     """

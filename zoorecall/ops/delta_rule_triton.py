@@ -4,7 +4,8 @@ Yang et al. 2024 (arXiv 2406.06484, section 3). Shape letters: R runs, B batch, 
 K key dim, V value dim. With N_ts = -beta_t k_t . k_s below the diagonal, zero elsewhere, and
 P_ts = q_t . k_s / sqrt(K) on and below it,
     u = (I - N)^-1 beta v,    y = P u,
-where u_t is what position t writes. A program owns one head of one sequence.
+where u_t is what position t writes. A program owns one head of one sequence, of a wide head a
+slice of q, k or v after the other.
 
 Unlike the published kernels, the inverse is made by joining inverted blocks (see `_inverse`), and
 y is P (I - N)^-1 times beta v: where keys repeat, the u of neighbours nearly cancel in P u, and
@@ -17,7 +18,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .attention_triton import fits, load_rows, padded, store_rows
+from .attention_triton import MAX_LENGTH, load_rows, padded, store_rows
+
+MAX_HEAD_DIM = 256
+SLICE = 64
+"""Numbers of a head that a product takes at once. Not fewer: with 32 and bfloat16, Triton 3.6
+compiles the products with the transposed u to wrong results and illegal memory accesses (H100 and
+H200; float32 is right). Not more: the registers do not hold them."""
 
 
 @triton.jit
@@ -47,25 +54,31 @@ def _inverse(
 def _delta_rule_forward_kernel(
     q, k, v, beta, y, inverse, read,
     H: tl.constexpr, L: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
-    BLOCK_L: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr, LEVELS: tl.constexpr,
+    BLOCK_L: tl.constexpr, SLICE: tl.constexpr, LEVELS: tl.constexpr,
     PRECISION: tl.constexpr, SOLVE: tl.constexpr, SAVE: tl.constexpr,
 ):  # fmt: skip
     row = (tl.program_id(0) // H).to(tl.int64) * L * H + tl.program_id(0) % H
     t = tl.arange(0, BLOCK_L)
-    k = load_rows(k + row * K, H * K, L, K, BLOCK_L, BLOCK_K)
     beta = tl.load(beta + row + t * H, mask=t < L, other=0.0).to(tl.float32)
-    N = tl.dot(k, tl.trans(k), input_precision=PRECISION) * -beta[:, None]
-    N = tl.where(t[:, None] > t[None, :], N, 0.0)
+    N = tl.zeros([BLOCK_L, BLOCK_L], tl.float32)
+    for c in range(0, K, SLICE):
+        k_c = load_rows(k + row * K + c, H * K, L, K - c, BLOCK_L, SLICE)
+        N = tl.dot(k_c, tl.trans(k_c), N, input_precision=PRECISION)
+    N = tl.where(t[:, None] > t[None, :], N * -beta[:, None], 0.0)
     solved = _inverse(N, LEVELS, BLOCK_L, SOLVE, PRECISION)
     # loaded only here, because the loop above needs the registers
-    q = load_rows(q + row * K, H * K, L, K, BLOCK_L, BLOCK_K)
-    P = tl.dot(q, tl.trans(k), input_precision=PRECISION) * (1 / K**0.5)
-    P = tl.where(t[:, None] >= t[None, :], P, 0.0)
-    v = load_rows(v + row * V, H * V, L, V, BLOCK_L, BLOCK_V)
-    beta_v = (v * beta[:, None]).to(v.dtype)
-    P_solved = tl.dot(P, solved, input_precision=PRECISION).to(v.dtype)
-    out = tl.dot(P_solved, beta_v, input_precision=PRECISION)
-    store_rows(y + row * V, out, H * V, L, V, BLOCK_L, BLOCK_V)
+    P = tl.zeros([BLOCK_L, BLOCK_L], tl.float32)
+    for c in range(0, K, SLICE):
+        q_c = load_rows(q + row * K + c, H * K, L, K - c, BLOCK_L, SLICE)
+        k_c = load_rows(k + row * K + c, H * K, L, K - c, BLOCK_L, SLICE)
+        P = tl.dot(q_c, tl.trans(k_c), P, input_precision=PRECISION)
+    P = tl.where(t[:, None] >= t[None, :], P * (1 / K**0.5), 0.0)
+    P_solved = tl.dot(P, solved, input_precision=PRECISION).to(v.dtype.element_ty)
+    for c in range(0, V, SLICE):
+        v_c = load_rows(v + row * V + c, H * V, L, V - c, BLOCK_L, SLICE)
+        beta_v = (v_c * beta[:, None]).to(v_c.dtype)
+        out = tl.dot(P_solved, beta_v, input_precision=PRECISION)
+        store_rows(y + row * V + c, out, H * V, L, V - c, BLOCK_L, SLICE)
     if SAVE:
         square = tl.program_id(0).to(tl.int64) * L * L
         store_rows(inverse + square, solved, L, L, L, BLOCK_L, BLOCK_L)
@@ -76,53 +89,65 @@ def _delta_rule_forward_kernel(
 def _delta_rule_backward_kernel(
     q, k, v, beta, inverse, read, dy, dq, dk, dv, dbeta,
     H: tl.constexpr, L: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
-    BLOCK_L: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK_L: tl.constexpr, SLICE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     row = (tl.program_id(0) // H).to(tl.int64) * L * H + tl.program_id(0) % H
     square = tl.program_id(0).to(tl.int64) * L * L
     t = tl.arange(0, BLOCK_L)
-    dy = load_rows(dy + row * V, H * V, L, V, BLOCK_L, BLOCK_V)
     P_solved = load_rows(read + square, L, L, L, BLOCK_L, BLOCK_L)
-    v = load_rows(v + row * V, H * V, L, V, BLOCK_L, BLOCK_V)
-    beta = tl.load(beta + row + t * H, mask=t < L, other=0.0).to(tl.float32)
     solved = load_rows(inverse + square, L, L, L, BLOCK_L, BLOCK_L)
-
-    to_beta_v = tl.dot(tl.trans(P_solved), dy, input_precision=PRECISION)
-    store_rows(dv + row * V, to_beta_v * beta[:, None], H * V, L, V, BLOCK_L, BLOCK_V)
-    to_beta = tl.sum(to_beta_v * v, 1)
-    to_beta_v = to_beta_v.to(dy.dtype)
-
-    k = load_rows(k + row * K, H * K, L, K, BLOCK_L, BLOCK_K)
-    q = load_rows(q + row * K, H * K, L, K, BLOCK_L, BLOCK_K)
-    beta_v = (v * beta[:, None]).to(v.dtype)
-    u = tl.dot(solved, beta_v, input_precision=PRECISION).to(v.dtype)
-    dP = tl.dot(dy, tl.trans(u), input_precision=PRECISION) * (1 / K**0.5)
-    dP = tl.where(t[:, None] >= t[None, :], dP, 0.0).to(k.dtype)
-    to_q = tl.dot(dP, k, input_precision=PRECISION)
-    store_rows(dq + row * K, to_q, H * K, L, K, BLOCK_L, BLOCK_K)
-    to_k = tl.dot(tl.trans(dP), q, input_precision=PRECISION)
-
-    # dN = (I - N)^-T P^T dy u^T, and the first three factors are to_beta_v
-    minus_dN = tl.dot(to_beta_v, tl.trans(u), input_precision=PRECISION)
-    minus_dN = tl.where(t[:, None] > t[None, :], -minus_dN, 0.0).to(k.dtype)
-    from_keys = tl.dot(minus_dN, k, input_precision=PRECISION)
-    to_beta += tl.sum(from_keys * k, 1)
-    to_k += from_keys * beta[:, None]
-    beta_k = (k * beta[:, None]).to(k.dtype)
-    to_k = tl.dot(tl.trans(minus_dN), beta_k, to_k, input_precision=PRECISION)
-    store_rows(dk + row * K, to_k, H * K, L, K, BLOCK_L, BLOCK_K)
+    beta = tl.load(beta + row + t * H, mask=t < L, other=0.0).to(tl.float32)
+    to_beta = tl.zeros([BLOCK_L], tl.float32)
+    dP = tl.zeros([BLOCK_L, BLOCK_L], tl.float32)
+    minus_dN = tl.zeros([BLOCK_L, BLOCK_L], tl.float32)
+    for c in range(0, V, SLICE):
+        dy_c = load_rows(dy + row * V + c, H * V, L, V - c, BLOCK_L, SLICE)
+        v_c = load_rows(v + row * V + c, H * V, L, V - c, BLOCK_L, SLICE)
+        to_beta_v = tl.dot(tl.trans(P_solved), dy_c, input_precision=PRECISION)
+        to_v = to_beta_v * beta[:, None]
+        store_rows(dv + row * V + c, to_v, H * V, L, V - c, BLOCK_L, SLICE)
+        to_beta += tl.sum(to_beta_v * v_c, 1)
+        beta_v = (v_c * beta[:, None]).to(v_c.dtype)
+        u = tl.dot(solved, beta_v, input_precision=PRECISION).to(v_c.dtype)
+        dP = tl.dot(dy_c, tl.trans(u), dP, input_precision=PRECISION)
+        # dN = (I - N)^-T P^T dy u^T, and the first three factors are to_beta_v
+        to_beta_v = to_beta_v.to(dy_c.dtype)
+        minus_dN = tl.dot(to_beta_v, tl.trans(u), minus_dN, input_precision=PRECISION)
+    dP = tl.where(t[:, None] >= t[None, :], dP * (1 / K**0.5), 0.0).to(k.dtype.element_ty)
+    minus_dN = tl.where(t[:, None] > t[None, :], -minus_dN, 0.0).to(k.dtype.element_ty)
+    for c in range(0, K, SLICE):
+        k_c = load_rows(k + row * K + c, H * K, L, K - c, BLOCK_L, SLICE)
+        q_c = load_rows(q + row * K + c, H * K, L, K - c, BLOCK_L, SLICE)
+        to_q = tl.dot(dP, k_c, input_precision=PRECISION)
+        store_rows(dq + row * K + c, to_q, H * K, L, K - c, BLOCK_L, SLICE)
+        to_k = tl.dot(tl.trans(dP), q_c, input_precision=PRECISION)
+        from_keys = tl.dot(minus_dN, k_c, input_precision=PRECISION)
+        to_beta += tl.sum(from_keys * k_c, 1)
+        to_k += from_keys * beta[:, None]
+        beta_k = (k_c * beta[:, None]).to(k_c.dtype)
+        to_k = tl.dot(tl.trans(minus_dN), beta_k, to_k, input_precision=PRECISION)
+        store_rows(dk + row * K + c, to_k, H * K, L, K - c, BLOCK_L, SLICE)
     tl.store(dbeta + row + t * H, to_beta.to(dbeta.dtype.element_ty), mask=t < L)
+
+
+def fits(dtype: torch.dtype, L: int, K: int, V: int) -> bool:
+    """Whether the kernels take this dtype, length and these head dims.
+
+    Lengths up to 128 and head dims up to 256; in float32 lengths above 64 only with up to 64.
+    """
+    if dtype not in (torch.bfloat16, torch.float32) or L > MAX_LENGTH:
+        return False
+    wide = dtype == torch.float32 and L > 64
+    return max(K, V) <= (64 if wide else MAX_HEAD_DIM)
 
 
 def _sizes(q: Tensor, v: Tensor) -> dict[str, int | str]:
     (L, H, K), V = q.shape[2:], v.shape[-1]
-    sizes = {"H": H, "L": L, "K": K, "V": V, "BLOCK_L": padded(L)}
-    # at least 64: with 32 and bfloat16, Triton 3.6 compiles the products with the transposed u to
-    # wrong results and illegal memory accesses (H100 and H200; float32 is right)
-    sizes |= {f"BLOCK_{name}": max(64, padded(size)) for name, size in (("K", K), ("V", V))}
-    # of what is float32: see attention_triton
+    sizes = {"H": H, "L": L, "K": K, "V": V, "BLOCK_L": padded(L), "SLICE": SLICE}
+    # of what is float32: see attention_triton. With more stages, tiles of several slices would have
+    # to fit at once
     precision = "tf32" if q.dtype == torch.bfloat16 else "tf32x3"
-    return {**sizes, "PRECISION": precision, "num_warps": padded(L) // 16}
+    return {**sizes, "PRECISION": precision, "num_warps": padded(L) // 16, "num_stages": 1}
 
 
 def _solver(q: Tensor) -> dict[str, object]:
@@ -197,7 +222,7 @@ def delta_rule_triton(q: Tensor, k: Tensor, v: Tensor, beta: Tensor) -> Tensor:
 
     q, k [R, B, L, H, K], v [R, B, L, H, V] and beta [R, B, L, H] are all bfloat16 or all float32.
     Sums are float32; the backward keeps 2 L^2 numbers a head. Raises ValueError for other shapes
-    and dtypes and where `attention_triton.fits` is False.
+    and dtypes and where `fits` is False.
     """
     (R, B, L, H, K), V = q.shape, v.shape[-1]
     if [x.shape for x in (k, v, beta)] != [(R, B, L, H, K), (R, B, L, H, V), (R, B, L, H)]:

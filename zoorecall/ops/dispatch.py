@@ -28,12 +28,14 @@ if HAS_TRITON:
     from .attention_triton import attention_triton, fits
     from .causal_conv_triton import MAX_TAPS, causal_conv_triton
     from .delta_rule_triton import delta_rule_triton
+    from .delta_rule_triton import fits as delta_rule_fits
     from .gated_norm_triton import fits as gated_norm_fits
     from .gated_norm_triton import gated_rms_norm_triton
     from .linear_cross_entropy_triton import MAX_WIDTH, linear_cross_entropy_triton
     from .mlp_triton import fits as mlp_fits
     from .mlp_triton import mlp_triton
     from .selective_scan_triton import selective_scan_triton
+    from .ssd_triton import fits as ssd_fits
     from .ssd_triton import ssd_triton
 
 
@@ -60,7 +62,7 @@ def attention(qkv: QKV, num_heads: int, bias: QKV | None = None) -> Tensor:
 
 def delta_rule(q: Tensor, k: Tensor, v: Tensor, beta: Tensor) -> Tensor:
     """The delta rule, as `delta_rule.delta_rule_recurrent` defines it."""
-    if HAS_TRITON and q.is_cuda and fits(q.dtype, q.shape[2], q.shape[4], v.shape[4]):
+    if HAS_TRITON and q.is_cuda and delta_rule_fits(q.dtype, q.shape[2], q.shape[4], v.shape[4]):
         return _call(delta_rule_triton, q, k, v, beta)
     if HAS_FLA and q.is_cuda and fla_fits(q.dtype, q.shape[4], v.shape[4]):
         return _call(delta_rule_fla, q, k, v, beta)
@@ -86,7 +88,7 @@ def selective_scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D:
 def ssd(xBC: Tensor, dt: Tensor, A: Tensor, D: Tensor, num_groups: int, d_state: int) -> Tensor:
     """Mamba2's SSD and skip, as `ssd.ssd_with_skip` defines them."""
     head_dim = (xBC.shape[-1] - 2 * num_groups * d_state) // D.shape[-1]
-    if HAS_TRITON and xBC.is_cuda and fits(xBC.dtype, xBC.shape[2], head_dim, d_state):
+    if HAS_TRITON and xBC.is_cuda and ssd_fits(xBC.dtype, xBC.shape[2], head_dim, d_state):
         tf32 = torch.get_float32_matmul_precision() != "highest"
         return _call(ssd_triton, xBC, dt, A, D, num_groups, d_state, tf32)
     return _call(plain_ssd.ssd_with_skip, xBC, dt, A, D, num_groups, d_state)

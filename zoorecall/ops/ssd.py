@@ -10,7 +10,7 @@ Half precision: decays, and states handed from chunk to chunk, are float32; prod
 As in the official kernels, and unlike the paper's listing, a sum of log decays is a difference of
 cumulative sums, so a decay has the absolute precision of the chunk's whole sum. Unlike both, a
 sequence of up to two chunks is one square of positions, which is then cheaper than states.
-`ssd_triton` is the form for CUDA.
+`ssd_triton` and, for several chunks, `ssd_chunks_triton` are the forms for CUDA.
 """
 
 import torch

@@ -1,9 +1,9 @@
-"""Mamba2's SSD and the skip beside it for CUDA, for sequences that are one chunk.
+"""Mamba2's SSD and the skip beside it for CUDA; the kernels here are for sequences of one chunk.
 
     y = (S + D I) x,    S_ts = exp(sum_{s<i<=t} dt_i A) dt_s C_t . B_s for s <= t, else 0
 
 Dao and Gu 2024 (arXiv 2405.21060), section 6. Shape letters: R runs, B batch, L length, H heads,
-P head dim, G groups of heads that share B and C, N state.
+P head dim, G groups of heads that share B and C, N state. Longer ones: `ssd_chunks_triton`.
 
 A program owns one group of heads of one sequence. C B^T is made once for all its heads, and their
 gradients of it are summed before they are multiplied by B and C. The backward makes S again, so
@@ -17,7 +17,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .attention_triton import _rows, fits, load_rows, padded, store_rows
+from . import ssd_chunks_triton
+from .attention_triton import _rows, load_rows, padded, store_rows
+from .attention_triton import fits as is_one_chunk
+from .ssd_chunks_triton import ssd_chunks
 
 
 @triton.jit
@@ -186,6 +189,11 @@ def _gradients(ctx, dy):
 _forward.register_autograd(_gradients, setup_context=_save)
 
 
+def fits(dtype: torch.dtype, L: int, P: int, N: int) -> bool:
+    """Whether the kernels take this dtype, length, head dim and state, in one chunk or several."""
+    return is_one_chunk(dtype, L, P, N) or ssd_chunks_triton.fits(dtype, P, N)
+
+
 def ssd_triton(
     xBC: Tensor, dt: Tensor, A: Tensor, D: Tensor, num_groups: int, d_state: int,
     allow_tf32: bool = False,
@@ -194,8 +202,7 @@ def ssd_triton(
 
     xBC [R, B, L, H P + 2 G N] is bfloat16 or float32, dt [R, B, L, H] (positive), A (negative) and
     D [R, H] are float32, and so are sums and decays. `allow_tf32` multiplies float32 with 10 bits
-    of mantissa. Raises ValueError for other shapes and dtypes and where `attention_triton.fits` is
-    False.
+    of mantissa. Raises ValueError for other shapes and dtypes and where `fits` is False.
     """
     (R, batch, L, width), H = xBC.shape, A.shape[-1]
     channels = width - 2 * num_groups * d_state
@@ -208,4 +215,5 @@ def ssd_triton(
     if not fits(xBC.dtype, L, channels // H, d_state):
         sizes = f"length {L}, head dim {channels // H}, state {d_state}, {xBC.dtype}"
         raise ValueError(f"no kernel for {sizes}: use ops.ssd")
-    return _forward(xBC, dt, A, D, num_groups, d_state, allow_tf32)
+    form = _forward if is_one_chunk(xBC.dtype, L, channels // H, d_state) else ssd_chunks
+    return form(xBC, dt, A, D, num_groups, d_state, allow_tf32)
