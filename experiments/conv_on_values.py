@@ -11,7 +11,6 @@ Grid: grids/conv_on_values.yaml, trained into results/conv_on_values if nothing 
 CPU cores, minutes).
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -46,5 +45,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
     main()

@@ -2,8 +2,8 @@
 
     python experiments/precision.py
 
-Grid: grids/precision.yaml, trained into results/precision if nothing of it is there (minutes of one
-H100). Compared are the seeds and learning rates that both precisions have.
+Grid: grids/precision.yaml, trained into results/precision if nothing of it is there. Compared are
+the seeds and learning rates that both precisions have.
 Analysis: zoorecall/analysis/precision.py, which says when a difference is within the seed spread;
 its whole table is written to results/precision/comparison.csv.
 Figure: results/precision/precision.png and .pdf.
