@@ -274,6 +274,29 @@ def test_a_pack_whose_mixer_fails_is_reported_and_the_others_are_kept(tmp_path, 
     assert set(load_results(tmp_path / "out").runs["mixer"]) == {"attention"}
 
 
+@pytest.mark.parametrize("deaths", [1, 2])
+def test_a_pack_whose_worker_is_killed_goes_on_once(deaths, tmp_path):
+    (tmp_path / "deadly.py").write_text(
+        "import os, pathlib, signal, torch\n"
+        "class Deadly(torch.nn.Linear):\n"
+        "    def __init__(self, d_model): super().__init__(d_model, d_model)\n"
+        "    def forward(self, x):\n"
+        "        died = sorted(pathlib.Path(__file__).parent.glob('death*'))\n"
+        f"        if len(died) < {deaths}:\n"
+        "            pathlib.Path(__file__).with_name(f'death{len(died)}').touch()\n"
+        "            os.kill(os.getpid(), signal.SIGKILL)\n"
+        "        return super().forward(x)\n"
+    )
+    path = tmp_path / "g.yaml"
+    text = TINY.replace("EPOCHS", "1").replace("[attention, hyena]", "['deadly:Deadly']")
+    path.write_text(text.replace("[1, 2]", "1").replace("3]", "1]"))
+    env = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command(path, tmp_path / "out"), env=env, capture_output=True, text=True)
+    assert "killed by signal 9 (SIGKILL: out of memory?); it goes on" in done.stderr, done.stderr
+    assert done.returncode == deaths - 1, done.stderr
+    assert done.stderr.count("failed: its worker was killed") == deaths - 1
+
+
 def test_a_pack_that_runs_out_of_memory_goes_on_as_two(tmp_path):
     (tmp_path / "hungry.py").write_text(
         "import pathlib, torch\n"

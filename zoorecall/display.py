@@ -96,6 +96,11 @@ class SweepDisplay:
                 f"{' and '.join(str(len(half.runs)) for half in event.halves)}",
                 soft_wrap=True,
             )
+        elif isinstance(event, sweeper.Retried):
+            self.console.print(
+                f"pack {event.pack.pack_id}: {event.reason}; it goes on from its last checkpoint",
+                soft_wrap=True,
+            )
         else:
             self.failed[event.pack.pack_id] = event.reason
             self.console.print(f"pack {event.pack.pack_id} failed: {event.reason}", soft_wrap=True)

@@ -70,7 +70,15 @@ class Split:
     halves: tuple[PlannedPack, PlannedPack]
 
 
-Event = Sizing | Started | Progress | Finished | Failed | Split
+@dataclass(frozen=True)
+class Retried:
+    """A pack's worker died, the first time; the pack goes on from its last checkpoint."""
+
+    pack: PlannedPack
+    reason: str
+
+
+Event = Sizing | Started | Progress | Finished | Failed | Split | Retried
 
 
 def default_folder(grid: Grid) -> Path:
@@ -199,7 +207,7 @@ def _train(
     on_event: Callable[[Event], None],
 ) -> list[Failed]:
     """Hand the packs to workers and pass their events on; returns the failures."""
-    waiting, failed = list(packs), []
+    waiting, failed, retried = list(packs), [], set()
     events = workers.carry_out(
         waiting,
         lambda waiting: _next(waiting, workers.count),
@@ -220,6 +228,10 @@ def _train(
             _remember(folder, halves, instead_of=pack.pack_id)
             waiting[:0] = halves
             on_event(Split(pack, halves))
+        elif kind == "died" and pack.pack_id not in retried:
+            retried.add(pack.pack_id)
+            waiting.insert(0, pack)
+            on_event(Retried(pack, event["reason"]))
         else:
             failed.append(Failed(pack, event["reason"]))
             on_event(failed[-1])

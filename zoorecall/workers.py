@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -160,4 +161,12 @@ class _Worker:
         with self.process.stdout as lines:
             for line in lines:
                 events.put((self, json.loads(line)))
-        events.put((self, {"event": "died", "reason": "its worker died (out of memory?)"}))
+        events.put((self, {"event": "died", "reason": self._end()}))
+
+    def _end(self) -> str:
+        """How it ended, in words."""
+        code = self.process.wait()
+        if code >= 0:
+            return f"its worker ended with exit code {code}"
+        guess = " (SIGKILL: out of memory?)" if -code == signal.SIGKILL else ""
+        return f"its worker was killed by signal {-code}{guess}"
