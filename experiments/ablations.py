@@ -10,6 +10,7 @@ attention with a convolution here and there, and mamba without this part and tha
 
 from zoorecall.analysis.ablations import ablations, verdicts
 from zoorecall.display import print_table, readable
+from zoorecall.errors import exit_code
 from zoorecall.plots import ablation_table
 from zoorecall.studies import draw, load_study, missing_runs
 
@@ -29,4 +30,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(exit_code(main))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from zoorecall.analysis.ablations import verdicts
 from zoorecall.display import print_table, readable
+from zoorecall.errors import exit_code
 from zoorecall.studies import load_study, missing_runs
 
 
@@ -45,4 +46,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(exit_code(main))

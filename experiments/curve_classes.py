@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from zoorecall.errors import exit_code
 from zoorecall.plots import curves_by_kind, save
 from zoorecall.studies import trained_studies
 
@@ -21,7 +22,8 @@ def main() -> None:
     runs = pd.concat([x.runs for x in studies]).drop_duplicates("run_id")
     curves = pd.concat([x.curves for x in studies]).drop_duplicates(["run_id", "step"])
     save(curves_by_kind(runs, curves), FIGURE)
+    print(f"figure  {FIGURE}")
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(exit_code(main))

@@ -13,6 +13,7 @@ import pandas as pd
 from zoorecall.analysis.accuracy import best_accuracies, setting_columns
 from zoorecall.analysis.bumps import classify
 from zoorecall.display import print_table, readable
+from zoorecall.errors import exit_code
 from zoorecall.plots import training_dynamics
 from zoorecall.studies import draw, load_study, missing_runs
 
@@ -32,4 +33,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(exit_code(main))

@@ -10,6 +10,7 @@ Figure: results/lr_fine/learning_rates.png and .pdf.
 from zoorecall.analysis.sparse_grids import reported
 from zoorecall.analysis.windows import summary
 from zoorecall.display import print_table, readable
+from zoorecall.errors import exit_code
 from zoorecall.plots import accuracy_by_learning_rate
 from zoorecall.studies import draw, load_study, missing_runs
 
@@ -25,4 +26,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(exit_code(main))

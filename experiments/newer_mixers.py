@@ -12,6 +12,7 @@ import pandas as pd
 
 from zoorecall.analysis.windows import summary, window_differences
 from zoorecall.display import print_table, readable
+from zoorecall.errors import exit_code
 from zoorecall.plots import accuracy_by_learning_rate, accuracy_by_width
 from zoorecall.studies import draw, is_trained, load_study, missing_runs
 
@@ -39,4 +40,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(exit_code(main))

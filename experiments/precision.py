@@ -15,6 +15,7 @@ import pandas as pd
 
 from zoorecall.analysis.precision import in_all_precisions, precision_differences
 from zoorecall.display import print_table
+from zoorecall.errors import exit_code
 from zoorecall.plots import accuracy_by_precision
 from zoorecall.results import replacing
 from zoorecall.studies import draw, load_study, missing_runs
@@ -77,4 +78,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(exit_code(main))

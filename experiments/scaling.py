@@ -9,6 +9,7 @@ results/width_depth as .png and .pdf: width (figure 3), parameters (figure 4), s
 
 from zoorecall.analysis.scaling import along_depth, along_width
 from zoorecall.display import print_table, readable
+from zoorecall.errors import exit_code
 from zoorecall.plots import (
     accuracy_by_parameters,
     accuracy_by_state_size,
@@ -34,4 +35,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(exit_code(main))

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 
 from zoorecall import load_grid, sweep
 from zoorecall.config import RunConfig
+from zoorecall.errors import exit_code
 from zoorecall.model import build_model
 from zoorecall.optim import learning_rates
 from zoorecall.seeding import Stream
@@ -71,4 +72,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(exit_code(main))

@@ -5,20 +5,20 @@
 Figure: beside the file, with its name and the ending .png.
 """
 
-import json
 import sys
 from pathlib import Path
 
 import pandas as pd
 
+from zoorecall.bench import read_record
 from zoorecall.display import markdown
+from zoorecall.errors import exit_code
 from zoorecall.plots import save, step_cost
 
 
 def main() -> None:
     path = Path(sys.argv[1] if len(sys.argv) > 1 else "results/bench/h100.json")
-    record = json.loads(path.read_text())
-    measurements = pd.DataFrame(record["measurements"])
+    measurements = pd.DataFrame(read_record(path)["measurements"])
     save(step_cost(measurements), path.with_suffix(".png"))
     best = measurements.loc[
         measurements.groupby(["mixer", "d_model", "seq_len"])["ms_per_run_step"].idxmin()
@@ -29,4 +29,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(exit_code(main))

@@ -12,6 +12,7 @@ import pandas as pd
 
 from zoorecall.analysis.claims import verdicts
 from zoorecall.display import markdown
+from zoorecall.errors import exit_code
 from zoorecall.results import Results
 from zoorecall.studies import trained_studies
 
@@ -52,8 +53,12 @@ def renewed(page: str, new: str) -> str:
 
 
 def main() -> None:
-    PAGE.write_text(renewed(PAGE.read_text(), table(trained_studies())))
+    found = trained_studies()
+    PAGE.write_text(renewed(PAGE.read_text(), table(found)))
+    for x in verdicts(found):
+        print(f"{x.claim:<4} {x.verdict:<15} {x.statement}")
+    print(f"\nevidence  {PAGE}")
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(exit_code(main))

@@ -12,6 +12,7 @@ from zoorecall.analysis.accuracy import setting_columns
 from zoorecall.analysis.scaling import smallest_widths
 from zoorecall.analysis.sparse_grids import reported
 from zoorecall.display import print_table, readable
+from zoorecall.errors import exit_code
 from zoorecall.plots import accuracy_by_learning_rate, accuracy_by_width
 from zoorecall.studies import draw, load_study, missing_runs
 
@@ -33,4 +34,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(exit_code(main))

@@ -9,28 +9,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .errors import SweepFailed, UserError
-
-USER_ERROR, INTERRUPTED = 2, 130
+from .errors import UserError, exit_code
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 1 (some packs failed), 2 (bad input), 130."""
     args = _parser().parse_args(argv)
-    try:
-        return args.command(args)
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on from here", file=sys.stderr)
-        return INTERRUPTED
-    except BrokenPipeError:  # e.g. `zoorecall table DIR | head`
-        sys.stderr.close()
-        return 0
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return USER_ERROR
-    except SweepFailed as error:
-        print(error, file=sys.stderr)
-        return 1
+    return exit_code(lambda: args.command(args))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -9,6 +9,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from .display import SweepDisplay
+from .errors import UserError
 from .grid import load_grid
 from .plots import save
 from .results import Results, load_results
@@ -17,7 +18,9 @@ from .sweeper import sweep
 
 def trained_studies() -> dict[str, Results]:
     """What every folder of results/ with finished runs holds, by the folder's name; but for
-    results/quick, which is not kept."""
+    results/quick, which is not kept. Raises UserError where there is no results/."""
+    if not Path("results").is_dir():
+        raise UserError(f"{Path.cwd()} has no results/: run this at the repository's top")
     names = {path.parents[1].name for path in Path("results").glob("*/shards/*.parquet")}
     return {name: load_results(Path("results", name)) for name in sorted(names - {"quick"})}
 

@@ -214,8 +214,8 @@ def c6(studies: Studies) -> Verdict:
             bump = None
         settled = None if unanimous(mamba, mamba["kind"].str.startswith("bump")) is None else True
         findings = [
-            Finding(bump, f"attention: {counted(attention['kind'])}"),
-            Finding(settled, f"Mamba where it solves: {counted(mamba['kind'])}"),
+            Finding(bump, f"attention{_widths(attention)}: {counted(attention['kind'])}"),
+            Finding(settled, f"Mamba where it solves{_widths(mamba)}: {counted(mamba['kind'])}"),
         ]
     text = "1-layer attention's loss has a bump without gain; whether Mamba's is smooth is settled"
     return judge("C6", text, findings, ["dynamics"], studies)
@@ -259,6 +259,12 @@ def _gain(
     words = f"least gain from {word} {least['first']} to {least[axis]} of {len(rows)}: "
     words += f"{percent(least, 'gain')} ({model(least)}, {place(least)})"
     return Finding(all_of(None if row["edge"] else above(row, "gain", 0) for row in rows), words)
+
+
+def _widths(rows: pd.DataFrame) -> str:
+    """Where the runs are, ` (width 64, 128)`."""
+    widths = sorted(set(rows[WIDTH]))
+    return f" (width {', '.join(map(str, widths))})" if widths else ""
 
 
 def _not_narrower(row: Row) -> bool | None:
