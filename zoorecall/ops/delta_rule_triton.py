@@ -18,9 +18,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .attention_triton import MAX_LENGTH, load_rows, padded, store_rows
+from .attention_triton import fits, load_rows, padded, store_rows
 
-MAX_HEAD_DIM = 256
 SLICE = 64
 """Numbers of a head that a product takes at once. Not fewer: with 32 and bfloat16, Triton 3.6
 compiles the products with the transposed u to wrong results and illegal memory accesses (H100 and
@@ -130,17 +129,6 @@ def _delta_rule_backward_kernel(
     tl.store(dbeta + row + t * H, to_beta.to(dbeta.dtype.element_ty), mask=t < L)
 
 
-def fits(dtype: torch.dtype, L: int, K: int, V: int) -> bool:
-    """Whether the kernels take this dtype, length and these head dims.
-
-    Lengths up to 128 and head dims up to 256; in float32 lengths above 64 only with up to 64.
-    """
-    if dtype not in (torch.bfloat16, torch.float32) or L > MAX_LENGTH:
-        return False
-    wide = dtype == torch.float32 and L > 64
-    return max(K, V) <= (64 if wide else MAX_HEAD_DIM)
-
-
 def _sizes(q: Tensor, v: Tensor) -> dict[str, int | str]:
     (L, H, K), V = q.shape[2:], v.shape[-1]
     sizes = {"H": H, "L": L, "K": K, "V": V, "BLOCK_L": padded(L), "SLICE": SLICE}
@@ -222,7 +210,7 @@ def delta_rule_triton(q: Tensor, k: Tensor, v: Tensor, beta: Tensor) -> Tensor:
 
     q, k [R, B, L, H, K], v [R, B, L, H, V] and beta [R, B, L, H] are all bfloat16 or all float32.
     Sums are float32; the backward keeps 2 L^2 numbers a head. Raises ValueError for other shapes
-    and dtypes and where `fits` is False.
+    and dtypes and where `attention_triton.fits` is False.
     """
     (R, B, L, H, K), V = q.shape, v.shape[-1]
     if [x.shape for x in (k, v, beta)] != [(R, B, L, H, K), (R, B, L, H, V), (R, B, L, H)]:
