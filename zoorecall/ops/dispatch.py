@@ -28,6 +28,7 @@ if HAS_TRITON:
     from .attention_triton import attention_triton, fits
     from .causal_conv_triton import MAX_TAPS, causal_conv_triton
     from .delta_rule_triton import delta_rule_triton
+    from .delta_rule_triton import fits as delta_rule_fits
     from .gated_norm_triton import fits as gated_norm_fits
     from .gated_norm_triton import gated_rms_norm_triton
     from .linear_cross_entropy_triton import MAX_WIDTH, linear_cross_entropy_triton
@@ -61,7 +62,7 @@ def attention(qkv: QKV, num_heads: int, bias: QKV | None = None) -> Tensor:
 
 def delta_rule(q: Tensor, k: Tensor, v: Tensor, beta: Tensor) -> Tensor:
     """The delta rule, as `delta_rule.delta_rule_recurrent` defines it."""
-    if HAS_TRITON and q.is_cuda and fits(q.dtype, q.shape[2], q.shape[4], v.shape[4]):
+    if HAS_TRITON and q.is_cuda and delta_rule_fits(q.dtype, q.shape[2], q.shape[4], v.shape[4]):
         return _call(delta_rule_triton, q, k, v, beta)
     if HAS_FLA and q.is_cuda and fla_fits(q.dtype, q.shape[4], v.shape[4]):
         return _call(delta_rule_fla, q, k, v, beta)
