@@ -9,8 +9,8 @@ attention with a convolution here and there, and mamba without this part and tha
 """
 
 from zoorecall.analysis.ablations import ablations, verdicts
+from zoorecall.cli import exit_code
 from zoorecall.display import print_table, readable
-from zoorecall.errors import exit_code
 from zoorecall.plots import ablation_table
 from zoorecall.studies import draw, load_study, missing_runs
 

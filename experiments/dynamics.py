@@ -12,8 +12,8 @@ import pandas as pd
 
 from zoorecall.analysis.accuracy import best_accuracies, setting_columns
 from zoorecall.analysis.bumps import classify
+from zoorecall.cli import exit_code
 from zoorecall.display import print_table, readable
-from zoorecall.errors import exit_code
 from zoorecall.plots import training_dynamics
 from zoorecall.studies import draw, load_study, missing_runs
 

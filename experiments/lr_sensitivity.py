@@ -9,8 +9,8 @@ Figure: results/lr_fine/learning_rates.png and .pdf.
 
 from zoorecall.analysis.sparse_grids import reported
 from zoorecall.analysis.windows import summary
+from zoorecall.cli import exit_code
 from zoorecall.display import print_table, readable
-from zoorecall.errors import exit_code
 from zoorecall.plots import accuracy_by_learning_rate
 from zoorecall.studies import draw, load_study, missing_runs
 

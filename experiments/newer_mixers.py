@@ -11,8 +11,8 @@ is the figure against width, too: results/lengths/newer_mixers.png and .pdf.
 import pandas as pd
 
 from zoorecall.analysis.windows import summary, window_differences
+from zoorecall.cli import exit_code
 from zoorecall.display import print_table, readable
-from zoorecall.errors import exit_code
 from zoorecall.plots import accuracy_by_learning_rate, accuracy_by_width
 from zoorecall.studies import draw, is_trained, load_study, missing_runs
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import pandas as pd
 
 from zoorecall.analysis.precision import in_all_precisions, precision_differences
+from zoorecall.cli import exit_code
 from zoorecall.display import print_table
-from zoorecall.errors import exit_code
 from zoorecall.plots import accuracy_by_precision
 from zoorecall.results import replacing
 from zoorecall.studies import draw, load_study, missing_runs

@@ -8,8 +8,8 @@ results/width_depth as .png and .pdf: width (figure 3), parameters (figure 4), s
 """
 
 from zoorecall.analysis.scaling import along_depth, along_width
+from zoorecall.cli import exit_code
 from zoorecall.display import print_table, readable
-from zoorecall.errors import exit_code
 from zoorecall.plots import (
     accuracy_by_parameters,
     accuracy_by_state_size,

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 
 from zoorecall import load_grid, sweep
+from zoorecall.cli import exit_code
 from zoorecall.config import RunConfig
-from zoorecall.errors import exit_code
 from zoorecall.model import build_model
 from zoorecall.optim import learning_rates
 from zoorecall.seeding import Stream

@@ -11,8 +11,8 @@ from pathlib import Path
 import pandas as pd
 
 from zoorecall.bench import read_record
+from zoorecall.cli import exit_code
 from zoorecall.display import markdown
-from zoorecall.errors import exit_code
 from zoorecall.plots import save, step_cost
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pandas as pd
 
 from zoorecall.analysis.claims import verdicts
+from zoorecall.cli import exit_code
 from zoorecall.display import markdown
-from zoorecall.errors import exit_code
 from zoorecall.results import Results
 from zoorecall.studies import trained_studies
 

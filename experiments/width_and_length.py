@@ -11,8 +11,8 @@ learning_rates, figure 1 for every width and length.
 from zoorecall.analysis.accuracy import setting_columns
 from zoorecall.analysis.scaling import smallest_widths
 from zoorecall.analysis.sparse_grids import reported
+from zoorecall.cli import exit_code
 from zoorecall.display import print_table, readable
-from zoorecall.errors import exit_code
 from zoorecall.plots import accuracy_by_learning_rate, accuracy_by_width
 from zoorecall.studies import draw, load_study, missing_runs
 

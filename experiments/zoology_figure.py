@@ -8,8 +8,8 @@ day of one H100; the grid says how to take a part). Figure: results/zoology/widt
 """
 
 from zoorecall.analysis.sparse_grids import reported
+from zoorecall.cli import exit_code
 from zoorecall.display import print_table, readable
-from zoorecall.errors import exit_code
 from zoorecall.plots import accuracy_by_width
 from zoorecall.studies import draw, load_study, missing_runs
 

@@ -6,16 +6,37 @@ Nothing heavy is imported before a command needs it, so that `--help` answers at
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from .errors import UserError, exit_code
+from .errors import SweepFailed, UserError
+
+USER_ERROR, INTERRUPTED = 2, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 1 (some packs failed), 2 (bad input), 130."""
     args = _parser().parse_args(argv)
     return exit_code(lambda: args.command(args))
+
+
+def exit_code(command: Callable[[], int | None]) -> int:
+    """Run a command or script; what goes wrong for its user becomes one line and an exit code:
+    1 (some packs failed), 2 (bad input), 130 (interrupted)."""
+    try:
+        return command() or 0
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on from here", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # e.g. `zoorecall table DIR | head`
+        sys.stderr.close()
+        return 0
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return USER_ERROR
+    except SweepFailed as error:
+        print(error, file=sys.stderr)
+        return 1
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -70,10 +70,11 @@ def case(R, B, L, H, G, P, N, dtype=torch.float32, step=1.0):
 
 def chunks_case(R, B, L, H, G, P, N, dtype=torch.float32):
     """The kernels for several chunks, of any length."""
-    from zoorecall.ops.ssd_chunks_triton import ssd_chunks
+    from zoorecall.ops.ssd_triton import _forward
 
     _, definition, inputs = case(R, B, L, H, G, P, N, dtype, SLOW)
-    return Case(partial(ssd_chunks, num_groups=G, d_state=N, allow_tf32=False), definition, inputs)
+    options = dict(num_groups=G, d_state=N, allow_tf32=False, one_chunk=False)
+    return Case(partial(_forward, **options), definition, inputs)
 
 
 SMALL = {
@@ -187,13 +188,12 @@ def test_inputs_of_any_layout_give_the_same(L, H, G, layout):
 
 
 @on_device
-def test_operators_are_registered_as_torch_expects():
-    from zoorecall.ops.ssd_chunks_triton import ssd_chunks
+def test_operator_is_registered_as_torch_expects():
     from zoorecall.ops.ssd_triton import _forward
 
     inputs = [x.requires_grad_() for x in make_inputs(2, 1, 5, 4, 2, 3, 6)]
-    for operator in (_forward, ssd_chunks):
-        torch.library.opcheck(operator, (*inputs, 2, 6, False))
+    for one_chunk in (True, False):
+        torch.library.opcheck(_forward, (*inputs, 2, 6, False, one_chunk))
 
 
 @gpu

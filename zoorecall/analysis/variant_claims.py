@@ -71,7 +71,7 @@ def c11(studies: Studies) -> Verdict:
     rows = [row for row in rows if not row["is_baseline"]]
     if rows:
         same = [
-            within(_at_most(row, without[model(row), place(row)]), "difference", -HARDLY, HARDLY)
+            within(_with_room(row, without[model(row), place(row)]), "difference", -HARDLY, HARDLY)
             for row in rows
         ]
         most = max(rows, key=lambda row: abs(row["difference"]))
@@ -81,15 +81,11 @@ def c11(studies: Studies) -> Verdict:
     return judge("C11", text, findings, ["positions"], studies)
 
 
-def _at_most(row: Row, baseline: Row) -> Row:
+def _with_room(row: Row, baseline: Row) -> Row:
     """A difference whose interval has room for what rates beyond the grid's edge could add."""
-    more = {"difference_high": row, "difference_low": baseline}
-    room = {name: (1 - x["accuracy"]) * bool(x["edge"]) for name, x in more.items()}
-    return {
-        **row,
-        "difference_low": row["difference_low"] - room["difference_low"],
-        "difference_high": row["difference_high"] + room["difference_high"],
-    }
+    up, down = ((1 - x["accuracy"]) if x["edge"] else 0 for x in (row, baseline))
+    low, high = row["difference_low"] - down, row["difference_high"] + up
+    return {**row, "difference_low": low, "difference_high": high}
 
 
 def _variants(

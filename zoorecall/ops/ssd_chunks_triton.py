@@ -230,45 +230,39 @@ def fits(dtype: torch.dtype, P: int, N: int) -> bool:
     return dtype == torch.bfloat16 or P <= 64
 
 
-def _sizes(xBC: Tensor, H: int, G: int, N: int, allow_tf32: bool) -> dict[str, Any]:
-    P = (xBC.shape[3] - 2 * G * N) // H
-    sizes = {"H": H, "G": G, "L": xBC.shape[2], "P": P, "N": N, "T": CHUNK}
+def _sizes(dt: Tensor, y: Tensor, G: int, N: int, allow_tf32: bool) -> dict[str, Any]:
+    L, H = dt.shape[2:]
+    P = y.shape[3] // H
+    sizes = {"H": H, "G": G, "L": L, "P": P, "N": N, "T": CHUNK}
     # at least 64: see delta_rule_triton
     sizes |= {f"BLOCK_{name}": max(64, padded(sizes[name])) for name in "PN"}
     # where the registers suffice, four warps: two programs then share a multiprocessor
-    narrow = xBC.dtype == torch.bfloat16 and P <= 64
+    narrow = y.dtype == torch.bfloat16 and P <= 64
     sizes |= {"num_warps": 4 if narrow else 8, "num_stages": 1}
     return {**sizes, "PRECISION": "tf32" if allow_tf32 else "tf32x3"}  # see attention_triton
 
 
-@torch.library.custom_op("zoorecall::ssd_chunks", mutates_args=())
-def ssd_chunks(
-    xBC: Tensor, dt: Tensor, A: Tensor, D: Tensor, num_groups: int, d_state: int, allow_tf32: bool
-) -> Tensor:
-    """SSD and skip, as `ssd_triton.ssd_triton`, which checks what it hands on."""
-    y = xBC.new_empty(*xBC.shape[:3], xBC.shape[3] - 2 * num_groups * d_state)
-    (R, batch, _, H), rows = dt.shape, _rows(xBC)
+def forward(
+    xBC: Tensor, dt: Tensor, A: Tensor, D: Tensor, y: Tensor, G: int, N: int, allow_tf32: bool
+) -> None:
+    """SSD and skip, as `ssd_triton.ssd_triton`, into y [R, B, L, H P]."""
+    (R, batch, _, H), xBC = dt.shape, _rows(xBC)
     with torch.cuda.device_of(xBC):
         _ssd_chunks_forward_kernel[(R * batch * H,)](
-            rows, dt.contiguous(), A.contiguous(), D, y, *D.stride(), batch, rows.stride(0),
-            **_sizes(xBC, H, num_groups, d_state, allow_tf32),
+            xBC, dt.contiguous(), A.contiguous(), D, y, *D.stride(), batch, xBC.stride(0),
+            **_sizes(dt, y, G, N, allow_tf32),
         )  # fmt: skip
-    return y
 
 
-@ssd_chunks.register_fake
-def _(xBC, dt, A, D, num_groups, d_state, allow_tf32):
-    return xBC.new_empty(*xBC.shape[:3], xBC.shape[3] - 2 * num_groups * d_state)
-
-
-@torch.library.custom_op("zoorecall::ssd_chunks_backward", mutates_args=())
-def _backward(
+def backward(
     xBC: Tensor, dt: Tensor, A: Tensor, D: Tensor, dy: Tensor,
-    num_groups: int, d_state: int, allow_tf32: bool,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    (R, batch, L, H), G, N = dt.shape, num_groups, d_state
-    outputs = _gradient_outputs(xBC, dt)
-    sizes, chunks = _sizes(xBC, H, G, N, allow_tf32), triton.cdiv(L, CHUNK)
+    outputs: tuple[Tensor, Tensor, Tensor], G: int, N: int, allow_tf32: bool,
+) -> None:  # fmt: skip
+    """The gradients of xBC and dt, and of A, D and A again, a part each chunk, [R, B, K, 3, H],
+    into `outputs`."""
+    R, batch, L, H = dt.shape
+    chunks = triton.cdiv(L, CHUNK)
+    sizes = _sizes(dt, dy, G, N, allow_tf32)
     xBC, dt, A, dy = _rows(xBC), dt.contiguous(), A.contiguous(), _rows(dy.contiguous())
     h, dh = (xBC.new_empty(R, batch, H, chunks - 1, N, sizes["P"]) for _ in range(2))
     with torch.cuda.device_of(xBC):
@@ -280,31 +274,3 @@ def _backward(
         _ssd_chunks_backward_kernel[(R * batch * G * chunks,)](
             xBC, dt, A, D, dy, h, dh, *outputs, *D.stride(), batch, xBC.stride(0), **sizes
         )
-    return outputs
-
-
-def _gradient_outputs(xBC: Tensor, dt: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of xBC and dt, and of A, D and A again, a part each chunk: [R, B, K, 3, H]."""
-    R, batch, L, H = dt.shape
-    sums = dt.new_empty(R, batch, triton.cdiv(L, CHUNK), 3, H, dtype=torch.float32)
-    return xBC.new_empty(xBC.shape), dt.new_empty(dt.shape), sums
-
-
-@_backward.register_fake
-def _(xBC, dt, A, D, dy, num_groups, d_state, allow_tf32):
-    return _gradient_outputs(xBC, dt)
-
-
-def _save(ctx, inputs, output):
-    *tensors, ctx.num_groups, ctx.d_state, ctx.allow_tf32 = inputs
-    ctx.save_for_backward(*tensors)
-
-
-def _gradients(ctx, dy):
-    options = ctx.num_groups, ctx.d_state, ctx.allow_tf32
-    dxBC, ddt, sums = _backward(*ctx.saved_tensors, dy, *options)
-    within_and_before, dD, after = sums.sum((1, 2)).unbind(1)
-    return dxBC, ddt, within_and_before + after, dD, None, None, None
-
-
-ssd_chunks.register_autograd(_gradients, setup_context=_save)

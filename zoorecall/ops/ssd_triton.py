@@ -20,7 +20,6 @@ from torch import Tensor
 from . import ssd_chunks_triton
 from .attention_triton import _rows, load_rows, padded, store_rows
 from .attention_triton import fits as is_one_chunk
-from .ssd_chunks_triton import ssd_chunks
 
 
 @triton.jit
@@ -136,54 +135,62 @@ def _launch(
 
 @torch.library.custom_op("zoorecall::ssd", mutates_args=())
 def _forward(
-    xBC: Tensor, dt: Tensor, A: Tensor, D: Tensor, num_groups: int, d_state: int, allow_tf32: bool
-) -> Tensor:
+    xBC: Tensor, dt: Tensor, A: Tensor, D: Tensor,
+    num_groups: int, d_state: int, allow_tf32: bool, one_chunk: bool,
+) -> Tensor:  # fmt: skip
     y = xBC.new_empty(*xBC.shape[:3], xBC.shape[3] - 2 * num_groups * d_state)
-    _launch(_ssd_forward_kernel, xBC, dt, A, D, (y,), num_groups, d_state, allow_tf32)
+    if one_chunk:
+        _launch(_ssd_forward_kernel, xBC, dt, A, D, (y,), num_groups, d_state, allow_tf32)
+    else:
+        ssd_chunks_triton.forward(xBC, dt, A, D, y, num_groups, d_state, allow_tf32)
     return y
 
 
 @_forward.register_fake
-def _(xBC, dt, A, D, num_groups, d_state, allow_tf32):
+def _(xBC, dt, A, D, num_groups, d_state, allow_tf32, one_chunk):
     return xBC.new_empty(*xBC.shape[:3], xBC.shape[3] - 2 * num_groups * d_state)
 
 
 @torch.library.custom_op("zoorecall::ssd_backward", mutates_args=())
 def _backward(
     xBC: Tensor, dt: Tensor, A: Tensor, D: Tensor, dy: Tensor,
-    num_groups: int, d_state: int, allow_tf32: bool,
+    num_groups: int, d_state: int, allow_tf32: bool, one_chunk: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    outputs = _gradient_outputs(xBC, dt)
-    # 168 registers, which are enough, let three programs of four warps share a multiprocessor; left
-    # alone, the compiler takes 250
-    limit = 168 if xBC.dtype == torch.bfloat16 and padded(xBC.shape[2]) == 64 else None
-    others = (dy.contiguous(), *outputs)
-    _launch(_ssd_backward_kernel, xBC, dt, A, D, others, num_groups, d_state, allow_tf32, limit)
+    outputs, sizes = _gradient_outputs(xBC, dt, one_chunk), (num_groups, d_state, allow_tf32)
+    if one_chunk:
+        # 168 registers, which are enough, let three programs of four warps share a multiprocessor;
+        # left alone, the compiler takes 250
+        limit = 168 if xBC.dtype == torch.bfloat16 and padded(xBC.shape[2]) == 64 else None
+        others = (dy.contiguous(), *outputs)
+        _launch(_ssd_backward_kernel, xBC, dt, A, D, others, *sizes, limit)
+    else:
+        ssd_chunks_triton.backward(xBC, dt, A, D, dy, outputs, *sizes)
     return outputs
 
 
-def _gradient_outputs(xBC: Tensor, dt: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of xBC and dt, and those of A and D a sequence, [R, B, 2, H]."""
-    R, batch, _, H = dt.shape
-    sums = dt.new_empty(R, batch, 2, H, dtype=torch.float32)
+def _gradient_outputs(xBC: Tensor, dt: Tensor, one_chunk: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of xBC and dt, and parts of those of A and D: [R, B, 1, 2, H] or, for A, D and
+    A again, [R, B, K, 3, H]."""
+    R, batch, L, H = dt.shape
+    parts = (1, 2) if one_chunk else (triton.cdiv(L, ssd_chunks_triton.CHUNK), 3)
+    sums = dt.new_empty(R, batch, *parts, H, dtype=torch.float32)
     return xBC.new_empty(xBC.shape), dt.new_empty(dt.shape), sums
 
 
 @_backward.register_fake
-def _(xBC, dt, A, D, dy, num_groups, d_state, allow_tf32):
-    return _gradient_outputs(xBC, dt)
+def _(xBC, dt, A, D, dy, num_groups, d_state, allow_tf32, one_chunk):
+    return _gradient_outputs(xBC, dt, one_chunk)
 
 
 def _save(ctx, inputs, output):
-    *tensors, ctx.num_groups, ctx.d_state, ctx.allow_tf32 = inputs
-    ctx.save_for_backward(*tensors)
+    ctx.save_for_backward(*inputs[:4])
+    ctx.options = inputs[4:]
 
 
 def _gradients(ctx, dy):
-    options = ctx.num_groups, ctx.d_state, ctx.allow_tf32
-    dxBC, ddt, sums = _backward(*ctx.saved_tensors, dy, *options)
-    dA, dD = sums.sum(1).unbind(1)
-    return dxBC, ddt, dA, dD, None, None, None
+    dxBC, ddt, sums = _backward(*ctx.saved_tensors, dy, *ctx.options)
+    dA, dD, *more = sums.sum((1, 2)).unbind(1)
+    return dxBC, ddt, sum(more, dA), dD, None, None, None, None
 
 
 _forward.register_autograd(_gradients, setup_context=_save)
@@ -215,5 +222,5 @@ def ssd_triton(
     if not fits(xBC.dtype, L, channels // H, d_state):
         sizes = f"length {L}, head dim {channels // H}, state {d_state}, {xBC.dtype}"
         raise ValueError(f"no kernel for {sizes}: use ops.ssd")
-    form = _forward if is_one_chunk(xBC.dtype, L, channels // H, d_state) else ssd_chunks
-    return form(xBC, dt, A, D, num_groups, d_state, allow_tf32)
+    one_chunk = is_one_chunk(xBC.dtype, L, channels // H, d_state)
+    return _forward(xBC, dt, A, D, num_groups, d_state, allow_tf32, one_chunk)
