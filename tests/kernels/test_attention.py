@@ -27,8 +27,9 @@ NAMES = ["y", "qkv", "bias"]
 
 # R, B, L, H, K: lengths and head dims below, at and above powers of two
 SIZES = [(3, 2, 13, 2, 16), (2, 1, 33, 3, 24), (1, 2, 64, 1, 40), (2, 1, 100, 1, 5)]
+SIZES += [(1, 2, 18, 1, 150)]  # slices of a head
 LARGE_SIZES = [(17, 21, 64, 1, 64), (4, 11, 128, 2, 64), (2, 33, 64, 1, 128)]
-LARGE_SIZES += [(3, 65, 32, 4, 16), (5, 7, 16, 1, 128)]
+LARGE_SIZES += [(3, 65, 32, 4, 16), (5, 7, 16, 1, 128), (2, 40, 64, 1, 256), (1, 9, 128, 2, 200)]
 
 
 def attend(*inputs, num_heads, function):
@@ -184,7 +185,7 @@ def test_misfits_are_refused():
         attention_triton(qkv.half(), 2)
     for sizes, message in [
         ((1, 1, 129, 1, 16), "length 129"),
-        ((1, 1, 5, 1, 136), "head dim 136"),
+        ((1, 1, 5, 1, 257), "head dim 257"),
         ((1, 1, 65, 1, 72), "length 65, head dim 72"),
     ]:
         kernel, _, inputs = case(*sizes)

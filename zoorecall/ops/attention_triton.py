@@ -4,9 +4,9 @@ Shape letters: R runs, B batch, L length, D width, H heads, K head dim; D = H K.
 
 A program owns one head of one sequence and holds all L^2 scores, so it needs no running maximum;
 the backward makes the scores again from q and k, so nothing but the inputs is kept. It reads q, k
-and v where the projections left them, adds their bias, and writes their gradients in the same
-places: no tensor is ever rearranged. No two programs write to the same place: the same input gives
-the same bits.
+and v where the projections left them, of a wide head a slice after the other, adds their bias, and
+writes their gradients in the same places: no tensor is ever rearranged. No two programs write to
+the same place: the same input gives the same bits.
 """
 
 import torch
@@ -18,7 +18,7 @@ from .attention import QKV
 
 MAX_LENGTH = 128
 """The longest sequence whose L x L matrices fit on chip."""
-MAX_HEAD_DIM = 128
+MAX_HEAD_DIM = 256
 
 
 @triton.jit
@@ -43,32 +43,40 @@ def store_rows(
 
 
 @triton.jit
-def _load_head(
-    pointer, start, row, bias, head, L: tl.constexpr, K: tl.constexpr,
-    BLOCK_L: tl.constexpr, BLOCK_K: tl.constexpr, BIAS: tl.constexpr,
+def _load_slice(
+    pointer, start, row, bias, head, c, L: tl.constexpr, K: tl.constexpr,
+    BLOCK_L: tl.constexpr, SLICE: tl.constexpr, BIAS: tl.constexpr,
 ):  # fmt: skip
-    """A head's q, k or v with its bias added."""
-    x = load_rows(pointer + start * row + head, row, L, K, BLOCK_L, BLOCK_K)
+    """A slice of a head's q, k or v, from number c on, with its bias added."""
+    x = load_rows(pointer + start * row + head + c, row, L, K - c, BLOCK_L, SLICE)
     if BIAS:
-        c = tl.arange(0, BLOCK_K)
-        x = (x + tl.load(bias + head + c, mask=c < K, other=0.0)[None, :]).to(x.dtype)
+        i = tl.arange(0, SLICE)
+        x = (x + tl.load(bias + head + c + i, mask=c + i < K, other=0.0)[None, :]).to(x.dtype)
     return x
 
 
 @triton.jit
-def _store_sum(pointer, value, K: tl.constexpr, BLOCK_K: tl.constexpr, BIAS: tl.constexpr):
+def _store_sum(pointer, value, c, K: tl.constexpr, SLICE: tl.constexpr, BIAS: tl.constexpr):
     """The sum over the rows, which is what a sequence adds to the gradient of a bias."""
     if BIAS:
-        c = tl.arange(0, BLOCK_K)
-        tl.store(pointer + c, tl.sum(value, 0), mask=c < K)
+        i = c + tl.arange(0, SLICE)
+        tl.store(pointer + i, tl.sum(value, 0), mask=i < K)
 
 
 @triton.jit
-def _exponentials(q, k, K: tl.constexpr, BLOCK_L: tl.constexpr, PRECISION: tl.constexpr):
+def _exponentials(
+    q, k, q_row, k_row, q_bias, k_bias, start, head, L: tl.constexpr, K: tl.constexpr,
+    BLOCK_L: tl.constexpr, SLICE: tl.constexpr, PRECISION: tl.constexpr, BIAS: tl.constexpr,
+):  # fmt: skip
     """exp(q k^T / sqrt(K) - the row's maximum), zero above the diagonal, and its row sums."""
     log2_e: tl.constexpr = 1.4426950408889634
     t = tl.arange(0, BLOCK_L)
-    scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * (log2_e / K**0.5)
+    scores = tl.zeros([BLOCK_L, BLOCK_L], tl.float32)
+    for c in range(0, K, SLICE):
+        q_c = _load_slice(q, start, q_row, q_bias, head, c, L, K, BLOCK_L, SLICE, BIAS)
+        k_c = _load_slice(k, start, k_row, k_bias, head, c, L, K, BLOCK_L, SLICE, BIAS)
+        scores = tl.dot(q_c, tl.trans(k_c), scores, input_precision=PRECISION)
+    scores *= log2_e / K**0.5
     # rows beyond the end are zeros that see themselves, and no other row sees them
     scores = tl.where(t[:, None] >= t[None, :], scores, float("-inf"))
     exponentials = tl.exp2(scores - tl.max(scores, 1)[:, None])
@@ -79,17 +87,20 @@ def _exponentials(q, k, K: tl.constexpr, BLOCK_L: tl.constexpr, PRECISION: tl.co
 def _attention_forward_kernel(
     q, k, v, q_bias, k_bias, v_bias, y, q_row, k_row, v_row, bias_row, batch,
     H: tl.constexpr, L: tl.constexpr, K: tl.constexpr,
-    BLOCK_L: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr, BIAS: tl.constexpr,
+    BLOCK_L: tl.constexpr, SLICE: tl.constexpr, PRECISION: tl.constexpr, BIAS: tl.constexpr,
 ):  # fmt: skip
     head = tl.program_id(0) % H * K
     sequence = (tl.program_id(0) // H).to(tl.int64)
     start, run = sequence * L, sequence // batch * bias_row  # the sequence's first row
-    q = _load_head(q, start, q_row, q_bias + run, head, L, K, BLOCK_L, BLOCK_K, BIAS)
-    k = _load_head(k, start, k_row, k_bias + run, head, L, K, BLOCK_L, BLOCK_K, BIAS)
-    v = _load_head(v, start, v_row, v_bias + run, head, L, K, BLOCK_L, BLOCK_K, BIAS)
-    p, total = _exponentials(q, k, K, BLOCK_L, PRECISION)
-    out = tl.dot(p.to(v.dtype), v, input_precision=PRECISION) / total[:, None]
-    store_rows(y + start * H * K + head, out, H * K, L, K, BLOCK_L, BLOCK_K)
+    p, total = _exponentials(
+        q, k, q_row, k_row, q_bias + run, k_bias + run, start, head,
+        L, K, BLOCK_L, SLICE, PRECISION, BIAS,
+    )  # fmt: skip
+    p = p.to(v.dtype.element_ty)
+    for c in range(0, K, SLICE):
+        v_c = _load_slice(v, start, v_row, v_bias + run, head, c, L, K, BLOCK_L, SLICE, BIAS)
+        out = tl.dot(p, v_c, input_precision=PRECISION) / total[:, None]
+        store_rows(y + start * H * K + head + c, out, H * K, L, K - c, BLOCK_L, SLICE)
 
 
 @triton.jit
@@ -97,36 +108,42 @@ def _attention_backward_kernel(
     q, k, v, q_bias, k_bias, v_bias, dy, dq, dk, dv, sums,
     q_row, k_row, v_row, grad_row, bias_row, batch,
     H: tl.constexpr, L: tl.constexpr, K: tl.constexpr,
-    BLOCK_L: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr, BIAS: tl.constexpr,
+    BLOCK_L: tl.constexpr, SLICE: tl.constexpr, PRECISION: tl.constexpr, BIAS: tl.constexpr,
 ):  # fmt: skip
     head = tl.program_id(0) % H * K
     sequence = (tl.program_id(0) // H).to(tl.int64)
     start, run = sequence * L, sequence // batch * bias_row
-    q = _load_head(q, start, q_row, q_bias + run, head, L, K, BLOCK_L, BLOCK_K, BIAS)
-    k = _load_head(k, start, k_row, k_bias + run, head, L, K, BLOCK_L, BLOCK_K, BIAS)
-    v = _load_head(v, start, v_row, v_bias + run, head, L, K, BLOCK_L, BLOCK_K, BIAS)
-    dy = load_rows(dy + start * H * K + head, H * K, L, K, BLOCK_L, BLOCK_K)
     grads, sums = start * grad_row + head, sums + sequence * 3 * H * K + head
-    p, total = _exponentials(q, k, K, BLOCK_L, PRECISION)
+    p, total = _exponentials(
+        q, k, q_row, k_row, q_bias + run, k_bias + run, start, head,
+        L, K, BLOCK_L, SLICE, PRECISION, BIAS,
+    )  # fmt: skip
     p /= total[:, None]
-    to_v = tl.dot(tl.trans(p.to(dy.dtype)), dy, input_precision=PRECISION)
-    store_rows(dv + grads, to_v, grad_row, L, K, BLOCK_L, BLOCK_K)
-    _store_sum(sums + 2 * H * K, to_v, K, BLOCK_K, BIAS)
-    dp = tl.dot(dy, tl.trans(v), input_precision=PRECISION)
+    dp = tl.zeros([BLOCK_L, BLOCK_L], tl.float32)
+    for c in range(0, K, SLICE):
+        v_c = _load_slice(v, start, v_row, v_bias + run, head, c, L, K, BLOCK_L, SLICE, BIAS)
+        dy_c = load_rows(dy + start * H * K + head + c, H * K, L, K - c, BLOCK_L, SLICE)
+        to_v = tl.dot(tl.trans(p.to(dy_c.dtype)), dy_c, input_precision=PRECISION)
+        store_rows(dv + grads + c, to_v, grad_row, L, K - c, BLOCK_L, SLICE)
+        _store_sum(sums + 2 * H * K, to_v, c, K, SLICE, BIAS)
+        dp = tl.dot(dy_c, tl.trans(v_c), dp, input_precision=PRECISION)
     dscores = p * (dp - tl.sum(p * dp, 1)[:, None]) * (1 / K**0.5)
-    dscores = dscores.to(q.dtype)
-    to_q = tl.dot(dscores, k, input_precision=PRECISION)
-    store_rows(dq + grads, to_q, grad_row, L, K, BLOCK_L, BLOCK_K)
-    _store_sum(sums, to_q, K, BLOCK_K, BIAS)
-    to_k = tl.dot(tl.trans(dscores), q, input_precision=PRECISION)
-    store_rows(dk + grads, to_k, grad_row, L, K, BLOCK_L, BLOCK_K)
-    _store_sum(sums + H * K, to_k, K, BLOCK_K, BIAS)
+    dscores = dscores.to(dy.dtype.element_ty)
+    for c in range(0, K, SLICE):
+        q_c = _load_slice(q, start, q_row, q_bias + run, head, c, L, K, BLOCK_L, SLICE, BIAS)
+        k_c = _load_slice(k, start, k_row, k_bias + run, head, c, L, K, BLOCK_L, SLICE, BIAS)
+        to_q = tl.dot(dscores, k_c, input_precision=PRECISION)
+        store_rows(dq + grads + c, to_q, grad_row, L, K - c, BLOCK_L, SLICE)
+        _store_sum(sums, to_q, c, K, SLICE, BIAS)
+        to_k = tl.dot(tl.trans(dscores), q_c, input_precision=PRECISION)
+        store_rows(dk + grads + c, to_k, grad_row, L, K - c, BLOCK_L, SLICE)
+        _store_sum(sums + H * K, to_k, c, K, SLICE, BIAS)
 
 
 def fits(dtype: torch.dtype, L: int, *head_dims: int) -> bool:
-    """Whether the kernels here take this dtype, length and these head dims.
+    """Whether the kernels here and of the delta rule take this dtype, length and these head dims.
 
-    Up to 128 each, but in float32 a length above 64 and a head dim above 64 do not go together.
+    Lengths up to 128 and head dims up to 256; in float32 lengths above 64 only with up to 64.
     """
     if dtype not in (torch.bfloat16, torch.float32) or L > MAX_LENGTH:
         return False
@@ -141,11 +158,12 @@ def padded(size: int) -> int:
 
 def _sizes(q: Tensor, num_heads: int, allow_tf32: bool) -> dict[str, int | str]:
     L, K = q.shape[2], q.shape[3] // num_heads
-    sizes = {"H": num_heads, "L": L, "K": K, "BLOCK_L": padded(L), "BLOCK_K": padded(K)}
+    # slices of a head, as the registers do not hold a wide one
+    sizes = {"H": num_heads, "L": L, "K": K, "BLOCK_L": padded(L), "SLICE": min(64, padded(K))}
     # of float32 alone: exact products spill most of their operands from the registers; three
     # products of their halves in tf32 do not, and lose two or three bits
     precision = "tf32" if allow_tf32 else "tf32x3"
-    return {**sizes, "PRECISION": precision, "num_warps": padded(L) // 16}
+    return {**sizes, "PRECISION": precision, "num_warps": padded(L) // 16, "num_stages": 1}
 
 
 def _split(qkv: list[Tensor]) -> list[Tensor]:
@@ -187,13 +205,17 @@ def _backward(
     q, k, v = (_rows(x) for x in _split(qkv))
     dq, dk, dv = (x.flatten(0, 2) for x in _split(gradients))
     bias_parts = _split(bias or qkv)
-    R, B, _, D = dy.shape
+    R, B, L, D = dy.shape
     sums = dy.new_empty((R, B, 3 * D) if bias else (0, B, 3 * D), dtype=torch.float32)
+    # 168 registers, which are enough, let three programs of four warps share a multiprocessor; left
+    # alone, the compiler takes 179
+    narrow = dy.dtype == torch.bfloat16 and padded(L) == 64 and D // num_heads <= 64
+    limit = 168 if narrow else None
     with torch.cuda.device_of(q):
         _attention_backward_kernel[(R * B * num_heads,)](
             q, k, v, *bias_parts, dy.contiguous(), dq, dk, dv, sums,
             q.stride(0), k.stride(0), v.stride(0), dq.stride(0), bias_parts[0].stride(0), B,
-            **_sizes(dy, num_heads, allow_tf32), BIAS=bool(bias),
+            **_sizes(dy, num_heads, allow_tf32), BIAS=bool(bias), maxnreg=limit,
         )  # fmt: skip
     to_bias = sums.sum(1).split([x.shape[1] for x in bias], dim=1) if bias else ()
     return gradients, [x.contiguous() for x in to_bias]

@@ -1,4 +1,4 @@
-"""The delta rule by flash-linear-attention's kernels, for sequences and heads too large for ours.
+"""The delta rule by flash-linear-attention's kernels, for long sequences of wide heads.
 
 The two passes of `fla.ops.delta_rule.chunk` (fla-core 0.6.0), with the runs folded into the batch,
 as one operator: the function that joins them there would cut a compiled step in two. On a size

@@ -1,11 +1,11 @@
-"""The delta rule for CUDA, for sequences that are one chunk.
+"""The delta rule for CUDA; the kernels here are for sequences of one chunk.
 
 Yang et al. 2024 (arXiv 2406.06484, section 3). Shape letters: R runs, B batch, L length, H heads,
 K key dim, V value dim. With N_ts = -beta_t k_t . k_s below the diagonal, zero elsewhere, and
 P_ts = q_t . k_s / sqrt(K) on and below it,
     u = (I - N)^-1 beta v,    y = P u,
 where u_t is what position t writes. A program owns one head of one sequence, of a wide head a
-slice of q, k or v after the other.
+slice of q, k or v after the other. Longer sequences: `delta_rule_chunks_triton`.
 
 Unlike the published kernels, the inverse is made by joining inverted blocks (see `_inverse`), and
 y is P (I - N)^-1 times beta v: where keys repeat, the u of neighbours nearly cancel in P u, and
@@ -18,9 +18,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .attention_triton import MAX_LENGTH, load_rows, padded, store_rows
+from . import delta_rule_chunks_triton
+from .attention_triton import fits as is_one_chunk
+from .attention_triton import load_rows, padded, store_rows
+from .delta_rule_chunks_triton import delta_rule_chunks
 
-MAX_HEAD_DIM = 256
 SLICE = 64
 """Numbers of a head that a product takes at once. Not fewer: with 32 and bfloat16, Triton 3.6
 compiles the products with the transposed u to wrong results and illegal memory accesses (H100 and
@@ -130,17 +132,6 @@ def _delta_rule_backward_kernel(
     tl.store(dbeta + row + t * H, to_beta.to(dbeta.dtype.element_ty), mask=t < L)
 
 
-def fits(dtype: torch.dtype, L: int, K: int, V: int) -> bool:
-    """Whether the kernels take this dtype, length and these head dims.
-
-    Lengths up to 128 and head dims up to 256; in float32 lengths above 64 only with up to 64.
-    """
-    if dtype not in (torch.bfloat16, torch.float32) or L > MAX_LENGTH:
-        return False
-    wide = dtype == torch.float32 and L > 64
-    return max(K, V) <= (64 if wide else MAX_HEAD_DIM)
-
-
 def _sizes(q: Tensor, v: Tensor) -> dict[str, int | str]:
     (L, H, K), V = q.shape[2:], v.shape[-1]
     sizes = {"H": H, "L": L, "K": K, "V": V, "BLOCK_L": padded(L), "SLICE": SLICE}
@@ -217,12 +208,18 @@ def _gradients(ctx, dy, *_):
 _forward.register_autograd(_gradients, setup_context=_save)
 
 
+def fits(dtype: torch.dtype, L: int, K: int, V: int) -> bool:
+    """Whether the kernels take this dtype, length and these head dims, in one chunk or several."""
+    return is_one_chunk(dtype, L, K, V) or delta_rule_chunks_triton.fits(dtype, K, V)
+
+
 def delta_rule_triton(q: Tensor, k: Tensor, v: Tensor, beta: Tensor) -> Tensor:
     """The delta rule, as `delta_rule.delta_rule`: y [R, B, L, H, V].
 
     q, k [R, B, L, H, K], v [R, B, L, H, V] and beta [R, B, L, H] are all bfloat16 or all float32.
-    Sums are float32; the backward keeps 2 L^2 numbers a head. Raises ValueError for other shapes
-    and dtypes and where `fits` is False.
+    Sums are float32; for the backward a head keeps 2 L^2 numbers, where it takes several chunks of
+    64 positions L (64 + K + V + K V / 64). Raises ValueError for other shapes and dtypes and where
+    `fits` is False.
     """
     (R, B, L, H, K), V = q.shape, v.shape[-1]
     if [x.shape for x in (k, v, beta)] != [(R, B, L, H, K), (R, B, L, H, V), (R, B, L, H)]:
@@ -234,4 +231,5 @@ def delta_rule_triton(q: Tensor, k: Tensor, v: Tensor, beta: Tensor) -> Tensor:
         sizes = f"length {L}, head dims {K} and {V}, {dtypes}"
         raise ValueError(f"no kernel for {sizes}: use ops.delta_rule")
     save = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
-    return _forward(*inputs, save)[0]
+    form = _forward if is_one_chunk(dtypes[0], L, K, V) else delta_rule_chunks
+    return form(*inputs, save)[0]

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from . import ssd_chunks_triton
 from .attention_triton import _rows, load_rows, padded, store_rows
-from .attention_triton import fits as is_one_chunk
+from .attention_triton import fits as fit_on_chip
+from .ssd_chunks_triton import MAX_SIZE
 
 
 @triton.jit
@@ -194,6 +195,11 @@ def _gradients(ctx, dy):
 
 
 _forward.register_autograd(_gradients, setup_context=_save)
+
+
+def is_one_chunk(dtype: torch.dtype, L: int, P: int, N: int) -> bool:
+    """Whether the kernels here take this dtype, length, head dim and state."""
+    return max(P, N) <= MAX_SIZE and fit_on_chip(dtype, L, P, N)
 
 
 def fits(dtype: torch.dtype, L: int, P: int, N: int) -> bool:
