@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 import torch
@@ -295,7 +296,7 @@ class PackTrainer:
         it runs a few times, each of which is undone: no step after this one need exist."""
         changing = [*self._of_runs().values(), self.step_index, self.cursor]
         before = [tensor.clone() for tensor in changing]
-        stream = torch.cuda.Stream(self.device)
+        stream = _side_stream(self.device)
         stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(stream):
             for _ in range(3):
@@ -305,7 +306,7 @@ class PackTrainer:
         torch.cuda.current_stream(self.device).wait_stream(stream)
         torch.cuda.empty_cache()  # a graph has memory of its own
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, stream=stream):
             self._train_step()
         self._step = graph.replay
         graph.replay()
@@ -369,3 +370,10 @@ class PackTrainer:
             diverged_at=diverged_at if diverged_at >= 0 else None,
             stopped_at=self.stopped_at[r],
         )
+
+
+@cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    """The stream on which packs are captured: one for all, as the matrix library keeps a workspace,
+    tens of MiB, for each that it has seen."""
+    return torch.cuda.Stream(device)

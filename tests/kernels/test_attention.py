@@ -29,7 +29,7 @@ NAMES = ["y", "qkv", "bias"]
 SIZES = [(3, 2, 13, 2, 16), (2, 1, 33, 3, 24), (1, 2, 64, 1, 40), (2, 1, 100, 1, 5)]
 SIZES += [(1, 2, 18, 1, 150)]  # slices of a head
 LARGE_SIZES = [(17, 21, 64, 1, 64), (4, 11, 128, 2, 64), (2, 33, 64, 1, 128)]
-LARGE_SIZES += [(3, 65, 32, 4, 16), (5, 7, 16, 1, 128), (2, 40, 64, 1, 256), (1, 9, 128, 2, 200)]
+LARGE_SIZES += [(3, 65, 32, 4, 16), (5, 7, 16, 1, 128), (2, 40, 64, 1, 256), (1, 9, 50, 2, 200)]
 
 
 def attend(*inputs, num_heads, function):
@@ -106,6 +106,12 @@ def test_output_and_gradients_equal_the_definition(sizes, dtype, bias):
     assert [x.dtype for x in actual] == [dtype, dtype] + [torch.float32] * bias
     expected = results(definition, inputs, torch.float64)
     assert_near(actual, expected, NAMES[: len(actual)], TOLERANCE[dtype])
+
+
+@gpu
+def test_bfloat16_takes_long_sequences_of_wide_heads():
+    sizes = (1, 9, 128, 2, 200)
+    test_output_and_gradients_equal_the_definition(sizes, torch.bfloat16, bias=True)
 
 
 @gpu

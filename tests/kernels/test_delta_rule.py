@@ -16,6 +16,7 @@ from .comparing import (
     assert_near,
     assert_same,
     dtypes,
+    gpu,
     kernel_results,
     on_device,
     on_sizes,
@@ -30,7 +31,7 @@ SIZES = [(3, 2, 13, 2, 16, 32), (2, 1, 33, 3, 24, 20), (1, 2, 64, 1, 5, 40), (2,
 SIZES += [(1, 1, 18, 1, 150, 130)]  # slices of a head
 LARGE_SIZES = [(17, 12, 64, 1, 64, 64), (4, 9, 128, 2, 64, 64), (2, 11, 64, 1, 128, 128)]
 LARGE_SIZES += [(3, 21, 32, 4, 16, 16), (5, 7, 16, 1, 128, 64), (2, 40, 64, 1, 256, 256)]
-LARGE_SIZES += [(1, 9, 128, 2, 256, 200)]
+LARGE_SIZES += [(1, 9, 50, 2, 256, 200)]
 # lengths from less than one chunk of 64 to four
 CHUNK_SIZES = [(2, 1, 13, 2, 5, 33), (1, 1, 65, 1, 64, 64), (1, 2, 100, 2, 16, 5)]
 CHUNK_SIZES += [(2, 1, 129, 1, 33, 16), (1, 1, 150, 2, 7, 24), (1, 1, 200, 1, 24, 40)]
@@ -89,6 +90,12 @@ def test_output_and_gradients_equal_the_recurrence(sizes, dtype):
     assert [x.dtype for x in actual] == [dtype] * 5
     expected = results(definition, inputs, torch.float64)
     assert_near(actual, expected, NAMES, TOLERANCE[dtype])
+
+
+@gpu
+def test_bfloat16_takes_long_sequences_of_wide_heads():
+    sizes = (1, 9, 128, 2, 256, 200)
+    test_output_and_gradients_equal_the_recurrence(sizes, torch.bfloat16)
 
 
 @on_device
