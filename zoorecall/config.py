@@ -31,6 +31,13 @@ class ModelConfig(Config):
     positions: Literal["learned", "none", "auto"] = Field(
         "auto", description="auto: learned for the mixers the papers give positions, else none"
     )
+    embed_dropout: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        exclude_if=lambda rate: rate == 0,  # older runs keep their ids
+        description="share of the first layer's inputs that training sets to 0",
+    )
 
     @model_validator(mode="after")
     def _resolve(self) -> "ModelConfig":
@@ -124,16 +131,24 @@ PER_RUN = ("learning_rate", "weight_decay", "betas", "eps", "clip_norm", "warmup
 
 PRESETS: dict[str, dict[str, Any]] = {
     # Okpekpe and Orvieto 2025: a layer is mixer + MLP; 50 epochs, linear warmup over 10 % of the
-    # steps. What follows the warmup is not stated; here it is Zoology's cosine, by the step.
+    # steps. What follows the warmup is not stated; here it is Zoology's cosine, by the step. They
+    # built on Zoology's code and do not say if its dropout and early stop were on; here neither is.
     "paper": {
         "model": {"channel_mixer": "mlp"},
         "train": {"epochs": 50, "weight_decay": 0.1, "warmup": 0.1, "schedule": "cosine"},
     },
-    # Arora et al. 2023 (arXiv 2312.04927), figure 2: the mixer alone, 64 epochs, no warmup, the
-    # learning rate set once an epoch.
+    # Arora et al. 2023 (arXiv 2312.04927), figure 2, and the defaults of their code: the mixer
+    # alone, 64 epochs or up to 99 %, no warmup, the learning rate set once an epoch, dropout on the
+    # embedding. Theirs on attention's weights is not here.
     "zoology": {
-        "model": {"channel_mixer": "none"},
-        "train": {"epochs": 64, "weight_decay": 0.1, "warmup": 0.0, "schedule": "cosine_by_epoch"},
+        "model": {"channel_mixer": "none", "embed_dropout": 0.1},
+        "train": {
+            "epochs": 64,
+            "weight_decay": 0.1,
+            "warmup": 0.0,
+            "schedule": "cosine_by_epoch",
+            "stop_at_accuracy": 0.99,
+        },
     },
 }
 

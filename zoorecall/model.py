@@ -20,6 +20,7 @@ from .layers import Embedding, LayerNorm, Linear, normal, per_run
 from .mixers import make_mixer
 from .mixers.base import at_positions
 from .ops.dispatch import mlp
+from .ops.dropout import dropout
 from .seeding import derive_seed
 
 
@@ -72,16 +73,24 @@ class Model(nn.Module):
             self.position_embedding = normal(run.task.seq_len, model.d_model, std=0.02)
         self.layers = nn.ModuleList(Layer(run) for _ in range(model.num_layers))
         self.norm = LayerNorm(model.d_model)
+        self.embed_dropout = model.embed_dropout
 
     def each_layer(self) -> Iterator[Layer]:
         """The layers, from the first to the last."""
         return (cast(Layer, layer) for layer in self.layers)
 
-    def hidden(self, tokens: Tensor, positions: Tensor, dtype: torch.dtype) -> Tensor:
-        """What the head sees: tokens [R, B, L], query positions [R, B, Q] -> [R, B * Q, D]."""
+    def hidden(
+        self, tokens: Tensor, positions: Tensor, dtype: torch.dtype, keys: Tensor | None = None
+    ) -> Tensor:
+        """What the head sees: tokens [R, B, L], query positions [R, B, Q] -> [R, B * Q, D].
+
+        With `keys` [R], see `ops.dropout`, as in training: some of the embedding is dropped.
+        """
         x = self.embedding(tokens).to(dtype)
         if self.position_embedding is not None:
             x = x + per_run(self.position_embedding, x)
+        if keys is not None and self.embed_dropout:
+            x = dropout(x, self.embed_dropout, keys)
         *layers, last = self.layers
         for layer in layers:
             x = layer(x)

@@ -20,8 +20,9 @@ from torch import Tensor
 from .config import RunConfig
 from .model import Pack
 from .ops.dispatch import forget_forms, linear_cross_entropy
+from .ops.dropout import WORDS, mix
 from .optim import AdamW
-from .seeding import Stream
+from .seeding import Stream, derive_seed
 from .tasks import make_task
 
 SOLVED = 0.95
@@ -108,6 +109,8 @@ class PackTrainer:
         self.dtype = torch.bfloat16 if self.train.precision == "bf16" else torch.float32
         self.seeds = sorted({run.seed for run in runs})
         self.seed_index = torch.tensor([self.seeds.index(r.seed) for r in runs], device=device)
+        keys = [derive_seed(run.seed, "dropout") % WORDS for run in runs]
+        self.dropout_keys = torch.tensor(keys, device=device)
         self.pack = Pack(runs, device)
         self.optimizer = AdamW([run.train for run in runs], self.pack.flat)
         self.test_examples = self._examples(self.train.test_examples, "test")
@@ -266,16 +269,20 @@ class PackTrainer:
         self.epoch = epoch
         self.cursor.fill_(self.step % self.train.steps_per_epoch)
 
-    def _losses(self, tokens: Tensor, positions: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss (nats) and whether the most likely token is the target, both [R, B * Q]."""
+    def _losses(
+        self, tokens: Tensor, positions: Tensor, targets: Tensor, keys: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Loss (nats) and whether the most likely token is the target, both [R, B * Q]; with the
+        keys of a step's dropout [R] as in training."""
         model = self.pack.model
-        hidden = model.hidden(tokens, positions.long(), self.dtype)
+        hidden = model.hidden(tokens, positions.long(), self.dtype, keys)
         head = model.embedding.weight.to(self.dtype)
         return linear_cross_entropy(hidden, head, targets.flatten(1).long())
 
     def _mean_loss(self, tokens: Tensor, positions: Tensor, targets: Tensor) -> Tensor:
         """What a run minimizes, [R]."""
-        return self._losses(tokens, positions, targets)[0].mean(dim=1)
+        keys = mix(self.dropout_keys ^ mix(self.step_index))
+        return self._losses(tokens, positions, targets, keys)[0].mean(dim=1)
 
     def _train_step(self) -> None:
         assert self.train_examples is not None

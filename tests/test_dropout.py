@@ -1,0 +1,93 @@
+"""Dropout on the embedding: what is dropped, and on what that does not depend."""
+
+import pytest
+import torch
+from conftest import small_run
+from torch.testing import assert_close
+
+from zoorecall.config import RunConfig
+from zoorecall.ops.dropout import WORDS, dropout, mix
+from zoorecall.train import PackTrainer
+
+CPU = torch.device("cpu")
+
+
+def dropping(rate: float, **settings) -> RunConfig:
+    run = small_run(**settings)
+    return run.model_copy(update={"model": run.model.model_copy(update={"embed_dropout": rate})})
+
+
+def trained(runs, advances=3) -> PackTrainer:
+    trainer = PackTrainer(runs, CPU)
+    for _ in range(advances):
+        trainer.advance()
+    return trainer
+
+
+def test_every_bit_of_a_mixed_word_depends_on_every_bit():
+    words = torch.arange(0, WORDS, WORDS // 20_000)
+    assert len(mix(words).unique()) == len(words) and mix(words).max() < WORDS
+    for i in range(32):
+        changed = mix(words) ^ mix(words ^ (1 << i))
+        shares = torch.stack([(changed >> j & 1).double().mean() for j in range(32)])
+        assert (shares - 0.5).abs().max() < 0.05, f"bit {i}"
+
+
+def test_the_share_is_dropped_the_mean_kept_and_runs_drop_on_their_own():
+    x = torch.ones(2, 50, 40, 16, dtype=torch.float64, requires_grad=True)
+    y = dropout(x, 0.25, torch.tensor([7, 8]))
+    kept = y != 0
+    assert y[kept].unique().tolist() == [pytest.approx(4 / 3)]
+    for one in kept.double():  # of 32,000 numbers, each place of a row and each row
+        assert one.mean().item() == pytest.approx(0.75, abs=0.01)
+        assert (one.mean((0, 1)) - 0.75).abs().max() < 0.04
+        assert (one.mean((1, 2)) - 0.75).abs().max() < 0.08
+    assert (kept[0] & kept[1]).double().mean().item() == pytest.approx(0.75**2, abs=0.01)
+    (gradient,) = torch.autograd.grad(y.sum(), x)
+    assert_close(gradient, y.detach())
+
+
+def test_bfloat16_stays_bfloat16():
+    assert dropout(torch.ones(1, 3, dtype=torch.bfloat16), 0.5, torch.tensor([1])).dtype == (
+        torch.bfloat16
+    )
+
+
+def test_what_a_run_drops_does_not_depend_on_its_pack():
+    runs = [dropping(0.3, seed=seed, learning_rate=rate) for seed, rate in [(1, 1e-3), (2, 1e-2)]]
+    solo = torch.cat([trained([run]).pack.flat for run in runs])
+    assert_close(trained(runs).pack.flat, solo, rtol=1e-3, atol=1e-5)
+    undropped = torch.cat([trained([dropping(0.0, seed=s)]).pack.flat for s in (1, 2)])
+    assert not torch.allclose(solo, undropped, rtol=1e-3, atol=1e-5)
+
+
+def test_every_step_drops_others():
+    trainer = trained([dropping(0.5)], 1)
+    trainer._load_epoch(0)
+    batch = trainer.train_examples.batch(trainer.seed_index, torch.arange(8)[None])
+    losses = []
+    for step in (0, 1, 0):
+        trainer.step_index.fill_(step)
+        losses.append(trainer._mean_loss(*batch).item())
+    assert losses[0] == losses[2] != losses[1]
+
+
+def test_training_goes_on_from_a_saved_state_as_if_it_had_not_stopped():
+    run = dropping(0.3)
+    stopped = trained([run], 2)
+    resumed = PackTrainer([run], CPU, stopped.state())
+    resumed.advance()
+    assert torch.equal(resumed.pack.flat, trained([run]).pack.flat)
+
+
+def test_evaluations_drop_nothing():
+    with_it, without = (trained([dropping(rate)], 1) for rate in (0.9, 0.0))
+    assert with_it.curves[0].test_loss == without.curves[0].test_loss
+
+
+def test_a_run_without_it_is_the_run_it_was_before_there_was_dropout():
+    run = small_run()
+    assert "embed_dropout" not in run.model_dump()["model"]
+    assert dropping(0.0).run_id == run.run_id != dropping(0.1).run_id
+    again = RunConfig.model_validate(dropping(0.1).model_dump())
+    assert again.model.embed_dropout == 0.1
