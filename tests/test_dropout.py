@@ -7,6 +7,7 @@ from torch.testing import assert_close
 
 from zoorecall.config import RunConfig
 from zoorecall.ops.dropout import WORDS, dropout, mix
+from zoorecall.results import load_results, write_shard
 from zoorecall.train import PackTrainer
 
 CPU = torch.device("cpu")
@@ -91,3 +92,13 @@ def test_a_run_without_it_is_the_run_it_was_before_there_was_dropout():
     assert dropping(0.0).run_id == run.run_id != dropping(0.1).run_id
     again = RunConfig.model_validate(dropping(0.1).model_dump())
     assert again.model.embed_dropout == 0.1
+
+
+def test_a_table_says_zero_of_runs_without_it(tmp_path):
+    rows = [
+        {"run_id": run.run_id, "mixer": "attention", "config": run.model_dump_json()}
+        | {"curve.step": [0]}
+        for run in (dropping(0.0), dropping(0.1))
+    ]
+    write_shard(tmp_path, "pack", rows)
+    assert sorted(load_results(tmp_path).runs["model.embed_dropout"]) == [0.0, 0.1]

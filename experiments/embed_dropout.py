@@ -1,0 +1,28 @@
+"""Whether dropout on the embedding is what makes 2-layer attention solve for sure.
+
+    python experiments/embed_dropout.py
+
+With 16 pairs in 256 tokens some seeds never leave the plateau of one pair (results/lengths).
+Zoology's code (Arora et al. 2023, arXiv 2312.04927), on which Okpekpe and Orvieto 2025 built, drops
+a tenth of the embedding by default; neither paper mentions it.
+
+Grid: grids/embed_dropout.yaml, trained into results/embed_dropout if nothing of it is there (half
+an hour of two CPU cores). Figure, as .png and .pdf: learning_rates.
+"""
+
+from zoorecall.analysis.windows import windows
+from zoorecall.cli import exit_code
+from zoorecall.display import print_table, readable
+from zoorecall.plots import accuracy_by_learning_rate
+from zoorecall.studies import draw, load_study, missing_runs
+
+
+def main() -> None:
+    results = load_study("embed_dropout")
+    draw("embed_dropout", {"learning_rates": accuracy_by_learning_rate(results.runs)})
+    print_table(readable(windows(results.runs)))
+    print(missing_runs("embed_dropout", results))
+
+
+if __name__ == "__main__":
+    raise SystemExit(exit_code(main))
