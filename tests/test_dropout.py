@@ -102,3 +102,11 @@ def test_a_table_says_zero_of_runs_without_it(tmp_path):
     ]
     write_shard(tmp_path, "pack", rows)
     assert sorted(load_results(tmp_path).runs["model.embed_dropout"]) == [0.0, 0.1]
+
+
+@pytest.mark.gpu
+def test_a_gpu_drops_the_same_compiled_or_not():
+    x, keys = torch.randn(3, 5, 7, 64, dtype=torch.bfloat16), torch.tensor([5, WORDS - 1, 12345])
+    expected = dropout(x, 0.1, keys)
+    for form in (dropout, torch.compile(dropout, dynamic=False)):
+        assert torch.equal(form(x.cuda(), 0.1, keys.cuda()).cpu(), expected)

@@ -1,12 +1,12 @@
 """Whether dropout on the embedding is what makes 2-layer attention solve for sure.
 
-    python experiments/embed_dropout.py
+    python experiments/embed_dropout_small.py
 
 With 16 pairs in 256 tokens some seeds never leave the plateau of one pair (results/lengths).
 Zoology's code (Arora et al. 2023, arXiv 2312.04927), on which Okpekpe and Orvieto 2025 built, drops
 a tenth of the embedding by default; neither paper mentions it.
 
-Grid: grids/embed_dropout.yaml, trained into results/embed_dropout if nothing of it is there (half
+Grid: grids/embed_dropout_small.yaml, trained into results/embed_dropout_small if nothing of it is there (half
 an hour of two CPU cores). Figure, as .png and .pdf: learning_rates.
 """
 
@@ -18,10 +18,10 @@ from zoorecall.studies import draw, load_study, missing_runs
 
 
 def main() -> None:
-    results = load_study("embed_dropout")
-    draw("embed_dropout", {"learning_rates": accuracy_by_learning_rate(results.runs)})
+    results = load_study("embed_dropout_small")
+    draw("embed_dropout_small", {"learning_rates": accuracy_by_learning_rate(results.runs)})
     print_table(readable(windows(results.runs)))
-    print(missing_runs("embed_dropout", results))
+    print(missing_runs("embed_dropout_small", results))
 
 
 if __name__ == "__main__":
