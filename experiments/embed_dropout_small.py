@@ -4,10 +4,10 @@
 
 With 16 pairs in 256 tokens some seeds never leave the plateau of one pair (results/lengths).
 Zoology's code (Arora et al. 2023, arXiv 2312.04927), on which Okpekpe and Orvieto 2025 built, drops
-a tenth of the embedding by default; neither paper mentions it.
+a tenth of the embedding by default; the latter do not say if they did.
 
-Grid: grids/embed_dropout_small.yaml, trained into results/embed_dropout_small if nothing of it is there (half
-an hour of two CPU cores). Figure, as .png and .pdf: learning_rates.
+Grid: grids/embed_dropout_small.yaml, trained into results/embed_dropout_small if nothing of it is
+there (half an hour of two CPU cores). Figure, as .png and .pdf: learning_rates.
 """
 
 from zoorecall.analysis.windows import windows

@@ -23,11 +23,11 @@ class ModelConfig(Config):
     """`num_layers` times a sequence mixer and a channel mixer, each behind a norm, on a residual
     stream between an embedding and a head that share their weights (as in Zoology)."""
 
-    d_model: int = Field(64, ge=1)
-    num_layers: int = Field(2, ge=1)
+    d_model: int = Field(64, ge=1, le=2**16)
+    num_layers: int = Field(2, ge=1, le=2**10)
     mixer: AnyMixerConfig = Field(default_factory=Attention.Config)
     channel_mixer: Literal["mlp", "none"] = "mlp"
-    mlp_ratio: int = Field(4, ge=1, description="hidden width of the MLP over d_model")
+    mlp_ratio: int = Field(4, ge=1, le=2**10, description="hidden width of the MLP over d_model")
     positions: Literal["learned", "none", "auto"] = Field(
         "auto", description="auto: learned for the mixers the papers give positions, else none"
     )

@@ -36,7 +36,7 @@ class MQARConfig(TaskConfig):
     are always some: 0 and the values)."""
 
     name: Literal["mqar"] = "mqar"
-    vocab_size: int = Field(8192, ge=2)
+    vocab_size: int = Field(8192, ge=2, lt=2**31)
     seq_len: int = Field(64, ge=1)
     num_kv_pairs: int = Field(4, ge=1)
     power_a: float = Field(0.01, gt=0, le=10, description="1: every gap alike; less: short gaps")
