@@ -157,6 +157,8 @@ MUTATIONS = [
      "model: 32 is an integer ... a mapping"),
     ("a number too small", 8, "{d_model: 32}", "{d_model: 0}",
      "model.d_model: 0 is too small ... at least 1"),
+    ("a key without end", 8, "{d_model: 32}", "{" + 600 * "d" + ": 32}",
+     "model.dddddd ... ddd...: unknown key"),
     ("a width that no memory holds", 8, "{d_model: 32}", "{d_model: 100000000000}",
      "model.d_model: 100000000000 is too large ... at most 65536"),
     ("a number too small in an axis", 23, "num_layers: [1, 2]\n",

@@ -19,6 +19,9 @@ import yaml
 
 MAX_NODES = 100_000
 
+MAX_KEY = 120
+"""Characters of a key that a message shows."""
+
 
 @dataclass(frozen=True)
 class Node:
@@ -36,9 +39,17 @@ class Fault(Exception):
     """What is wrong with a node, under which key, and what would be right."""
 
     def __init__(self, node: Node, key: str, text: str):
-        line = " ".join(f"{node.line}: {node.source or key}: {text}".split())
-        super().__init__("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line))
+        where = _plain(node.source or key)
+        if len(where) > MAX_KEY:
+            where = f"{where[:MAX_KEY]}..."
+        super().__init__(f"{node.line}: {where}: {_plain(text)}")
         self.line = node.line
+
+
+def _plain(text: str) -> str:
+    """The text in one line of characters that can be printed."""
+    line = " ".join(text.split())
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
 
 
 class Faults(list[Fault]):
