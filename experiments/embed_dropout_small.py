@@ -1,4 +1,4 @@
-"""Whether dropout on the embedding is what makes 2-layer attention solve for sure.
+"""How often 2-layer attention solves, with dropout on the embedding and with ever new examples.
 
     python experiments/embed_dropout_small.py
 
@@ -7,10 +7,10 @@ Zoology's code (Arora et al. 2023, arXiv 2312.04927), on which Okpekpe and Orvie
 a tenth of the embedding by default; the latter do not say if they did.
 
 Grid: grids/embed_dropout_small.yaml, trained into results/embed_dropout_small if nothing of it is
-there (half an hour of two CPU cores). Figure, as .png and .pdf: learning_rates.
+there (an hour of two CPU cores). Figure, as .png and .pdf: learning_rates.
 """
 
-from zoorecall.analysis.windows import windows
+from zoorecall.analysis.accuracy import SOLVED
 from zoorecall.cli import exit_code
 from zoorecall.display import print_table, readable
 from zoorecall.plots import accuracy_by_learning_rate
@@ -20,7 +20,9 @@ from zoorecall.studies import draw, load_study, missing_runs
 def main() -> None:
     results = load_study("embed_dropout_small")
     draw("embed_dropout_small", {"learning_rates": accuracy_by_learning_rate(results.runs)})
-    print_table(readable(windows(results.runs)))
+    runs = results.runs.assign(solved=results.runs["test_accuracy"] >= SOLVED)
+    by_rate = runs.groupby(["train.data", "model.embed_dropout", "train.learning_rate"])
+    print_table(readable(by_rate["solved"].agg(["sum", "count"]).reset_index()))
     print(missing_runs("embed_dropout_small", results))
 
 

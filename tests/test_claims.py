@@ -161,6 +161,9 @@ CASES = {
     ),
     "C3": ("reproduced", lengths()),
     "C3 no gain": ("not reproduced", lengths(but(mamba=solves_widely))),
+    "C3 no gain at one size": (
+        "open", lengths(but(mamba=solves_widely), widths=(64,), lengths=(256,))
+    ),
     "C3 not far": ("open", lengths(lengths=(64, 128))),
     "C4": ("reproduced", lengths()),
     "C4 attention solves": ("not reproduced", lengths(but(attention=solves_widely))),

@@ -133,20 +133,22 @@ def c3(studies: Studies) -> Verdict:
     findings = []
     if "lengths" in studies:
         runs = pick(studies["lengths"].runs, ("hyena", "mamba"), layers=2)
-        lost, one_size = lost_by_seed(runs), len(runs[[LENGTH, WIDTH]].drop_duplicates()) < 2
+        lost, sizes = lost_by_seed(runs), len(runs[[LENGTH, WIDTH]].drop_duplicates())
+
+        def of_sizes(found: bool | None) -> bool | None:
+            return None if found is False and sizes < 2 else found
+
         for mixer in ("hyena", "mamba"):
             if mixer not in lost:
                 findings.append(Finding(None, f"{mixer} is not run"))
                 continue
             gain = mean_over_seeds(lost[mixer]).columns("gain")
             words = f"{mixer} gains {percent(gain, 'gain')} over Zoology's four rates"
-            found = above(gain, "gain", NOTICEABLE)
-            findings.append(Finding(None if found is False and one_size else found, words))
+            findings.append(Finding(of_sizes(above(gain, "gain", NOTICEABLE)), words))
         if len(lost.columns) == 2:
             more = mean_difference(lost["mamba"], lost["hyena"])[0].columns("more")
-            found = above(more, "more", 0)
-            found = None if found is False and one_size else found
-            findings.append(Finding(found, f"Mamba {percent(more, 'more')} more"))
+            words = f"Mamba {percent(more, 'more')} more"
+            findings.append(Finding(of_sizes(above(more, "more", 0)), words))
         rows = settings(studies, ["lengths"], ["mamba"], layers=2)
         rows = rows[rows[LENGTH] >= FAR * rows[WIDTH]]
         words = f"Mamba at a length of {FAR} times its width "
