@@ -59,7 +59,11 @@ def test_the_smallest_width_that_solves_each_length():
     assert found["width_low"]["hyena", 2].to_dict() == {64: 64, 128: 128, 256: 256}
     assert (found["width"]["attention", 2] == 64).all()
     assert found["width"]["attention", 1].isna().all()
-    assert (found["widest"] == 256).all() and (found["relapses"] == 0).all()
+    assert (
+        (found["narrowest"] == 64).all()
+        and (found["widest"] == 256).all()
+        and (found["relapses"] == 0).all()
+    )
 
 
 def test_seeds_that_disagree_leave_the_smallest_width_in_an_interval():

@@ -73,7 +73,8 @@ def smallest_widths(runs: pd.DataFrame, measure: str = "test_accuracy") -> pd.Da
 
     It lies between `width_low`, the smallest that seeds and learning rates do not rule out, and
     `width_high`, the smallest that surely solves; these are NaN where there is none, or but one
-    seed. `widest` is the widest tried, `relapses` counts those wider than `width` that fail.
+    seed. `narrowest` and `widest` are those tried, `relapses` counts the ones wider than
+    `width` that fail.
     """
     best, rows = best_accuracies(runs, measure), []
     keys = [name for name in setting_columns(runs) if name != WIDTH]
@@ -87,6 +88,7 @@ def smallest_widths(runs: pd.DataFrame, measure: str = "test_accuracy") -> pd.Da
                 "width": width,
                 "width_low": widths[possible].min(),
                 "width_high": widths[verdict == "solves"].min(),
+                "narrowest": widths.min(),
                 "widest": widths.max(),
                 "relapses": int((accuracy[widths > width] < SOLVED).sum()),
                 "seeds": int(group["seeds"].min()),
