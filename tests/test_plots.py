@@ -50,9 +50,17 @@ def precisions():
     return pd.concat([runs.assign(**fp32), runs.assign(test_accuracy=lower, **bf16)])
 
 
+def recipes():
+    runs = study(layers=(2,), widths=(64,), lengths=(64,))
+    recipes = [("fixed", 0.0), ("fresh", 0.0), ("fixed", 0.1)]
+    names = ("train.data", "model.embed_dropout")
+    return pd.concat([runs.assign(**dict(zip(names, each, strict=True))) for each in recipes])
+
+
 WIDTHS = (64, 128, 256, 512, 1024, 2048)
 FIGURES = {
     "learning rates": lambda: plots.accuracy_by_learning_rate(study(layers=(2,))),
+    "long titles": lambda: plots.accuracy_by_learning_rate(recipes()),
     "precisions": lambda: plots.accuracy_by_precision(precisions()),
     "width": lambda: plots.accuracy_by_width(study(lengths=(64, 256), widths=WIDTHS)),
     "parameters": lambda: plots.accuracy_by_parameters(study()),

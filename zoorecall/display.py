@@ -237,7 +237,7 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     def text(name: str, value: object) -> str:
         if value is None or (isinstance(value, float) and math.isnan(value)):
             return "-"
-        if name == "best learning rate":
+        if name in ("best learning rate", "train.learning_rate"):
             return f"{value:.1e}"
         return f"{value:.2f}" if isinstance(value, float) else str(value)
 

@@ -16,6 +16,7 @@ from .style import (
     Look,
     accuracy_axis,
     band,
+    broken,
     legend,
     mixer_handles,
     mixer_looks,
@@ -86,7 +87,7 @@ def _panel_each(
 
 def _finish(axis: Axes, title: str) -> None:
     """After the lines, as a logarithmic axis wants to know its numbers."""
-    axis.set_title(title, fontsize=LARGE)
+    axis.set_title(broken(title), fontsize=LARGE)
     axis.set_xscale("log")
     accuracy_axis(axis)
 

@@ -139,6 +139,17 @@ def panel_title(setting: Mapping[str, object]) -> str:
     return ", ".join(words)
 
 
+def broken(title: str, width: int = 40) -> str:
+    """A title in lines that a panel is wide enough for, broken between `, ` and the next words."""
+    lines: list[str] = []
+    for words in title.split(", "):
+        if lines and len(lines[-1]) + len(words) + 2 <= width:
+            lines[-1] += f", {words}"
+        else:
+            lines.append(words)
+    return ",\n".join(lines)
+
+
 def band(axis: Axes, x: Any, low: Any, high: Any, look: Look) -> None:
     """A range over seeds, around a line; nothing where there is none."""
     low, high = np.asarray(low, dtype=float), np.asarray(high, dtype=float)
