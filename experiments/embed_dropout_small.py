@@ -21,8 +21,9 @@ def main() -> None:
     results = load_study("embed_dropout_small")
     draw("embed_dropout_small", {"learning_rates": accuracy_by_learning_rate(results.runs)})
     runs = results.runs.assign(solved=results.runs["test_accuracy"] >= SOLVED)
-    by_rate = runs.groupby(["train.data", "model.embed_dropout", "train.learning_rate"])
-    print_table(readable(by_rate["solved"].agg(solved="sum", seeds="count").reset_index()))
+    settings = ["mixer", "train.data", "model.embed_dropout", "train.learning_rate"]
+    solved = runs.groupby(settings)["solved"].agg(solved="sum", seeds="count")
+    print_table(readable(solved.reset_index()))
     print(missing_runs("embed_dropout_small", results))
 
 

@@ -56,7 +56,9 @@ def load_results(folder: str | Path) -> Results:
     if shards.empty:
         raise ResultsError(f"{folder}: no finished runs here; `zoorecall sweep GRID` makes them")
     config = pd.json_normalize([json.loads(text) for text in shards["config"]])
-    config = config.fillna({"model.embed_dropout": 0.0})  # left out where it is 0
+    zeros = pd.Series(0.0, index=config.index)
+    dropout = config.get("model.embed_dropout", zeros).fillna(0.0)  # left out where it is 0
+    config = config.assign(**{"model.embed_dropout": dropout})
     curve_columns = [name for name in shards.columns if name.startswith("curve.")]
     measured = shards.drop(columns=["config", *curve_columns])
     runs = pd.concat([measured[["run_id", "mixer"]], config, measured.iloc[:, 2:]], axis=1)
