@@ -89,7 +89,7 @@ class Model(nn.Module):
         x = self.embedding(tokens).to(dtype)
         if self.position_embedding is not None:
             x = x + per_run(self.position_embedding, x)
-        if keys is not None and self.embed_dropout:
+        if keys is not None:
             x = dropout(x, self.embed_dropout, keys)
         *layers, last = self.layers
         for layer in layers:

@@ -281,7 +281,8 @@ class PackTrainer:
 
     def _mean_loss(self, tokens: Tensor, positions: Tensor, targets: Tensor) -> Tensor:
         """What a run minimizes, [R]."""
-        keys = mix(self.dropout_keys ^ mix(self.step_index))
+        drops = self.pack.model.embed_dropout > 0
+        keys = mix(self.dropout_keys ^ mix(self.step_index)) if drops else None
         return self._losses(tokens, positions, targets, keys)[0].mean(dim=1)
 
     def _train_step(self) -> None:
