@@ -1,6 +1,7 @@
 """Verdicts on the claims from made-up tables whose answer is known, either way and open."""
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ from zoorecall.analysis.evidence import (
     within,
 )
 from zoorecall.analysis.sparse_grids import ZOOLOGY_RATES, lost_by_seed
+from zoorecall.grid import load_grid
 from zoorecall.results import Results
 
 SEEDS = (42, 123, 777)
@@ -106,7 +108,7 @@ def parts(solving, mixers, name="ablations", **axes):
 
 VARIANTS = ("attention", *(f"attention (conv={name})" for name in ("qkv", "k", "v", "q")))
 MAMBAS = ("mamba", "mamba (gating=False)", "s6", "s6 (conv=True)")
-NO_CONV = ("mamba (conv=False)", "mamba (conv=False, init_std=0.02)")
+NO_CONV = ("mamba (conv=False)", "mamba (init_std=0.02, conv=False)")
 
 
 def positions(change, accuracy=lambda x: 0.8):
@@ -183,6 +185,10 @@ CASES = {
     "C5 deep gains nothing": (
         "not reproduced",
         scaled(lambda m, n, d, length, x: hard(m, 1, d, length, x)),
+    ),
+    "C5 no more than positions give away": (
+        "open",
+        scaled(lambda mixer, *sizes: hard(mixer, *sizes) * (0.034 if mixer == "hyena" else 1)),
     ),
     "C5 one width": (
         "open",
@@ -290,6 +296,29 @@ def test_a_setting_of_two_grids_is_that_with_more_seeds():
     assert found() == pytest.approx([0.7 * 0.99])
     both["lr_fine"] = first
     assert found() == pytest.approx([0.5 * 0.99])
+
+
+def test_a_size_at_which_one_mixer_is_missing_does_not_count():
+    found = lengths(but(mamba=solves_widely))["lengths"].runs
+    shared = (found["mixer"] != "mamba") | (found["model.d_model"] + found["task.seq_len"] == 320)
+    part = {"lengths": Results(found[shared], None)}
+    assert verdict("C3", {"lengths": Results(found, None)}).verdict == "not reproduced"
+    assert verdict("C3", part).verdict == "open"
+
+
+def test_the_runs_with_dropout_are_judged_by_the_same_rules():
+    with_dropout = {"lengths": study(lambda *_: 0.5), "embed_dropout": lengths()["lengths"]}
+    found = claims.verdicts_with_dropout(with_dropout)
+    expected = [verdict(name, lengths()) for name in ("C1", "C2", "C3")]
+    assert [x.verdict for x in found] == ["reproduced"] * 3
+    assert [x.evidence for x in found] == [x.evidence for x in expected]
+    assert {x.grids for x in found} == {("embed_dropout",)}
+
+
+def test_mixers_that_claims_name_are_trained_by_the_grids():
+    paths = (Path(__file__).parents[1] / "grids").glob("*.yaml")
+    trained = {run.model.mixer.label for path in paths for run in load_grid(path).runs}
+    assert {*VARIANTS, *MAMBAS, *NO_CONV, *RECURRENT} <= trained
 
 
 def test_what_four_rates_lose_is_of_the_settings_that_all_mixers_share():

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from zoorecall.analysis.claims import verdicts
+from zoorecall.analysis.claims import verdicts, verdicts_with_dropout
 from zoorecall.config import RunConfig
 from zoorecall.grid import load_grid
 from zoorecall.results import load_results, write_shard
@@ -28,6 +28,7 @@ PARTS = {
     "zoology_figure": ("zoology", (FEW_RATES, "model.d_model=64", "seed=42")),
     "precision": ("precision", (FINE_RATES,)),
     "conv_on_values": ("conv_on_values", ()),
+    "embed_dropout": ("embed_dropout", (FEW_RATES, "model.d_model=64", *ONE_LENGTH)),
     "embed_dropout_small": ("embed_dropout_small", ()),
 }
 """The grid of each script, and what part of it is made up here."""
@@ -42,6 +43,7 @@ FIGURES = {
     "zoology_figure": ["width"],
     "precision": ["precision"],
     "conv_on_values": [],
+    "embed_dropout": ["learning_rates"],
     "embed_dropout_small": ["learning_rates"],
 }
 
@@ -57,7 +59,8 @@ def test_a_grid_has_a_description_and_its_first_seed_is_a_part_of_it(path):
 
 
 def test_every_claim_rests_on_grids_that_are_there():
-    grids = {name for one in verdicts({}) for name in one.grids}
+    found = verdicts({}) + verdicts_with_dropout({})
+    grids = {name for one in found for name in one.grids}
     assert grids <= {path.stem for path in (ROOT / "grids").glob("*.yaml")}
 
 
@@ -159,7 +162,7 @@ def test_verdicts_are_written_between_the_marks_and_twice_is_as_once(top):
     script.main()
     assert script.PAGE.read_text() == once
     assert once.startswith("before\n\n") and once.endswith("\n\nafter\n")
-    assert "an old table" not in once and once.count("\n| C") == 11
+    assert "an old table" not in once and once.count("\n| C") == 11 + 3
     runs = len(load_grid("grids/lr_fine.yaml", (FINE_RATES, "model.num_layers=2")).runs)
     assert f"Runs so far: {runs}" in once and f"up to {runs * 36 / 3600:.2f} hours" in once
 
@@ -179,4 +182,4 @@ def test_the_committed_verdicts_are_those_of_the_committed_results(monkeypatch):
     script = importlib.import_module("verdicts")
     page = script.PAGE.read_text()
     renew = "renew it: python experiments/verdicts.py"
-    assert script.renewed(page, script.table(trained_studies())) == page, renew
+    assert script.renewed(page, script.written(trained_studies())) == page, renew

@@ -186,3 +186,13 @@ def test_a_further_column_of_settings_is_drawn_too():
     runs = study(layers=(1,), widths=(64,), lengths=(64,))
     runs = pd.concat([runs.assign(**{"train.schedule": s}) for s in ("cosine", "constant")])
     FigureCanvasAgg(plots.accuracy_by_learning_rate(runs)).draw()
+
+
+def test_the_lowest_panel_of_every_column_names_its_learning_rates():
+    five = study(layers=(1,), widths=(64, 128, 256), lengths=(64, 128))
+    five = five[(five["model.d_model"] < 256) | (five["task.seq_len"] < 128)]
+    figure = plots.accuracy_by_learning_rate(five)
+    FigureCanvasAgg(figure).draw()
+    shown = [axis for axis in figure.axes if axis.axison]
+    named = [axis.xaxis.get_tick_params()["labelbottom"] for axis in shown]
+    assert named == [False, False, True, True, True]

@@ -50,7 +50,7 @@ def c8(studies: Studies) -> Verdict:
 
 def c9(studies: Studies) -> Verdict:
     grids = ("conv1d", "ablations", "dynamics")
-    mixers = ("mamba (conv=False)", "mamba (conv=False, init_std=0.02)")
+    mixers = ("mamba (conv=False)", "mamba (init_std=0.02, conv=False)")
     rows = settings(studies, grids, mixers, layers=1)
     best = [highest(group) for _, group in rows.groupby(["mixer", PAIRS])]
     words = [f"{x['mixer']} {percent(x)} of {x[PAIRS]} pairs at width {x[WIDTH]}" for x in best]

@@ -82,7 +82,7 @@ def curves_by_kind(runs: pd.DataFrame, curves: pd.DataFrame, each: int = 10) -> 
             _draw(pair[0], pair[1], curve, transitions(run, curve), looks[label].color)
             for axis in pair:
                 axis.set_xlim(0, _over(curve))
-                axis.locator_params(axis="x", nbins=4)
+                axis.locator_params(axis="x", nbins=3)
             lines = [*label.split(" ", 1), f"{panel_title({DEPTH: layers})}, {rate:.1e}"]
             pair[0].set_title("\n".join(lines), fontsize=SMALL)
         for row, text in zip(rows, ("loss (nats)", "test accuracy"), strict=True):

@@ -74,13 +74,15 @@ def _panel_each(
     """A figure with a panel for each setting that `keys` tell apart; of each panel its axes, its
     setting and its rows."""
     settings = list(table.groupby(keys, sort=True, dropna=False))
-    columns = min(3, len(settings))
+    columns = 2 if len(settings) == 4 else min(3, len(settings))
     figure, axes = panels(
         math.ceil(len(settings) / columns), columns, 4.0, 2.7, sharex=True, sharey=True
     )
     figure.supylabel("test accuracy", fontsize=LARGE)
     for axis in axes.flat[len(settings) :]:
         axis.axis("off")
+    for axis in axes.flat[: len(settings)][-columns:]:  # those with none below
+        axis.tick_params(labelbottom=True)
     named = [(dict(zip(keys, key, strict=True)), panel) for key, panel in settings]
     return figure, [(axis, *one) for axis, one in zip(axes.flat, named, strict=False)]
 

@@ -1,0 +1,45 @@
+"""Accuracy against learning rate with and without dropout on the embedding: figure 1 of Okpekpe and
+Orvieto 2025 (arXiv 2508.19029) by either recipe.
+
+    python experiments/embed_dropout.py
+
+Zoology's code (Arora et al. 2023, arXiv 2312.04927), on which that study is built, drops a tenth of
+the embedding by default; the study does not say if it did.
+
+Grid: grids/embed_dropout.yaml, trained into results/embed_dropout if nothing of it is there (many
+hours of one H100; its README says which parts). Beside its runs stand those of results/lengths at
+the same sizes. Figure, in results/embed_dropout as .png and .pdf: learning_rates.
+"""
+
+import pandas as pd
+
+from zoorecall.analysis.accuracy import SOLVED
+from zoorecall.analysis.windows import summary
+from zoorecall.cli import exit_code
+from zoorecall.display import print_table, readable
+from zoorecall.plots import accuracy_by_learning_rate
+from zoorecall.studies import draw, is_trained, load_study, missing_runs
+
+SIZE = ["mixer", "model.num_layers", "model.d_model", "task.seq_len"]
+DROPPED, RATE = "model.embed_dropout", "train.learning_rate"
+
+
+def main() -> None:
+    results = load_study("embed_dropout")
+    runs = results.runs
+    if is_trained("lengths"):
+        without = load_study("lengths").runs.merge(runs[SIZE].drop_duplicates())
+        runs = pd.concat([without, runs], ignore_index=True)
+    draw("embed_dropout", {"learning_rates": accuracy_by_learning_rate(runs)})
+    print_table(readable(summary(runs)))
+    print(
+        f"\nhow many seeds end with {SOLVED:.0%} or more, by how much of the embedding is dropped"
+    )
+    by_rate = runs.groupby([DROPPED, *SIZE, RATE])["test_accuracy"]
+    counts = by_rate.agg(lambda x: f"{(x >= SOLVED).sum()} of {len(x)}").unstack(DROPPED)
+    print_table(readable(counts.fillna("").rename_axis(columns=None).reset_index()))
+    print(missing_runs("embed_dropout", results))
+
+
+if __name__ == "__main__":
+    raise SystemExit(exit_code(main))
