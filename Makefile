@@ -12,6 +12,12 @@ test: .venv/ready-dev
 	$(BIN)/mypy
 	$(BIN)/pytest
 
+# every figure and verdict of results/ anew from its tables, without training; minutes on a CPU
+figures: .venv/ready
+	for script in $(filter-out experiments/solo_baseline.py,$(wildcard experiments/*.py)); do \
+		echo $$script; $(BIN)/python $$script > /dev/null || exit 1; \
+	done
+
 # the report in a real browser; needs chromium and chromedriver on the PATH
 test-browser: .venv/ready-dev
 	$(BIN)/pytest -m browser
@@ -33,4 +39,4 @@ test-browser: .venv/ready-dev
 clean:
 	rm -rf .venv build *.egg-info
 
-.PHONY: quick test test-browser clean
+.PHONY: quick test test-browser figures clean

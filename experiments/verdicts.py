@@ -24,13 +24,29 @@ DROPOUT = (
     "By the same rules, of the runs in which a tenth of the embedding was dropped, as Zoology's "
     "code does by default; the claims' paper builds on that code and does not say if it did:"
 )
+BEST = "A run counts by its last evaluation. By its best, as if it had stopped there, "
 PAPERS = "Okpekpe and Orvieto report more than 3,000 runs and about 20,000 GPU-hours on A100s"
 
 
 def written(found: dict[str, Results]) -> str:
-    """The verdicts as Markdown tables, and what they cost."""
+    """The verdicts as Markdown tables, whether they depend on when runs stop, and the cost."""
     tables = table(verdicts(found)), DROPOUT, table(verdicts_with_dropout(found))
-    return "\n\n".join([*tables, cost(found)])
+    return "\n\n".join([*tables, by_best(found), cost(found)])
+
+
+def by_best(found: dict[str, Results]) -> str:
+    """Which verdicts would be others if each run had stopped at its best evaluation."""
+    best = {
+        name: Results(x.runs.assign(test_accuracy=x.runs["best_test_accuracy"]), x.curves)
+        for name, x in found.items()
+    }
+    changed = [
+        f"{x.claim}{of} is {y.verdict}"
+        for of, judge in (("", verdicts), (" with dropout", verdicts_with_dropout))
+        for x, y in zip(judge(found), judge(best), strict=True)
+        if x.verdict != y.verdict
+    ]
+    return BEST + (", ".join(changed) or "every verdict is the same") + "."
 
 
 def table(of: Sequence[Verdict]) -> str:

@@ -92,6 +92,7 @@ def row(run: RunConfig) -> dict:
         "mixer": run.model.mixer.label,
         "config": run.model_dump_json(),
         "test_accuracy": accuracy + 0.001 * (run.seed == 42),
+        "best_test_accuracy": 1.0,
         "diverged_at": np.nan,
         "num_steps": run.train.num_steps,
         "parameters": 8192 * run.model.d_model * run.model.num_layers,
@@ -164,6 +165,7 @@ def test_verdicts_are_written_between_the_marks_and_twice_is_as_once(top):
     assert once.startswith("before\n\n") and once.endswith("\n\nafter\n")
     assert "an old table" not in once and once.count("\n| C") == 11 + 3
     runs = len(load_grid("grids/lr_fine.yaml", (FINE_RATES, "model.num_layers=2")).runs)
+    assert "C1" in once.partition(script.BEST)[2].partition("\n")[0]  # at its best, each run solves
     assert f"Runs so far: {runs}" in once and f"up to {runs * 36 / 3600:.2f} hours" in once
 
 
