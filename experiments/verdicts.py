@@ -62,7 +62,7 @@ def cost(found: dict[str, Results]) -> str:
     devices = " and ".join(f"{n} on {name}" for name, n in runs["device"].value_counts().items())
     return (
         f"Runs so far: {len(runs)}, {devices}. Their `seconds` add up to {hours:.2f} hours, which "
-        "counts a GPU up to three times, as packs shared it; the wall-clock hours stand in the "
+        "counts a GPU once for each of the packs that shared it; the wall-clock hours stand in the "
         f"README of each folder. {PAPERS}."
     )
 
