@@ -4,6 +4,7 @@ import json
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -93,6 +94,20 @@ def test_a_sweep_from_python_reports_events_and_trains_only_what_is_missing(grid
     assert events[0].finished_runs == 12
     assert sum(len(e.pack.runs) for e in events if isinstance(e, Finished)) == 6
     assert len(results) == 18 and results.runs["run_id"].is_unique
+
+
+def test_shards_of_parts_trained_elsewhere_are_a_whole_sweep(grid_file, tmp_path):
+    one, other = tmp_path / "one", tmp_path / "other"
+    sweep(load_grid(grid_file, ("model.mixer=hyena",)), other, device="cpu")
+    sweep(load_grid(grid_file, ("model.mixer=attention",)), one, device="cpu")
+    for shard in (other / "shards").glob("*.parquet"):
+        shutil.copy(shard, one / "shards")
+    events = []
+    sweep(load_grid(grid_file), one, device="cpu", on_event=events.append)
+    assert [type(event) for event in events] == [Started] and events[0].finished_runs == 12
+    whole = tmp_path / "whole"
+    sweep(load_grid(grid_file), whole, device="cpu")
+    assert (one / "runs.csv").read_bytes() == (whole / "runs.csv").read_bytes()
 
 
 def test_runs_that_are_done_leave_their_pack_and_a_stop_in_between_changes_nothing(
