@@ -3,8 +3,8 @@ Orvieto 2025 (arXiv 2508.19029) by either recipe.
 
     python experiments/embed_dropout.py
 
-Zoology's code (Arora et al. 2023, arXiv 2312.04927), on which that study is built, drops a tenth of
-the embedding by default; the study does not say if it did.
+Zoology's code (Arora et al. 2023, arXiv 2312.04927) drops a tenth of the embedding by default; that
+study, which calls its code inspired by it, does not say if it did.
 
 Grid: grids/embed_dropout.yaml, trained into results/embed_dropout if nothing of it is there (many
 hours of one H100; its README says which parts). Beside its runs stand those of results/lengths at

@@ -3,8 +3,8 @@
     python experiments/embed_dropout_small.py
 
 With 16 pairs in 256 tokens some seeds never leave the plateau of one pair (results/lengths).
-Zoology's code (Arora et al. 2023, arXiv 2312.04927), on which Okpekpe and Orvieto 2025 built, drops
-a tenth of the embedding by default; the latter do not say if they did.
+Zoology's code (Arora et al. 2023, arXiv 2312.04927) drops a tenth of the embedding by default;
+Okpekpe and Orvieto 2025, who call theirs inspired by it, do not say if they did.
 
 Grid: grids/embed_dropout_small.yaml, trained into results/embed_dropout_small if nothing of it is
 there (an hour of two CPU cores). Figure, as .png and .pdf: learning_rates.

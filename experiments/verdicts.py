@@ -22,7 +22,7 @@ PAGE = Path("results/README.md")
 BEGIN, END = "<!-- verdicts: by experiments/verdicts.py -->", "<!-- end of verdicts -->"
 DROPOUT = (
     "By the same rules, of the runs in which a tenth of the embedding was dropped, as Zoology's "
-    "code does by default; the claims' paper builds on that code and does not say if it did:"
+    "code does by default. The claims' paper calls its code inspired by Zoology's and does not say:"
 )
 BEST = "A run counts by its last evaluation. By its best, as if it had stopped there, "
 PAPERS = "Okpekpe and Orvieto report more than 3,000 runs and about 20,000 GPU-hours on A100s"

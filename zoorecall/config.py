@@ -131,8 +131,8 @@ PER_RUN = ("learning_rate", "weight_decay", "betas", "eps", "clip_norm", "warmup
 
 PRESETS: dict[str, dict[str, Any]] = {
     # Okpekpe and Orvieto 2025: a layer is mixer + MLP; 50 epochs, linear warmup over 10 % of the
-    # steps. What follows the warmup is not stated; here it is Zoology's cosine, by the step. They
-    # built on Zoology's code and do not say if its dropout and early stop were on; here neither is.
+    # steps. What follows the warmup is not stated; here it is Zoology's cosine, by the step. Nor
+    # is Zoology's dropout and early stop, by whose code theirs was inspired; here neither is on.
     "paper": {
         "model": {"channel_mixer": "mlp"},
         "train": {"epochs": 50, "weight_decay": 0.1, "warmup": 0.1, "schedule": "cosine"},

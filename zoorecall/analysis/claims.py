@@ -266,7 +266,7 @@ def verdicts(studies: Studies) -> list[Verdict]:
 
 def verdicts_with_dropout(studies: Studies) -> list[Verdict]:
     """Those on 2-layer models and learning rates, of runs in which a tenth of the embedding was
-    dropped. Zoology's code, on which the study is built, does so; the study does not say."""
+    dropped, as Zoology's code does by default; the study follows it and does not say."""
     return [claim(studies, ("embed_dropout",)) for claim in (c1, c2, c3)]
 
 
