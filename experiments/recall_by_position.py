@@ -23,15 +23,20 @@ def asked(config: MQARConfig, count: int, split: str) -> tuple[np.ndarray, np.nd
     return slots, np.broadcast_to(np.arange(slots.shape[1]), slots.shape)
 
 
+def given_away(length: int, pairs: int) -> float:
+    """The share of pairs that are the likeliest ones of the slots that they are asked for in."""
+    config = MQARConfig(seq_len=length, num_kv_pairs=pairs)
+    slots, wanted = asked(config, COUNTED, "train")
+    counts = np.zeros(((length - 2 * pairs) // 2, pairs), dtype=int)
+    np.add.at(counts, (slots.ravel(), wanted.ravel()), 1)
+    slots, wanted = asked(config, MEASURED, "test")
+    return (counts.argmax(axis=1)[slots] == wanted).mean()
+
+
 def main() -> None:
     print(f"{'length':>6}  {'pairs':>5}  {'one in K':>8}  {'by position':>11}  {'pairs':>5}")
     for length, pairs in SIZES:
-        config = MQARConfig(seq_len=length, num_kv_pairs=pairs)
-        slots, wanted = asked(config, COUNTED, "train")
-        counts = np.zeros(((length - 2 * pairs) // 2, pairs), dtype=int)
-        np.add.at(counts, (slots.ravel(), wanted.ravel()), 1)
-        slots, wanted = asked(config, MEASURED, "test")
-        share = (counts.argmax(axis=1)[slots] == wanted).mean()
+        share = given_away(length, pairs)
         print(f"{length:6}  {pairs:5}  {1 / pairs:8.4f}  {share:11.4f}  {share * pairs:5.2f}")
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from zoorecall.analysis.claims import verdicts, verdicts_with_dropout
+from zoorecall.analysis.claims import BY_POSITION, verdicts, verdicts_with_dropout
 from zoorecall.config import RunConfig
 from zoorecall.grid import load_grid
 from zoorecall.results import load_results, write_shard
@@ -185,3 +185,11 @@ def test_the_committed_verdicts_are_those_of_the_committed_results(monkeypatch):
     page = script.PAGE.read_text()
     renew = "renew it: python experiments/verdicts.py"
     assert script.renewed(page, script.written(trained_studies())) == page, renew
+
+
+def test_the_claims_know_what_positions_give_away(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "experiments")
+    script = importlib.import_module("recall_by_position")
+    assert set(BY_POSITION) == set(script.SIZES)
+    for size in [(64, 4), (256, 64)]:
+        assert BY_POSITION[size] == pytest.approx(script.given_away(*size), abs=0.0006)

@@ -266,7 +266,7 @@ def verdicts(studies: Studies) -> list[Verdict]:
 
 def verdicts_with_dropout(studies: Studies) -> list[Verdict]:
     """Those on 2-layer models and learning rates, of runs in which a tenth of the embedding was
-    dropped, as Zoology's code does by default; the study follows it and does not say."""
+    dropped, as Zoology's code does by default; the study, inspired by it, does not say."""
     return [claim(studies, ("embed_dropout",)) for claim in (c1, c2, c3)]
 
 
@@ -286,10 +286,9 @@ def _gain(
     least = min(rows, key=lambda row: row["gain"])
     words = f"least gain from {word} {least['first']} to {least[axis]} of {len(rows)}: "
     words += f"{percent(least, 'gain')} ({model(least)}, {place(least)})"
-    if not above(least, "accuracy", _by_position(least)):
-        words += (
-            f" to {percent(least)}, where positions give away {100 * _by_position(least):.1f} %"
-        )
+    given = _by_position(least)
+    if not above(least, "accuracy", given):
+        words += f" to {percent(least)}, where positions give away {100 * given:.1f} %"
     return Finding(all_of(_gains(row) for row in rows), words)
 
 
