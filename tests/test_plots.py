@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from made_up import hat, labelled_curves, made_up_runs
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from zoorecall import plots
@@ -196,3 +197,12 @@ def test_the_lowest_panel_of_every_column_names_its_learning_rates():
     shown = [axis for axis in figure.axes if axis.axison]
     named = [axis.xaxis.get_tick_params()["labelbottom"] for axis in shown]
     assert named == [False, False, True, True, True]
+
+
+def test_one_learning_rate_shows_its_range_over_seeds_too():
+    figure = plots.accuracy_by_learning_rate(study(layers=(1,), widths=(64,), rates=(1e-3,)))
+    for axis in (axis for axis in figure.axes if axis.axison):
+        lines = [x for x in axis.collections if isinstance(x, LineCollection)]
+        assert len(lines) == len(MIXERS)
+        bottom, top = lines[0].get_segments()[0][:, 1]
+        assert top - bottom == pytest.approx(0.02)

@@ -151,9 +151,11 @@ def broken(title: str, width: int = 40) -> str:
 
 
 def band(axis: Axes, x: Any, low: Any, high: Any, look: Look) -> None:
-    """A range over seeds, around a line; nothing where there is none."""
+    """A range over seeds, around a line, or through its one point; nothing where there is none."""
     low, high = np.asarray(low, dtype=float), np.asarray(high, dtype=float)
     axis.fill_between(x, low, high, color=look.color, alpha=0.2, linewidth=0)
+    if len(low) == 1:
+        axis.vlines(x, low, high, color=look.color, alpha=0.4, linewidth=3, zorder=1)
 
 
 def save(figure: Figure, path: Path) -> None:
