@@ -32,7 +32,7 @@ def main() -> None:
         runs = pd.concat([without, runs], ignore_index=True)
     draw("embed_dropout", {"learning_rates": accuracy_by_learning_rate(runs)})
     print_table(readable(summary(runs)))
-    print(f"\nhow many seeds end with {SOLVED:.0%}, by the share of the embedding that is dropped")
+    print("\nhow many seeds solve the task, by the share of the embedding that is dropped")
     by_rate = runs.groupby([DROPPED, *SIZE, RATE])["test_accuracy"]
     counts = by_rate.agg(lambda x: f"{(x >= SOLVED).sum()} of {len(x)}").unstack(DROPPED)
     print_table(readable(counts.fillna("").rename_axis(columns=None).reset_index()))

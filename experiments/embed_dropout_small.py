@@ -7,7 +7,7 @@ Zoology's code (Arora et al. 2023, arXiv 2312.04927) drops a tenth of the embedd
 Okpekpe and Orvieto 2025, who call theirs inspired by it, do not say if they did.
 
 Grid: grids/embed_dropout_small.yaml, trained into results/embed_dropout_small if nothing of it is
-there (an hour of two CPU cores). Figure, as .png and .pdf: learning_rates.
+there (an hour and a half of two CPU cores). Figure, as .png and .pdf: learning_rates.
 """
 
 from zoorecall.analysis.accuracy import SOLVED

@@ -28,22 +28,27 @@ BEST = "A run counts by its last evaluation. By its best, as if it had stopped t
 PAPERS = "Okpekpe and Orvieto report more than 3,000 runs and about 20,000 GPU-hours on A100s"
 
 
-def written(found: dict[str, Results]) -> str:
+def judged(found: dict[str, Results]) -> dict[str, list[Verdict]]:
+    """The verdicts by recipe: that of the paper's text, under no name, and that with dropout."""
+    return {"": verdicts(found), " with dropout": verdicts_with_dropout(found)}
+
+
+def written(found: dict[str, Results], of: dict[str, list[Verdict]]) -> str:
     """The verdicts as Markdown tables, whether they depend on when runs stop, and the cost."""
-    tables = table(verdicts(found)), DROPOUT, table(verdicts_with_dropout(found))
-    return "\n\n".join([*tables, by_best(found), cost(found)])
+    stated, dropped = of.values()
+    return "\n\n".join([table(stated), DROPOUT, table(dropped), by_best(found, of), cost(found)])
 
 
-def by_best(found: dict[str, Results]) -> str:
+def by_best(found: dict[str, Results], of: dict[str, list[Verdict]]) -> str:
     """Which verdicts would be others if each run had stopped at its best evaluation."""
     best = {
         name: Results(x.runs.assign(test_accuracy=x.runs["best_test_accuracy"]), x.curves)
         for name, x in found.items()
     }
     changed = [
-        f"{x.claim}{of} is {y.verdict}"
-        for of, judge in (("", verdicts), (" with dropout", verdicts_with_dropout))
-        for x, y in zip(judge(found), judge(best), strict=True)
+        f"{x.claim}{recipe} is {y.verdict}"
+        for recipe, others in judged(best).items()
+        for x, y in zip(of[recipe], others, strict=True)
         if x.verdict != y.verdict
     ]
     return BEST + (", ".join(changed) or "every verdict is the same") + "."
@@ -78,12 +83,11 @@ def renewed(page: str, new: str) -> str:
 
 def main() -> None:
     found = trained_studies()
-    PAGE.write_text(renewed(PAGE.read_text(), written(found)))
-    for x in verdicts(found):
-        print(f"{x.claim:<4} {x.verdict:<15} {x.statement}")
-    print("\nwith a tenth of the embedding dropped")
-    for x in verdicts_with_dropout(found):
-        print(f"{x.claim:<4} {x.verdict:<15} {x.statement}")
+    of = judged(found)
+    PAGE.write_text(renewed(PAGE.read_text(), written(found, of)))
+    for recipe, verdicts_of_it in of.items():
+        for x in verdicts_of_it:
+            print(f"{x.claim + recipe:<16} {x.verdict:<15} {x.statement}")
     print(f"\nevidence  {PAGE}")
 
 

@@ -184,7 +184,8 @@ def test_the_committed_verdicts_are_those_of_the_committed_results(monkeypatch):
     script = importlib.import_module("verdicts")
     page = script.PAGE.read_text()
     renew = "renew it: python experiments/verdicts.py"
-    assert script.renewed(page, script.written(trained_studies())) == page, renew
+    found = trained_studies()
+    assert script.renewed(page, script.written(found, script.judged(found))) == page, renew
 
 
 def test_the_claims_know_what_positions_give_away(monkeypatch):

@@ -132,7 +132,7 @@ PER_RUN = ("learning_rate", "weight_decay", "betas", "eps", "clip_norm", "warmup
 PRESETS: dict[str, dict[str, Any]] = {
     # Okpekpe and Orvieto 2025: a layer is mixer + MLP; 50 epochs, linear warmup over 10 % of the
     # steps. What follows the warmup is not stated; here it is Zoology's cosine, by the step. Nor
-    # is Zoology's dropout and early stop, by whose code theirs was inspired; here neither is on.
+    # is it stated whether their code, inspired by Zoology's, drops and stops early; here neither.
     "paper": {
         "model": {"channel_mixer": "mlp"},
         "train": {"epochs": 50, "weight_decay": 0.1, "warmup": 0.1, "schedule": "cosine"},
