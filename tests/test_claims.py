@@ -99,6 +99,17 @@ def hard(mixer, layers, width, length, x):
     return hat(x, -4, -2) * width / 256
 
 
+def hyena_at_the_edge(width, most):
+    """Mixers that gain, of which Hyena's best rate lies at the grid's edge at one width."""
+
+    def accuracy(mixer, layers, d_model, length, x):
+        if mixer == "hyena" and d_model == width:
+            return most * hat(x, -1.1, 1)
+        return hard(mixer, layers, d_model, length, x)
+
+    return scaled(accuracy)
+
+
 def parts(solving, mixers, name="ablations", **axes):
     def accuracy(mixer, layers, width, length, x):
         return hat(x, -4, -2) if mixer in solving else 0.25 * hat(x, -4, -2)
@@ -190,6 +201,9 @@ CASES = {
         "open",
         scaled(lambda mixer, *sizes: hard(mixer, *sizes) * (0.034 if mixer == "hyena" else 1)),
     ),
+    "C5 largest at the edge": ("reproduced", hyena_at_the_edge(256, 0.9)),
+    "C5 largest at the edge, no gain": ("open", hyena_at_the_edge(256, 0.1)),
+    "C5 smallest at the edge": ("open", hyena_at_the_edge(64, 0.25)),
     "C5 one width": (
         "open",
         {"width_depth": study(hard, {256: 64}, mixers=("attention",), lengths=(256,))},

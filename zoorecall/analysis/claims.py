@@ -293,9 +293,9 @@ def _gain(
 
 
 def _gains(row: Row) -> bool | None:
-    """Whether a row of `whole_gains` gains; open at the grid's edge, and where what is reached may
-    be no recall."""
-    gain = None if row["edge"] else above(row, "gain", 0)
+    """Whether a row of `whole_gains` gains; open where learning rates beyond the grid's edge may
+    tell otherwise, and where what is reached may be no recall."""
+    gain = unsure(unsure(above(row, "gain", 0), True, row["first_edge"]), False, row["edge"])
     return None if gain and not above(row, "accuracy", _by_position(row)) else gain
 
 

@@ -54,17 +54,18 @@ def whole_gains(runs: pd.DataFrame, axis: str, measure: str = "test_accuracy") -
     """One row for each series of settings that differ only in `axis`: what the largest gains over
     the smallest; see `along`.
 
-    `first` is the smallest value of `axis`, `first_accuracy` the accuracy there. `edge` says where
-    the best learning rate of either lies at the grid's edge: the true gain may be another.
+    `first` is the smallest value of `axis`, `first_accuracy` the accuracy there. Where the best
+    learning rate lies at the grid's edge, the true gain may be smaller (`first_edge`, that of the
+    smallest) or larger (`edge`, that of the largest).
     """
     table, rows = along(runs, axis, measure), []
     for _, group in table.groupby([x for x in setting_columns(runs) if x != axis], dropna=False):
         first, last = group.iloc[0].to_dict(), group.iloc[-1].to_dict()
         if len(group) > 1:
-            edge = "+".join(filter(None, (first["edge"], last["edge"])))
-            begin = {"first": first[axis], "first_accuracy": first["accuracy"]}
-            rows.append(last | begin | {"edge": edge})
-    return pd.DataFrame(rows, columns=[*table, "first", "first_accuracy"])
+            begin = {"first": first[axis]}
+            begin |= {f"first_{name}": first[name] for name in ("accuracy", "edge")}
+            rows.append(last | begin)
+    return pd.DataFrame(rows, columns=[*table, "first", "first_accuracy", "first_edge"])
 
 
 def smallest_widths(runs: pd.DataFrame, measure: str = "test_accuracy") -> pd.DataFrame:
