@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .ops.dispatch import causal_conv
+from .ops.dispatch import causal_conv, gated_rms_norm
 from .ops.embedding import embedding
 
 
@@ -96,6 +96,18 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.rms_norm(x, x.shape[-1:], eps=self.eps) * per_run(self.weight, x)
+
+
+class GatedRMSNorm(nn.Module):
+    """Root-mean-square normalization of y * SiLU(z), in each of G groups of channels by itself."""
+
+    def __init__(self, channels: int, groups: int = 1, eps: float = 1e-5):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1, channels))
+        self.groups, self.eps = groups, eps
+
+    def forward(self, y: Tensor, z: Tensor) -> Tensor:
+        return gated_rms_norm(y, z, self.weight, self.groups, self.eps)
 
 
 class ShortConv(nn.Module):

@@ -18,6 +18,9 @@ its SiLU only if asked for: the text does not say whether it has one.
 Zoology draws every linear layer inside a transformer block from N(0, 0.02^2) and sets its bias to
 zero, that of dt_proj too: all steps then start at softplus(0) = 0.69 instead of 0.001 to 0.1.
 `init_std: 0.02` does the same.
+
+Nothing in the block bounds what it adds to the residual stream. Mamba2 normalizes it (Dao and Gu
+2024, arXiv 2405.21060, section 7), and `norm: true` does so here.
 """
 
 import math
@@ -28,7 +31,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from ..layers import Linear, ShortConv, per_run
+from ..layers import GatedRMSNorm, Linear, ShortConv, per_run
 from ..ops.dispatch import selective_scan
 from .base import MixerConfig, SequenceMixer
 
@@ -59,6 +62,15 @@ class MambaConfig(SelectiveConfig):
     expand: int = Field(2, ge=1, description="channels inside, in units of d_model")
     conv: bool = Field(True, description="the short convolution; the SiLU after it stays")
     gating: bool = Field(True, description="the gate branch")
+    norm: bool = Field(
+        False,
+        exclude_if=lambda norm: not norm,  # older runs keep their ids
+        description="an RMSNorm between gate and out_proj, as in Mamba2",
+    )
+
+    def check(self, d_model: int) -> None:
+        if self.norm and not self.gating:
+            raise ValueError("norm: true normalizes what the gate lets through; leave gating true")
 
 
 class SelectiveMixer(SequenceMixer):
@@ -124,6 +136,7 @@ class Mamba(SelectiveMixer):
         super().__init__()
         channels, std = config.expand * d_model, config.init_std
         self.gating = config.gating
+        self.norm = GatedRMSNorm(channels) if config.norm else None
         self.in_proj = Linear(d_model, (1 + self.gating) * channels, bias=False, std=std)
         self.conv1d = ShortConv(channels, config.d_conv, silu=True) if config.conv else None
         self.make_scan(config, d_model, channels)
@@ -136,6 +149,8 @@ class Mamba(SelectiveMixer):
 
     def finish(self, parts: tuple[Tensor, ...]) -> Tensor:
         y, *z = parts
+        if self.norm is not None:
+            return self.out_proj(self.norm(y, z[0]))
         return self.out_proj(y * F.silu(z[0]) if self.gating else y)
 
     def sequence_flops(self, length: int) -> int:

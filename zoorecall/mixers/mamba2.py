@@ -21,8 +21,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from ..layers import Linear, ShortConv, per_run
-from ..ops.dispatch import gated_rms_norm, ssd
+from ..layers import GatedRMSNorm, Linear, ShortConv, per_run
+from ..ops.dispatch import ssd
 from .base import MixerConfig, SequenceMixer
 from .mamba import initial_dt_bias
 
@@ -50,18 +50,6 @@ class Mamba2Config(MixerConfig):
             raise ValueError(
                 f"{channels // self.headdim} heads cannot be split into {self.ngroups} groups"
             )
-
-
-class GatedRMSNorm(nn.Module):
-    """Root-mean-square normalization of y * SiLU(z), in each of G groups of channels by itself."""
-
-    def __init__(self, channels: int, groups: int, eps: float = 1e-5):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(1, channels))
-        self.groups, self.eps = groups, eps
-
-    def forward(self, y: Tensor, z: Tensor) -> Tensor:
-        return gated_rms_norm(y, z, self.weight, self.groups, self.eps)
 
 
 class Mamba2(SequenceMixer):
