@@ -30,8 +30,12 @@ PARTS = {
     "conv_on_values": ("conv_on_values", ()),
     "embed_dropout": ("embed_dropout", (FEW_RATES, "model.d_model=64", *ONE_LENGTH)),
     "embed_dropout_small": ("embed_dropout_small", ()),
+    "mamba_norm_small": ("mamba_norm_small", ()),
 }
 """The grid of each script, and what part of it is made up here."""
+
+SMALL = ("quick", "conv_on_values", "embed_dropout_small", "mamba_norm_small")
+"""The grids that are for a CPU."""
 
 FIGURES = {
     "lr_sensitivity": ["learning_rates"],
@@ -45,6 +49,7 @@ FIGURES = {
     "conv_on_values": [],
     "embed_dropout": ["learning_rates"],
     "embed_dropout_small": ["learning_rates"],
+    "mamba_norm_small": ["learning_rates"],
 }
 
 
@@ -55,7 +60,7 @@ def test_a_grid_has_a_description_and_its_first_seed_is_a_part_of_it(path):
     assert {run.run_id for run in part.runs} <= {run.run_id for run in grid.runs}
     sizes = {(run.task.seq_len, run.task.num_kv_pairs, run.train.batch_size) for run in grid.runs}
     papers = {(64, 4, 512), (128, 8, 512), (256, 16, 256), (256, 64, 256), (512, 64, 128)}
-    assert sizes <= papers or path.stem in ("quick", "conv_on_values", "embed_dropout_small")
+    assert sizes <= papers or path.stem in SMALL
 
 
 def test_every_claim_rests_on_grids_that_are_there():
@@ -92,6 +97,7 @@ def row(run: RunConfig) -> dict:
         "mixer": run.model.mixer.label,
         "config": run.model_dump_json(),
         "test_accuracy": accuracy + 0.001 * (run.seed == 42),
+        "test_loss": 2.0,
         "best_test_accuracy": 1.0,
         "diverged_at": np.nan,
         "num_steps": run.train.num_steps,

@@ -109,6 +109,28 @@ def test_steps_that_forget_everything_leave_finite_gradients():
     assert all(gradient.isfinite().all() for gradient in gradients(y, tensors))
 
 
+def test_a_norm_is_between_gate_and_out_proj_and_draws_nothing():
+    mixers = []
+    for norm in (False, True):
+        torch.manual_seed(0)
+        mixers.append(Mamba(MambaConfig(norm=norm), 12, 13, 2))
+    plain, normed = mixers
+    weights = dict(normed.named_parameters())
+    assert weights.keys() - dict(plain.named_parameters()).keys() == {"norm.weight"}
+    assert all(torch.equal(weights[name], w) for name, w in plain.named_parameters())
+    normed.norm.weight.data = torch.rand(1, 24)
+    x = torch.randn(1, 2, 13, 12)
+    gated = plain.mix(x)[0] * torch.nn.functional.silu(plain.mix(x)[1])
+    expected = torch.nn.functional.rms_norm(gated, (24,), eps=1e-5) * normed.norm.weight
+    assert_close(normed(x), plain.out_proj(expected))
+
+
+def test_a_norm_needs_the_gate_and_changes_no_run_that_has_none():
+    assert "norm" not in MambaConfig().model_dump() and MambaConfig(norm=True).model_dump()["norm"]
+    with pytest.raises(ValueError, match="leave gating true"):
+        MambaConfig(norm=True, gating=False).check(12)
+
+
 def test_no_unwritten_memory_is_read():
     tensors = inputs()
     expected = gradients(selective_scan_recurrent(*tensors), tensors)

@@ -20,6 +20,7 @@ from .style import (
     mixer_looks,
     panel_title,
     panels,
+    rows_and_columns,
 )
 
 DEPTH, RATE = "model.num_layers", "train.learning_rate"
@@ -34,8 +35,7 @@ def training_dynamics(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
     keys, rate = setting_columns(runs), RATE
     best = best_accuracies(runs).rename(columns={"best_rate": rate})[[*keys, rate]]
     settings = list(runs.merge(best).groupby(keys, dropna=False))
-    columns = min(3, len(settings))
-    blocks = -(-len(settings) // columns)
+    blocks, columns = rows_and_columns(len(settings))
     looks = mixer_looks(runs["mixer"])
     figure, axes = panels(2 * blocks, columns, 3.5, 1.75, height_ratios=[3, 2] * blocks)
     for axis in axes.flat:

@@ -1,7 +1,5 @@
 """Accuracy against the learning rate (Okpekpe and Orvieto 2025, arXiv 2508.19029, figure 1)."""
 
-import math
-
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -22,6 +20,7 @@ from .style import (
     mixer_looks,
     panel_title,
     panels,
+    rows_and_columns,
 )
 
 PRECISIONS = {"bf16": ("-", "o"), "tf32": (":", "^"), "fp32": ("--", "s")}
@@ -74,10 +73,8 @@ def _panel_each(
     """A figure with a panel for each setting that `keys` tell apart; of each panel its axes, its
     setting and its rows."""
     settings = list(table.groupby(keys, sort=True, dropna=False))
-    columns = 2 if len(settings) == 4 else min(3, len(settings))
-    figure, axes = panels(
-        math.ceil(len(settings) / columns), columns, 4.0, 2.7, sharex=True, sharey=True
-    )
+    rows, columns = rows_and_columns(len(settings))
+    figure, axes = panels(rows, columns, 4.0, 2.7, sharex=True, sharey=True)
     figure.supylabel("test accuracy", fontsize=LARGE)
     for axis in axes.flat[len(settings) :]:
         axis.axis("off")

@@ -23,6 +23,7 @@ from .style import (
     mixer_looks,
     panel_title,
     panels,
+    rows_and_columns,
     size_axis,
 )
 
@@ -71,8 +72,8 @@ def accuracy_by_state_size(runs: pd.DataFrame) -> Figure:
     names = [name for name in setting_columns(runs) if name not in ("mixer", WIDTH, DEPTH)]
     looks, lines = mixer_looks(runs["mixer"]), _depth_lines(runs)
     settings = list(best_accuracies(runs).groupby(names))
-    columns = min(3, len(settings))
-    figure, axes = panels(-(-len(settings) // columns), columns, 3.6, 2.8, sharey=True)
+    rows, columns = rows_and_columns(len(settings))
+    figure, axes = panels(rows, columns, 3.6, 2.8, sharey=True)
     for axis in axes.flat[len(settings) :]:
         axis.axis("off")
     for axis, (key, panel) in zip(axes.flat, settings, strict=False):

@@ -70,6 +70,12 @@ def mixer_looks(labels: Iterable[str]) -> dict[str, Look]:
     return looks
 
 
+def rows_and_columns(number: int) -> tuple[int, int]:
+    """How panels are laid out: up to three in a row, four two by two."""
+    columns = 2 if number == 4 else min(3, number)
+    return -(-number // columns), columns
+
+
 def panels(rows: int, columns: int, width: float, height: float, **shared: Any) -> Any:
     """A figure of panels of one size in inches, and its axes [rows, columns]."""
     figure = Figure(

@@ -1,0 +1,82 @@
+"""Why Mamba ends at the loss of guessing at high learning rates, and that a norm prevents it.
+
+    python experiments/mamba_norm_small.py
+
+In results/lengths and results/embed_dropout many of Mamba's runs above its best learning rate never
+leave the loss of guessing. Nothing in Mamba (Gu and Dao 2023, arXiv 2312.00752) bounds what it adds
+to the residual stream, a product of step, input, B, C and gate; in Mamba2 (Dao and Gu 2024, arXiv
+2405.21060) a norm in front of out_proj does. This counts how many seeds fail with and without it,
+and in either precision, and measures how the output grows in the first steps.
+
+Grid: grids/mamba_norm_small.yaml, trained into results/mamba_norm_small if nothing of it is there
+(an hour of two CPU cores); the growth is trained anew each time, in seconds. Figure, as .png
+and .pdf: learning_rates.
+"""
+
+import math
+
+import pandas as pd
+import torch
+
+from zoorecall.analysis.accuracy import SOLVED
+from zoorecall.cli import exit_code
+from zoorecall.display import print_table, readable
+from zoorecall.grid import load_grid
+from zoorecall.plots import accuracy_by_learning_rate
+from zoorecall.studies import draw, load_study, missing_runs
+from zoorecall.train import PackTrainer
+
+GUESSING = math.log(256)
+"""The loss of the values' frequencies, in nats: half of the 512 tokens are values."""
+STEPS = 50
+
+
+def ends(runs: pd.DataFrame) -> pd.DataFrame:
+    """How many seeds end where: `fails` no more than 0.2 nats below guessing, or diverged."""
+    fails = ~(runs["test_loss"] < GUESSING - 0.2)
+    runs = runs.assign(solves=runs["test_accuracy"] >= SOLVED, fails=fails)
+    settings = ["train.precision", "mixer", "train.learning_rate"]
+    found = runs.groupby(settings).agg(
+        accuracy=("test_accuracy", "median"), fails=("fails", "sum"), seeds=("seed", "count")
+    )
+    return found.reset_index()
+
+
+def growth(mixer: str) -> pd.DataFrame:
+    """What each layer's mixer adds, over what it is added to: norms of vectors, their median over
+    positions, of one seed at two learning rates, at every third evaluation of the first steps."""
+    rates = "train.learning_rate=[1e-2, 1e-1]"
+    grid = load_grid("grids/mamba_norm_small.yaml", ("seed=42", f"model.mixer={mixer}", rates))
+    runs = [run for run in grid.runs if run.train.precision == "fp32"]
+    trainer, rows = PackTrainer(runs, torch.device("cpu")), []
+    while trainer.step < STEPS:
+        trainer.advance()
+        if len(trainer.curves[0].step) % 3 != 1:
+            continue
+        index, shares = torch.arange(64).expand(len(runs), -1), []
+        tokens, *_ = trainer.test_examples.batch(trainer.seed_index, index)
+        with torch.no_grad():
+            x = trainer.pack.model.embedding(tokens)
+            for layer in trainer.pack.model.each_layer():
+                added = layer.mixer(layer.mixer_norm(x), None).norm(dim=-1)
+                shares.append((added / x.norm(dim=-1)).flatten(1).median(dim=1).values.tolist())
+                x = layer(x)
+        for run, *share in zip(runs, *shares, strict=True):
+            row = {"mixer": run.model.mixer.label, "learning rate": run.train.learning_rate}
+            names = (f"layer {i + 1} adds" for i in range(len(share)))
+            rows.append(row | {"step": trainer.step} | dict(zip(names, share, strict=True)))
+    return pd.DataFrame(rows).sort_values(["learning rate", "step"], kind="stable")
+
+
+def main() -> None:
+    results = load_study("mamba_norm_small")
+    draw("mamba_norm_small", {"learning_rates": accuracy_by_learning_rate(results.runs)})
+    print_table(readable(ends(results.runs)))
+    print("\nwhat a mixer adds, in units of the residual stream it is added to")
+    mixers = ("mamba", "{name: mamba, norm: true}")
+    print_table(readable(pd.concat([growth(mixer) for mixer in mixers])))
+    print(missing_runs("mamba_norm_small", results))
+
+
+if __name__ == "__main__":
+    raise SystemExit(exit_code(main))
