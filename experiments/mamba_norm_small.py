@@ -1,16 +1,16 @@
-"""Why Mamba ends at the loss of guessing at high learning rates, and that a norm prevents it.
+"""Two suspects for Mamba's failures at high learning rates: its unbounded output, and bf16.
 
     python experiments/mamba_norm_small.py
 
 In results/lengths and results/embed_dropout many of Mamba's runs above its best learning rate never
 leave the loss of guessing. Nothing in Mamba (Gu and Dao 2023, arXiv 2312.00752) bounds what it adds
 to the residual stream, a product of step, input, B, C and gate; in Mamba2 (Dao and Gu 2024, arXiv
-2405.21060) a norm in front of out_proj does. This counts how many seeds fail with and without it,
-and in either precision, and measures how the output grows in the first steps.
+2405.21060) a norm in front of out_proj does. This counts how many seeds fail with and without such
+a norm, and in either precision, and measures how the output grows in the first steps.
 
 Grid: grids/mamba_norm_small.yaml, trained into results/mamba_norm_small if nothing of it is there
-(an hour of two CPU cores); the growth is trained anew each time, in seconds. Figure, as .png
-and .pdf: learning_rates.
+(an hour of two CPU cores); the growth is trained anew each time, in seconds. Figure, as .png and
+.pdf: learning_rates.
 """
 
 import math
@@ -18,7 +18,6 @@ import math
 import pandas as pd
 import torch
 
-from zoorecall.analysis.accuracy import SOLVED
 from zoorecall.cli import exit_code
 from zoorecall.display import print_table, readable
 from zoorecall.grid import load_grid
@@ -28,13 +27,15 @@ from zoorecall.train import PackTrainer
 
 GUESSING = math.log(256)
 """The loss of the values' frequencies, in nats: half of the 512 tokens are values."""
-STEPS = 50
+STEPS = 100
+"""In which the growth is measured."""
 
 
 def ends(runs: pd.DataFrame) -> pd.DataFrame:
-    """How many seeds end where: `fails` no more than 0.2 nats below guessing, or diverged."""
+    """The median accuracy, and how many seeds fail: end less than 0.2 nats below guessing, or
+    diverge."""
     fails = ~(runs["test_loss"] < GUESSING - 0.2)
-    runs = runs.assign(solves=runs["test_accuracy"] >= SOLVED, fails=fails)
+    runs = runs.assign(fails=fails)
     settings = ["train.precision", "mixer", "train.learning_rate"]
     found = runs.groupby(settings).agg(
         accuracy=("test_accuracy", "median"), fails=("fails", "sum"), seeds=("seed", "count")
@@ -45,7 +46,7 @@ def ends(runs: pd.DataFrame) -> pd.DataFrame:
 def growth(mixer: str) -> pd.DataFrame:
     """What each layer's mixer adds, over what it is added to: norms of vectors, their median over
     positions, of one seed at two learning rates, at every third evaluation of the first steps."""
-    rates = "train.learning_rate=[1e-2, 1e-1]"
+    rates = "train.learning_rate=[3e-2, 1e-1]"
     grid = load_grid("grids/mamba_norm_small.yaml", ("seed=42", f"model.mixer={mixer}", rates))
     runs = [run for run in grid.runs if run.train.precision == "fp32"]
     trainer, rows = PackTrainer(runs, torch.device("cpu")), []

@@ -75,6 +75,7 @@ def top(tmp_path, monkeypatch):
     (tmp_path / "grids").symlink_to(ROOT / "grids")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(ROOT / "experiments")
+    monkeypatch.setattr("mamba_norm_small.STEPS", 1)  # which it trains anew
     return tmp_path
 
 
