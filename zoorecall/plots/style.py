@@ -107,7 +107,8 @@ def size_axis(axis: Axes, sizes: Iterable[float]) -> None:
         axis.set_xticks(ticks, [str(tick) if tick in named else "" for tick in ticks])
         axis.xaxis.set_minor_locator(NullLocator())
     else:
-        digits = (1, 2, 5) if ticks[-1] / ticks[0] < 15 else (1,)
+        span = ticks[-1] / ticks[0]
+        digits = (1, 2, 5) if span < 15 else (1, 3) if span < 300 else (1,)
         axis.xaxis.set_major_locator(LogLocator(subs=digits))
         axis.xaxis.set_major_formatter(EngFormatter(sep=""))
     axis.xaxis.set_minor_formatter(NullFormatter())
