@@ -9,7 +9,7 @@ to the residual stream, a product of step, input, B, C and gate; in Mamba2 (Dao 
 a norm, and in either precision, and measures how the output grows in the first steps.
 
 Grid: grids/mamba_norm_small.yaml, trained into results/mamba_norm_small if nothing of it is there
-(an hour of two CPU cores); the growth is trained anew each time, in seconds. Figure, as .png and
+(an hour and a half of two CPU cores); the growth is trained anew each time, in seconds. Figure, as .png and
 .pdf: learning_rates.
 """
 
@@ -45,7 +45,8 @@ def ends(runs: pd.DataFrame) -> pd.DataFrame:
 
 def growth(mixer: str) -> pd.DataFrame:
     """What each layer's mixer adds, over what it is added to: norms of vectors, their median over
-    positions, of one seed at two learning rates, at every third evaluation of the first steps."""
+    positions. And how much of what the head sees `varies`: its variance over positions, over its
+    mean square. Of one seed at two learning rates, at every third evaluation of the first steps."""
     rates = "train.learning_rate=[3e-2, 1e-1]"
     grid = load_grid("grids/mamba_norm_small.yaml", ("seed=42", f"model.mixer={mixer}", rates))
     runs = [run for run in grid.runs if run.train.precision == "fp32"]
@@ -62,10 +63,12 @@ def growth(mixer: str) -> pd.DataFrame:
                 added = layer.mixer(layer.mixer_norm(x), None).norm(dim=-1)
                 shares.append((added / x.norm(dim=-1)).flatten(1).median(dim=1).values.tolist())
                 x = layer(x)
-        for run, *share in zip(runs, *shares, strict=True):
+            seen = trainer.pack.model.norm(x).flatten(1, 2)
+            varies = seen.var(1, unbiased=False).sum(1) / seen.square().mean(1).sum(1)
+        for run, *numbers in zip(runs, *shares, varies.tolist(), strict=True):
             row = {"mixer": run.model.mixer.label, "learning rate": run.train.learning_rate}
-            names = (f"layer {i + 1} adds" for i in range(len(share)))
-            rows.append(row | {"step": trainer.step} | dict(zip(names, share, strict=True)))
+            names = ("step", "layer 1 adds", "layer 2 adds", "varies")
+            rows.append(row | dict(zip(names, (trainer.step, *numbers), strict=True)))
     return pd.DataFrame(rows).sort_values(["learning rate", "step"], kind="stable")
 
 
