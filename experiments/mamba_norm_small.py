@@ -9,8 +9,8 @@ to the residual stream, a product of step, input, B, C and gate; in Mamba2 (Dao 
 a norm, and in either precision, and measures how the output grows in the first steps.
 
 Grid: grids/mamba_norm_small.yaml, trained into results/mamba_norm_small if nothing of it is there
-(an hour and a half of two CPU cores); the growth is trained anew each time, in seconds. Figure, as .png and
-.pdf: learning_rates.
+(an hour and a half of two CPU cores); the growth is trained anew each time, in seconds. Figure, as
+.png and .pdf: learning_rates.
 """
 
 import math
@@ -45,8 +45,9 @@ def ends(runs: pd.DataFrame) -> pd.DataFrame:
 
 def growth(mixer: str) -> pd.DataFrame:
     """What each layer's mixer adds, over what it is added to: norms of vectors, their median over
-    positions. And how much of what the head sees `varies`: its variance over positions, over its
-    mean square. Of one seed at two learning rates, at every third evaluation of the first steps."""
+    positions. And how much of the last norm's output `varies`: its variance over positions, over
+    its mean square. Of one seed at two learning rates, at every third evaluation of the first
+    steps."""
     rates = "train.learning_rate=[3e-2, 1e-1]"
     grid = load_grid("grids/mamba_norm_small.yaml", ("seed=42", f"model.mixer={mixer}", rates))
     runs = [run for run in grid.runs if run.train.precision == "fp32"]
