@@ -146,7 +146,7 @@ def test_precision_writes_what_it_compared(top):
     importlib.import_module("precision").main()
     table = pd.read_csv(top / "results/precision/comparison.csv").set_index("mixer")
     assert table.index.tolist() == ["attention", "delta_net", "mamba"]
-    assert (table["seeds"] == 2).all()
+    assert (table["seeds"] == 2).all() and (table["accuracy_within"] == "yes").all()
     assert (table["within_seed_spread"][["attention", "delta_net"]] == "yes").all()
 
 
