@@ -3,7 +3,8 @@
 Needs triton and, without their dependencies, fla-core and flash-linear-attention 0.6.0. The two
 packages whose `__init__` would import every layer and transformers are replaced by empty ones on
 the same folder. The layers' code runs as it is; only the three Triton kernels under them are
-replaced, by fla's naive delta rule, fla's reference norm and torch's convolution.
+replaced, by fla's naive delta rule, fla's reference norm and torch's convolution. Based's layer has
+a forward pass without kernels, of which only the checkpointing is taken away.
 """
 
 import importlib.util
@@ -27,8 +28,8 @@ def _import_without_init(*names: str) -> None:
 _import_without_init("layers", "models")
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # triton has no driver here
-    from fla.layers import delta_net
-    from fla.modules import RMSNorm, ShortConvolution
+    from fla.layers import based, delta_net
+    from fla.modules import RMSNorm, ShortConvolution, feature_map
     from fla.modules.norm.layernorm import rms_norm_ref
     from fla.ops.delta_rule.naive import delta_rule_recurrence
 
@@ -55,4 +56,8 @@ def _norm_forward(self, x):
 delta_net.fused_recurrent_delta_rule = delta_net.chunk_delta_rule = naive_delta_rule
 ShortConvolution.forward = _conv_forward
 RMSNorm.forward = _norm_forward
+feature_map.flatten_diag_outer_product_off1 = (
+    feature_map.flatten_diag_outer_product_off1.__wrapped__
+)
 DeltaNet = delta_net.DeltaNet
+Based = based.BasedLinearAttention

@@ -44,11 +44,11 @@ class MLP(nn.Module):
 
 
 class Layer(nn.Module):
-    def __init__(self, run: RunConfig):
+    def __init__(self, run: RunConfig, index: int):
         super().__init__()
-        model = run.model
+        model, seq_len = run.model, run.task.seq_len
         self.mixer_norm = LayerNorm(model.d_model)
-        self.mixer = make_mixer(model.mixer, model.d_model, run.task.seq_len, model.num_layers)
+        self.mixer = make_mixer(model.mixer, model.d_model, seq_len, model.num_layers, index)
         self.mlp = None
         if model.channel_mixer == "mlp":
             self.mlp_norm = LayerNorm(model.d_model)
@@ -71,7 +71,7 @@ class Model(nn.Module):
         self.position_embedding = None
         if model.positions == "learned":
             self.position_embedding = normal(run.task.seq_len, model.d_model, std=0.02)
-        self.layers = nn.ModuleList(Layer(run) for _ in range(model.num_layers))
+        self.layers = nn.ModuleList(Layer(run, i) for i in range(model.num_layers))
         self.norm = LayerNorm(model.d_model)
         self.embed_dropout = model.embed_dropout
 

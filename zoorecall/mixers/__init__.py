@@ -8,14 +8,18 @@ from pydantic import BeforeValidator, Discriminator, Tag
 
 from .attention import Attention
 from .base import MixerConfig, SequenceMixer
+from .based import Based
 from .custom import Custom, CustomConfig
 from .delta_net import DeltaNet
+from .h3 import H3
 from .hyena import Hyena
 from .mamba import S6, Mamba
 from .mamba2 import Mamba2
 
 MIXERS: dict[str, type[SequenceMixer]] = {
     "attention": Attention,
+    "based": Based,
+    "h3": H3,
     "hyena": Hyena,
     "mamba": Mamba,
     "s6": S6,
@@ -24,9 +28,13 @@ MIXERS: dict[str, type[SequenceMixer]] = {
 }
 
 
-def make_mixer(config: MixerConfig, d_model: int, seq_len: int, num_layers: int) -> SequenceMixer:
-    """Build one layer's mixer for one run, its weights from torch's global generator."""
-    return MIXERS.get(config.name, Custom)(config, d_model, seq_len, num_layers)
+def make_mixer(
+    config: MixerConfig, d_model: int, seq_len: int, num_layers: int, layer: int
+) -> SequenceMixer:
+    """Build the mixer of layer `layer` for one run, its weights from torch's global generator."""
+    mixer = MIXERS.get(config.name, Custom)(config, d_model, seq_len, num_layers)
+    mixer.start_as(layer)
+    return mixer
 
 
 def _tag(value: Any) -> str | None:

@@ -42,6 +42,9 @@ class SequenceMixer(nn.Module):
     finishing: ClassVar[str | None] = None
     """The name of the linear layer that `finish` has."""
 
+    def start_as(self, layer: int) -> None:
+        """Set what of the initial weights depends on the layer, counted from 0."""
+
     def forward(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
         """[R, B, L, D] -> the same, or [R, B, Q, D] where `positions` [R, B, Q] are given."""
         parts = self.mix(x)

@@ -25,7 +25,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ..layers import Linear, ShortConv, normal, per_run
-from ..ops.long_conv import long_conv
+from ..ops.long_conv import long_conv, with_skip
 from .base import MixerConfig, SequenceMixer
 
 FAST_DECAY, SLOW_DECAY, DECAY_TARGET = 0.3, 1.5, 1e-2
@@ -95,10 +95,7 @@ class Hyena(SequenceMixer):
         if length > longest:
             raise ValueError(f"hyena was built for {longest} positions, not {length}")
         x1, x2, v = self.short_filter(self.in_proj(x)).chunk(3, dim=-1)
-        h = self.filter_fn(length)
-        # D adds to the filter's first tap, which is cheaper than a second pass over [R, B, L, D]
-        h = torch.cat([h[:, :1] + self.bias[:, None], h[:, 1:]], dim=1)
-        return x2, long_conv(x1 * v, h)
+        return x2, long_conv(x1 * v, with_skip(self.filter_fn(length), self.bias))
 
     def finish(self, parts: tuple[Tensor, ...]) -> Tensor:
         gate, y = parts

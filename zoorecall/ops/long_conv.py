@@ -30,6 +30,12 @@ def long_conv(u: Tensor, h: Tensor) -> Tensor:
     return (long_conv_toeplitz if is_short else long_conv_fft)(u, h)
 
 
+def with_skip(h: Tensor, D: Tensor) -> Tensor:
+    """The filter that adds D u to what h makes of u: [R, L, C], [R, C] -> [R, L, C]."""
+    # D joins the first tap, which is cheaper than a second pass over [R, B, L, C]
+    return torch.cat([h[:, :1] + D.unsqueeze(1), h[:, 1:]], dim=1)
+
+
 def long_conv_direct(u: Tensor, h: Tensor) -> Tensor:
     """The definition, one lag after the other: [R, B, L, C]."""
     L = u.shape[2]

@@ -1,0 +1,55 @@
+"""Linear attention with the second-order Taylor polynomial of softmax's exponential as its kernel.
+
+    y_t = sum_{s<=t} p(q_t . k_s / sqrt(K)) v_s / sum_{s<=t} p(...),    p(x) = 1 + x + x^2 / 2
+
+Arora et al. 2024 (arXiv 2402.18668), section 3.1: p(q . k) is the product of features of q and of
+k, so a recurrence with a state of `num_features` vectors computes it, too. Shape letters: R runs,
+B batch, L length, H heads, K key dim, V value dim. q, k: [R, B, L, H, K]; v: [R, B, L, H, V].
+Half precision: scores and their sums are float32; products are not. p is 1/2 or more, so no sum of
+scores is near 0, and what the published code adds to it is left out.
+"""
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+
+def taylor_attention_recurrent(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The definition as a recurrence, one position after the other: [R, B, L, H, V]."""
+    wide = torch.promote_types(v.dtype, torch.float32)
+    ones = torch.ones_like(v[..., :1])
+    outputs, state = [], torch.zeros((), dtype=wide, device=v.device)
+    steps = (features(q.to(wide)), features(k.to(wide)), torch.cat([v, ones], dim=-1).to(wide))
+    for q_t, k_t, v_t in zip(*(x.unbind(2) for x in steps), strict=True):
+        state = state + k_t[..., None] * v_t[..., None, :]  # [R, B, H, features, V + 1]
+        read = (q_t[..., None] * state).sum(-2)
+        outputs.append(read[..., :-1] / read[..., -1:])
+    return torch.stack(outputs, dim=2).to(v.dtype)
+
+
+def taylor_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The same, parallel over the length, by L^2 scores a head: [R, B, L, H, V].
+
+    With L^2 scores this takes fewer operations than with the state up to a length of about
+    `num_features`, and as matrix products.
+    """
+    q, k, v = (rearrange(x, "r b l h d -> r b h l d") for x in (q, k, v))
+    wide = torch.promote_types(v.dtype, torch.float32)
+    x = ((q * q.shape[-1] ** -0.5) @ k.mT).to(wide)
+    scores = (1 + x + x.square() / 2).tril()
+    y = (scores.to(v.dtype) @ v) / scores.sum(-1, keepdim=True)
+    return rearrange(y, "r b h l v -> r b l h v").to(v.dtype)
+
+
+def features(x: Tensor) -> Tensor:
+    """[..., K] -> [..., num_features(K)] so that features(q) . features(k) = p(q . k / sqrt(K))."""
+    K = x.shape[-1]
+    rows, columns = torch.tril_indices(K, K, -1, device=x.device)
+    mixed = x[..., rows] * x[..., columns]  # each pair once, so it counts twice
+    parts = [x.square() / 2**0.5, mixed]
+    return torch.cat([torch.ones_like(x[..., :1]), x / K**0.25, *(p / K**0.5 for p in parts)], -1)
+
+
+def num_features(K: int) -> int:
+    """How many different features there are: 1, K of first and K (K + 1) / 2 of second order."""
+    return 1 + K + K * (K + 1) // 2
