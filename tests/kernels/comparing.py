@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-DEVICE = "cpu" if INTERPRETED else "cuda"
+DEVICE = "cuda" if torch.cuda.is_available() and not INTERPRETED else "cpu"
 
 # for what only a GPU can do, large sizes among it
 gpu = pytest.mark.gpu
