@@ -14,6 +14,7 @@ from . import (
     test_mlp,
     test_selective_scan,
     test_ssd,
+    test_wkv,
 )
 from .comparing import INTERPRETED, assert_same, gpu, kernel_results, on_device, results
 
@@ -25,6 +26,7 @@ OF_SEQUENCES = (
     test_gated_norm,
     test_selective_scan,
     test_ssd,
+    test_wkv,
 )
 
 
@@ -59,7 +61,8 @@ def test_a_run_of_nan_leaves_its_neighbours_untouched(make):
         assert torch.equal(x[[0, -1]], other[[0, -1]])
         wrong = other & ~exact if exact.dtype == torch.bool else exact.isnan() & ~other.isnan()
         assert not wrong.any(), wrong.flatten(1).any(1)
-    assert diverged[0][1:-1].isnan().all()
+    # every input reaches outputs, if not all: WKV's first does not depend on its decay
+    assert diverged[0][1:-1].isnan().flatten(1).any(1).all()
 
 
 @on_device

@@ -15,12 +15,14 @@ from .h3 import H3
 from .hyena import Hyena
 from .mamba import S6, Mamba
 from .mamba2 import Mamba2
+from .rwkv import RWKV
 
 MIXERS: dict[str, type[SequenceMixer]] = {
     "attention": Attention,
     "based": Based,
     "h3": H3,
     "hyena": Hyena,
+    "rwkv": RWKV,
     "mamba": Mamba,
     "s6": S6,
     "mamba2": Mamba2,

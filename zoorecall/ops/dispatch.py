@@ -15,6 +15,7 @@ from . import delta_rule as plain_delta_rule
 from . import gated_norm as plain_gated_norm
 from . import selective_scan as plain_scan
 from . import ssd as plain_ssd
+from . import wkv as plain_wkv
 from .attention import QKV
 from .delta_rule_fla import delta_rule_fla
 from .delta_rule_fla import fits as fla_fits
@@ -37,6 +38,7 @@ if HAS_TRITON:
     from .selective_scan_triton import selective_scan_triton
     from .ssd_triton import fits as ssd_fits
     from .ssd_triton import ssd_triton
+    from .wkv_triton import wkv_triton
 
 
 T = TypeVar("T")
@@ -92,6 +94,13 @@ def ssd(xBC: Tensor, dt: Tensor, A: Tensor, D: Tensor, num_groups: int, d_state:
         tf32 = torch.get_float32_matmul_precision() != "highest"
         return _call(ssd_triton, xBC, dt, A, D, num_groups, d_state, tf32)
     return _call(plain_ssd.ssd_with_skip, xBC, dt, A, D, num_groups, d_state)
+
+
+def wkv(k: Tensor, v: Tensor, w: Tensor, u: Tensor) -> Tensor:
+    """RWKV's WKV, as `wkv.wkv_recurrent` defines it."""
+    if HAS_TRITON and k.is_cuda:
+        return _call(wkv_triton, k, v, w, u)
+    return _call(plain_wkv.wkv, k, v, w, u)
 
 
 def gated_rms_norm(y: Tensor, z: Tensor, weight: Tensor, num_groups: int, eps: float) -> Tensor:
