@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from made_up import hat, labelled_curves, made_up_runs
 
-from zoorecall.analysis import claims
+from zoorecall.analysis import claims, evidence
 from zoorecall.analysis.evidence import (
     above,
     agreed,
@@ -332,7 +332,7 @@ def test_the_runs_with_dropout_are_judged_by_the_same_rules():
 def test_mixers_that_claims_name_are_trained_by_the_grids():
     paths = (Path(__file__).parents[1] / "grids").glob("*.yaml")
     trained = {run.model.mixer.label for path in paths for run in load_grid(path).runs}
-    assert {*VARIANTS, *MAMBAS, *NO_CONV, *RECURRENT} <= trained
+    assert {*VARIANTS, *MAMBAS, *NO_CONV, *evidence.RECURRENT} <= trained
 
 
 def test_what_four_rates_lose_is_of_the_settings_that_all_mixers_share():

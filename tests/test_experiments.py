@@ -31,10 +31,11 @@ PARTS = {
     "embed_dropout": ("embed_dropout", (FEW_RATES, "model.d_model=64", *ONE_LENGTH)),
     "embed_dropout_small": ("embed_dropout_small", ()),
     "mamba_norm_small": ("mamba_norm_small", ()),
+    "roster_small": ("roster_small", ("train.learning_rate=[1e-3, 1e-2]",)),
 }
 """The grid of each script, and what part of it is made up here."""
 
-SMALL = ("quick", "conv_on_values", "embed_dropout_small", "mamba_norm_small")
+SMALL = ("quick", "conv_on_values", "embed_dropout_small", "mamba_norm_small", "roster_small")
 """The grids that are for a CPU."""
 
 FIGURES = {
@@ -50,6 +51,7 @@ FIGURES = {
     "embed_dropout": ["learning_rates"],
     "embed_dropout_small": ["learning_rates"],
     "mamba_norm_small": ["learning_rates"],
+    "roster_small": ["learning_rates", "state_size"],
 }
 
 

@@ -26,7 +26,7 @@ WINDOW_SEEDS = 3
 """The least seeds from which a statement about windows is made: of two, an interval is no more than
 their range."""
 
-RECURRENT = ("hyena", "mamba", "mamba2", "delta_net")
+RECURRENT = ("h3", "hyena", "rwkv", "mamba", "mamba2", "delta_net")
 
 Row = Mapping[Any, Any]
 Studies = Mapping[str, Results]

@@ -1,0 +1,30 @@
+"""The papers' mixers side by side, with one layer and with two, at a size for CPUs.
+
+    python experiments/roster_small.py
+
+Based, H3 and RWKV are in figures 2 and 3 of Okpekpe and Orvieto 2025 (arXiv 2508.19029), and not
+yet in the studies of results/ that were run on a GPU; here they stand beside the others.
+
+Grid: grids/roster_small.yaml, trained into results/roster_small if nothing of it is there (more
+than an hour of two CPU cores). Figures, as .png and .pdf: learning_rates, and state_size, accuracy
+against the numbers that a model keeps of a sequence.
+"""
+
+from zoorecall.analysis.windows import summary
+from zoorecall.cli import exit_code
+from zoorecall.display import print_table, readable
+from zoorecall.plots import accuracy_by_learning_rate, accuracy_by_state_size
+from zoorecall.studies import draw, load_study, missing_runs
+
+FIGURES = {"learning_rates": accuracy_by_learning_rate, "state_size": accuracy_by_state_size}
+
+
+def main() -> None:
+    results = load_study("roster_small")
+    draw("roster_small", {name: figure(results.runs) for name, figure in FIGURES.items()})
+    print_table(readable(summary(results.runs)))
+    print(missing_runs("roster_small", results))
+
+
+if __name__ == "__main__":
+    raise SystemExit(exit_code(main))
