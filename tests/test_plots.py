@@ -67,6 +67,9 @@ FIGURES = {
     "parameters": lambda: plots.accuracy_by_parameters(study()),
     "wide parameters": lambda: plots.accuracy_by_parameters(study(lengths=(256,), widths=WIDTHS)),
     "state size": lambda: plots.accuracy_by_state_size(study()),
+    "state size of one length": lambda: plots.accuracy_by_state_size(
+        study(lengths=(64,)).replace("mamba2", "mamba2 (d_state=16, headdim=32)")
+    ),
     "dynamics": lambda: plots.training_dynamics(*dynamics()),
     "kinds of training": lambda: plots.curves_by_kind(*dynamics(), each=2),
     "ablations": lambda: plots.ablation_table(ablations(study(), {"mixer": "attention"})),

@@ -1,6 +1,5 @@
 """What all figures share: the look of each mixer, panels, legends, titles, and files."""
 
-import math
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -115,14 +114,19 @@ def size_axis(axis: Axes, sizes: Iterable[float]) -> None:
 
 
 def legend(figure: Figure, handles: Mapping[str, Artist]) -> None:
-    """One legend above all panels, in as few rows as fit."""
-    inches = sum(0.6 + 0.075 * len(text) for text in handles)
-    rows = math.ceil(inches / figure.get_figwidth())
+    """One legend above all panels, in as many columns as fit."""
+    inches = [0.6 + 0.075 * len(text) for text in handles]
+
+    def width(columns: int) -> float:  # which matplotlib fills as array_split does
+        return sum(column.max() for column in np.array_split(inches, columns))
+
+    numbers = range(len(handles), 1, -1)
+    columns = next((n for n in numbers if width(n) <= figure.get_figwidth()), 1)
     figure.legend(
         list(handles.values()),
         list(handles),
         loc="outside upper center",
-        ncols=math.ceil(len(handles) / rows),
+        ncols=columns,
         frameon=False,
         fontsize=NORMAL,
     )
