@@ -2,9 +2,9 @@
 
 Needs triton and, without their dependencies, fla-core and flash-linear-attention 0.6.0. The two
 packages whose `__init__` would import every layer and transformers are replaced by empty ones on
-the same folder. The layers' code runs as it is; only the three Triton kernels under them are
-replaced, by fla's naive delta rule, fla's reference norm and torch's convolution. Based's layer has
-a forward pass without kernels, of which only the checkpointing is taken away.
+the same folder. The layers' code runs as it is; only the Triton kernels under them are replaced, by
+fla's naive loops, fla's reference norm and torch's convolution. Based's layer has a forward pass
+without kernels, of which only the checkpointing is taken away.
 """
 
 import importlib.util
@@ -28,36 +28,76 @@ def _import_without_init(*names: str) -> None:
 _import_without_init("layers", "models")
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # triton has no driver here
-    from fla.layers import based, delta_net
-    from fla.modules import RMSNorm, ShortConvolution, feature_map
+    from fla.layers import based, delta_net, gated_deltanet, gla
+    from fla.modules import FusedRMSNormGated, RMSNorm, ShortConvolution, feature_map
     from fla.modules.norm.layernorm import rms_norm_ref
     from fla.ops.delta_rule.naive import delta_rule_recurrence
+    from fla.ops.gated_delta_rule.gate import naive_gdn_gate
+    from fla.ops.gated_delta_rule.naive import naive_recurrent_gated_delta_rule
+    from fla.ops.gla.naive import naive_recurrent_gla
+
+
+def _l2_norm(x):
+    """The formula of l2norm_fwd_kernel."""
+    return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + 1e-6)
 
 
 def naive_delta_rule(q, k, v, beta, use_qk_l2norm_in_kernel=False, **unused):
     """fla's naive loop over [B, H, L, ...], called as `chunk_delta_rule` with [B, L, H, ...]."""
-    if use_qk_l2norm_in_kernel:  # the formula of l2norm_fwd_kernel
-        q, k = (t * torch.rsqrt(t.square().sum(-1, keepdim=True) + 1e-6) for t in (q, k))
+    if use_qk_l2norm_in_kernel:
+        q, k = _l2_norm(q), _l2_norm(k)
     heads_first = (t.transpose(1, 2) for t in (q, k, v, beta))
     o, state = delta_rule_recurrence(*heads_first)
     return o.transpose(1, 2), state
 
 
-def _conv_forward(self, x, **unused):
-    y = F.conv1d(x.mT, self.weight, self.bias, padding=self.padding, groups=self.groups)
+def naive_gated_delta_rule(q, k, v, g, beta, A_log, dt_bias, **steps):
+    """fla's naive loop, after the steps that its layer leaves to `chunk_gated_delta_rule`."""
+    asked = ("use_qk_l2norm_in_kernel", "use_gate_in_kernel", "use_beta_sigmoid_in_kernel")
+    assert all(steps[name] for name in asked) and not steps["allow_neg_eigval"]
+    g = naive_gdn_gate(g, A_log, dt_bias)
+    return naive_recurrent_gated_delta_rule(_l2_norm(q), _l2_norm(k), v, beta.sigmoid(), g)
+
+
+def naive_gla(q, k, v, gk=None, g=None, **unused):
+    """fla's naive loop, called as `fused_recurrent_gla` with gk or as `chunk_gla` with g."""
+    return naive_recurrent_gla(q, k, v, g if gk is None else gk)
+
+
+def _conv(x, weight, bias, activation, **unused):
+    """x: [B, L, C]; weight: [C, T]."""
+    channels, taps = weight.shape
+    y = F.conv1d(x.mT, weight.unsqueeze(1), bias, padding=taps - 1, groups=channels)
     y = y[..., : x.shape[1]].mT
-    return (y if self.activation is None else F.silu(y)), None
+    return (y if activation is None else F.silu(y)), None
+
+
+def _conv_forward(self, x, **unused):
+    return _conv(x, self.weight.squeeze(1), self.bias, self.activation)
 
 
 def _norm_forward(self, x):
     return rms_norm_ref(x, self.weight, self.bias, eps=self.eps)
 
 
+def _gated_norm_forward(self, x, g):
+    """The formula of layer_norm_gated_fwd_kernel."""
+    assert self.activation == "swish"
+    return rms_norm_ref(x, self.weight, self.bias, eps=self.eps) * F.silu(g)
+
+
 delta_net.fused_recurrent_delta_rule = delta_net.chunk_delta_rule = naive_delta_rule
+gated_deltanet.fused_recurrent_gated_delta_rule = naive_gated_delta_rule
+gated_deltanet.chunk_gated_delta_rule = naive_gated_delta_rule
+gated_deltanet.causal_conv1d = _conv
+gla.fused_recurrent_gla = gla.chunk_gla = naive_gla
 ShortConvolution.forward = _conv_forward
 RMSNorm.forward = _norm_forward
+FusedRMSNormGated.forward = _gated_norm_forward
 feature_map.flatten_diag_outer_product_off1 = (
     feature_map.flatten_diag_outer_product_off1.__wrapped__
 )
 DeltaNet = delta_net.DeltaNet
+GatedDeltaNet = gated_deltanet.GatedDeltaNet
+GatedLinearAttention = gla.GatedLinearAttention
 Based = based.BasedLinearAttention

@@ -11,6 +11,8 @@ from .base import MixerConfig, SequenceMixer
 from .based import Based
 from .custom import Custom, CustomConfig
 from .delta_net import DeltaNet
+from .gated_delta_net import GatedDeltaNet
+from .gla import GLA
 from .h3 import H3
 from .hyena import Hyena
 from .mamba import S6, Mamba
@@ -27,6 +29,8 @@ MIXERS: dict[str, type[SequenceMixer]] = {
     "s6": S6,
     "mamba2": Mamba2,
     "delta_net": DeltaNet,
+    "gated_delta_net": GatedDeltaNet,
+    "gla": GLA,
 }
 
 
