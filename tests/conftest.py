@@ -35,6 +35,12 @@ def small_run(mixer: str = "attention", seed: int = 1, **train) -> RunConfig:
     )
 
 
+def gradients(y, tensors):
+    """Of `tensors`, under the same cotangent for every y of this shape; zeros if unused."""
+    torch.manual_seed(1)  # not randn_like: its numbers depend on y's strides and dtype
+    return torch.autograd.grad(y, tensors, torch.randn(y.shape).to(y), materialize_grads=True)
+
+
 @pytest.fixture(params=sorted(MIXERS))
 def mixer(request) -> str:
     return request.param

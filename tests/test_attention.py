@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from conftest import gradients
 from torch import nn
 from torch.testing import assert_close
 
@@ -23,11 +24,6 @@ def pack(mixers, **options):
     for name, parameter in packed.named_parameters():
         parameter.data = torch.cat([mixer.get_parameter(name).detach() for mixer in mixers])
     return packed
-
-
-def gradients(y, tensors):
-    torch.manual_seed(1)  # not randn_like: its numbers depend on the strides of y
-    return torch.autograd.grad(y, tensors, torch.randn(y.shape, dtype=y.dtype))
 
 
 class TorchAttention(nn.Module):

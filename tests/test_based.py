@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from conftest import gradients
 from official_fla import Based as OfficialBased
 from torch.testing import assert_close
 
@@ -17,11 +18,6 @@ from zoorecall.ops.taylor_attention import (
 def inputs(R=3, B=2, L=13, H=5, K=4, V=7, dtype=torch.float64):
     shapes = (R, B, L, H, K), (R, B, L, H, K), (R, B, L, H, V)
     return [torch.randn(shape, dtype=dtype, requires_grad=True) for shape in shapes]
-
-
-def gradients(y, tensors):
-    torch.manual_seed(1)  # not randn_like: its numbers depend on the strides of y
-    return torch.autograd.grad(y, tensors, torch.randn(y.shape, dtype=y.dtype))
 
 
 def make(num_runs=3, d_model=12, **options):

@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import torch
+from conftest import gradients
 from official_fla import DeltaNet as OfficialDeltaNet
 from official_fla import naive_delta_rule
 from torch.nn.functional import normalize, silu
@@ -17,11 +18,6 @@ def inputs(R=3, B=2, L=13, H=5, K=4, V=7, dtype=torch.float64):
     return [t.requires_grad_() for t in (q, k, v, beta)]
 
 
-def gradients(y, tensors):
-    torch.manual_seed(1)  # not randn_like: its numbers depend on the strides of y
-    return torch.autograd.grad(y, tensors, torch.randn(y.shape, dtype=y.dtype))
-
-
 def make(num_runs=3, d_model=12, dtype=torch.float64, **options):
     """A pack and the official layers whose weights it holds."""
     mixer = DeltaNet(DeltaNetConfig(**options), d_model, 13, 2)
@@ -35,8 +31,8 @@ def make(num_runs=3, d_model=12, dtype=torch.float64, **options):
             with pytest.warns(UserWarning, match="crucial"):
                 officials.append(OfficialDeltaNet(**make_official))
     for name, parameter in mixer.named_parameters():
-        weights = [o.get_parameter(name).detach() for o in officials]
-        parameter.data = torch.stack([w.squeeze(1) if w.ndim == 3 else w for w in weights])
+        weights = [o.get_parameter(name).detach().view_as(parameter) for o in officials]
+        parameter.data = torch.cat(weights)
     return mixer.to(dtype), [o.to(dtype) for o in officials]
 
 

@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import torch
+from conftest import gradients
 from official_fla import GatedDeltaNet as OfficialGatedDeltaNet
 from official_fla import naive_recurrent_gated_delta_rule
 from torch.nn.functional import normalize, silu, softplus
@@ -33,11 +34,6 @@ def strong_decays(kind, L=100):
     *others, g = inputs(L=L)
     share = 1.0 if kind == "all" else torch.rand_like(g).pow(8)
     return [*others, (torch.full_like(g, -50.0) * share).requires_grad_()]
-
-
-def gradients(y, tensors):
-    torch.manual_seed(1)  # not randn_like: its numbers depend on the strides of y
-    return torch.autograd.grad(y, tensors, torch.randn(y.shape, dtype=y.dtype))
 
 
 def make(num_runs=3, d_model=12, dtype=torch.float64, **options):
@@ -80,10 +76,8 @@ def test_strong_decays_are_right_and_finite(kind):
     assert_close(gradients(y, tensors), expected_grads)
     narrow = [t.detach().float().requires_grad_() for t in tensors]
     y = gated_delta_rule(*narrow)
-    torch.manual_seed(1)  # the numbers of `gradients`, which float32 would draw otherwise
-    grads = torch.autograd.grad(y, narrow, torch.randn(y.shape, dtype=torch.float64).float())
     assert_close(y.double(), expected, rtol=1e-3, atol=1e-4)
-    for grad, expected_grad in zip(grads, expected_grads, strict=True):
+    for grad, expected_grad in zip(gradients(y, narrow), expected_grads, strict=True):
         assert_close(grad.double(), expected_grad, rtol=1e-3, atol=1e-3)
 
 

@@ -3,6 +3,7 @@ import re
 
 import pytest
 import torch
+from conftest import gradients
 from official_fla import GatedLinearAttention, naive_recurrent_gla
 from torch.nn.functional import logsigmoid, silu
 from torch.testing import assert_close
@@ -28,12 +29,6 @@ def inputs(R=3, B=2, L=13, H=5, K=4, V=7, dtype=torch.float64):
     return [t.requires_grad_() for t in (q, k, v, 0.7 * g)]
 
 
-def gradients(y, tensors):
-    torch.manual_seed(1)  # not randn_like: its numbers depend on the strides of y
-    grad_y = torch.randn(y.shape, dtype=y.dtype)
-    return torch.autograd.grad(y, tensors, grad_y, materialize_grads=True)  # one step: no decay
-
-
 def official_parameter(layer, name):
     fused = name == "g_norm.weight" and layer.use_output_gate
     return layer.get_parameter("g_norm_swish_gate.weight" if fused else name)
@@ -48,8 +43,8 @@ def make(num_runs=3, d_model=12, dtype=torch.float64, **options):
         GatedLinearAttention(hidden_size=d_model, **make_official) for _ in range(num_runs)
     ]
     for name, parameter in mixer.named_parameters():
-        weights = [official_parameter(o, name).detach() for o in officials]
-        parameter.data = torch.stack([w.squeeze(1) if w.ndim == 3 else w for w in weights])
+        weights = [official_parameter(o, name).detach().view_as(parameter) for o in officials]
+        parameter.data = torch.cat(weights)
     mixer.g_norm.weight.data += torch.rand_like(mixer.g_norm.weight)
     for r, o in enumerate(officials):
         official_parameter(o, "g_norm.weight").data = mixer.g_norm.weight.data[r].clone()

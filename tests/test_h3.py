@@ -3,14 +3,10 @@ import math
 
 import pytest
 import torch
+from conftest import gradients
 from torch.testing import assert_close
 
 from zoorecall.mixers.h3 import H3, DiagonalFilter, H3Config, ShiftFilter
-
-
-def gradients(y, tensors):
-    torch.manual_seed(1)  # not randn_like: its numbers depend on the strides of y
-    return torch.autograd.grad(y, tensors, torch.randn(y.shape, dtype=y.dtype))
 
 
 def solo(seq_len=13, d_model=6, **options):

@@ -3,6 +3,7 @@ import math
 
 import pytest
 import torch
+from conftest import gradients
 from torch.testing import assert_close
 
 from zoorecall.mixers.hyena import Hyena, HyenaConfig
@@ -20,11 +21,6 @@ FORMS = [long_conv, long_conv_fft, long_conv_toeplitz]
 def inputs(R=3, B=2, L=13, C=5, dtype=torch.float64):
     shapes = (R, B, L, C), (R, L, C)
     return [torch.randn(shape, dtype=dtype, requires_grad=True) for shape in shapes]
-
-
-def gradients(y, tensors):
-    torch.manual_seed(1)  # not randn_like: its numbers depend on the strides of y
-    return torch.autograd.grad(y, tensors, torch.randn(y.shape, dtype=y.dtype))
 
 
 def solo(seq_len=13, **options):

@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import torch
+from conftest import gradients
 from official import Mamba as OfficialMamba
 from official import mamba_simple, selective_scan_ref
 from pydantic import ValidationError
@@ -31,12 +32,6 @@ def inputs(R=3, B=2, L=13, C=5, N=4, dtype=torch.float64):
     A, D = -4 * torch.rand(R, C, N, dtype=dtype), torch.randn(R, C, dtype=dtype)
     tensors = [u, delta, A, *(torch.randn(R, B, L, N, dtype=dtype) for _ in range(2)), D]
     return [t.requires_grad_() for t in tensors]
-
-
-def gradients(y, tensors):
-    torch.manual_seed(1)  # not randn_like: its numbers depend on the strides of y
-    weight = torch.randn(y.shape, dtype=y.dtype)
-    return torch.autograd.grad(y, tensors, weight, materialize_grads=True)
 
 
 def without(official, mixer, options):

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from conftest import gradients
 from torch.testing import assert_close
 
 from zoorecall.mixers import make_mixer
@@ -22,12 +23,6 @@ def extreme_inputs():
     w = torch.logspace(-3, math.log10(20), 12, dtype=k.dtype).repeat(3, 1)
     u = torch.tensor([-30.0, 0.0, 30.0], dtype=k.dtype)[:, None].repeat(1, 12)
     return [t.detach().requires_grad_() for t in (k, v, w, u)]
-
-
-def gradients(y, tensors):
-    torch.manual_seed(1)  # not randn_like: its numbers depend on the strides and dtype of y
-    dy = torch.randn(y.shape).to(y)
-    return torch.autograd.grad(y, tensors, dy, materialize_grads=True)
 
 
 def wkv_by_formula(k, v, w, u):
