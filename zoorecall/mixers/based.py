@@ -1,6 +1,6 @@
 """Based's linear attention: attention with a polynomial in place of the exponential.
 
-Arora et al. 2024 (arXiv 2402.18668), section 3.1; the operation is in `ops.taylor_attention`. The
+Arora et al. 2024 (arXiv 2402.18668); the operation is in `ops.taylor_attention`. The
 whole architecture of that paper has layers of this between others, of sliding-window attention or
 convolutions; here, as every mixer, it is the layers' only one.
 

@@ -1,6 +1,6 @@
 """Gated DeltaNet: DeltaNet whose state also decays, by a factor that depends on the input.
 
-Yang, Kautz and Hatamizadeh 2024 (arXiv 2412.06464), section 3; the recurrence is in
+Yang, Kautz and Hatamizadeh 2024 (arXiv 2412.06464); the recurrence is in
 `ops.gated_delta_rule`. Queries and keys: projection, short convolution, SiLU, L2 norm; values:
 without the norm. The writing strength is a sigmoid of a projection, the decay is Mamba2's:
 

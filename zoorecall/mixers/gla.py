@@ -1,7 +1,7 @@
 """Gated linear attention (GLA): linear attention whose state decays, each key feature at a rate of
 its own that depends on the input.
 
-Yang et al. 2023 (arXiv 2312.06635), section 4; the recurrence is in `ops.gated_linear_attention`.
+Yang et al. 2023 (arXiv 2312.06635); the recurrence is in `ops.gated_linear_attention`.
 Queries, keys and values are projections, followed by a short convolution and SiLU only if asked
 for. A log decay is logsigmoid of a projection of rank 16, over 16, so that it starts slow. The
 output goes through an RMS norm a head, whose scale all heads share, and then through a gate.

@@ -1,6 +1,6 @@
 """H3: keys through a shift SSM, their products with values through a diagonal SSM, read by queries.
 
-Fu et al. 2022 (arXiv 2212.14052), section 3.1 and algorithm 1, with several heads as there:
+Fu et al. 2022 (arXiv 2212.14052), algorithm 1:
 
     q, k, v = W x;  k' = shift * k;  y = sum_i q_i . (diagonal * (k'_i v^T));  out = W_out y
 
@@ -44,7 +44,8 @@ class ShiftFilter(nn.Module):
 
     def __init__(self, d_model: int, d_state: int):
         super().__init__()
-        self.B = nn.Parameter(torch.eye(d_state)[:1, :, None].repeat(1, 1, d_model))  # [R, N, D]
+        first, others = torch.ones(1, 1, d_model), torch.zeros(1, d_state - 1, d_model)
+        self.B = nn.Parameter(torch.cat([first, others], dim=1))  # [R, N, D]
         self.C = uniform(d_state, d_model, bound=1 / math.sqrt(d_state))  # [R, N, D]
 
     def forward(self, length: int) -> Tensor:
@@ -58,8 +59,8 @@ class DiagonalFilter(nn.Module):
 
         h_t = 2 Re sum_n C_n B_n dt / (1 - x_n) ((1 + x_n) / (1 - x_n))^t
 
-    S4D-Lin, bilinear: Gu et al. 2022 (arXiv 2206.11893), section 4. Complex numbers are pairs of
-    real ones, which a compiler can fuse.
+    S4D-Lin, discretized by the bilinear rule: Gu et al. 2022 (arXiv 2206.11893). Complex numbers
+    are pairs of real ones, which a compiler can fuse.
     """
 
     def __init__(self, channels: int, d_state: int):

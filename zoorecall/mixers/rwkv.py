@@ -1,6 +1,6 @@
 """RWKV's time mixing: each channel averages its values with weights that decay, behind a gate.
 
-Peng et al. 2023 (arXiv 2305.13048), section 3.1, which is RWKV-4; WKV is in `ops.wkv`:
+Peng et al. 2023 (arXiv 2305.13048), which is RWKV-4; WKV is in `ops.wkv`:
 
     k, v, r = the projections of mix x_t + (1 - mix) x_{t-1}, each with a mix of its own
     y = W_output [sigmoid(r) . WKV(k, v, w, u)],    w = exp(time_decay), u = time_first

@@ -2,7 +2,7 @@
 
     S_t = diag(e^{g_t}) S_{t-1} + k_t v_t^T,    o_t = S_t^T q_t / sqrt(K)
 
-Yang et al. 2023 (arXiv 2312.06635), section 4. Shape letters: R runs, B batch, L length, H heads,
+Yang et al. 2023 (arXiv 2312.06635). Shape letters: R runs, B batch, L length, H heads,
 K key dim, V value dim, N chunks of C positions. q, k, g: [R, B, L, H, K]; v: [R, B, L, H, V].
 g is the log decay, at most 0. Half precision is computed in float32.
 

@@ -2,7 +2,7 @@
 
     y_t = sum_{s<=t} p(q_t . k_s / sqrt(K)) v_s / sum_{s<=t} p(...),    p(x) = 1 + x + x^2 / 2
 
-Arora et al. 2024 (arXiv 2402.18668), section 3.1: p(q . k) is the product of features of q and of
+Arora et al. 2024 (arXiv 2402.18668): p(q . k) is the product of features of q and of
 k, so a recurrence with a state of `num_features` vectors computes it, too. Shape letters: R runs,
 B batch, L length, H heads, K key dim, V value dim. q, k: [R, B, L, H, K]; v: [R, B, L, H, V].
 Half precision: scores and their sums are float32; products are not. p is 1/2 or more, so no sum of

@@ -3,7 +3,7 @@
     y_t = (sum_{s<t} e^{k_s - (t-1-s) w} v_s + e^{u + k_t} v_t)
         / (sum_{s<t} e^{k_s - (t-1-s) w} + e^{u + k_t})
 
-Peng et al. 2023 (arXiv 2305.13048), section 3.1, of every channel by itself. Shape letters: R runs,
+Peng et al. 2023 (arXiv 2305.13048), of every channel by itself. Shape letters: R runs,
 B batch, L length, C channels. k, v: [R, B, L, C]; w, u: [R, C]; w is positive. Half precision is
 computed in float32.
 
