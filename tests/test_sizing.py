@@ -226,6 +226,15 @@ def test_a_group_whose_measurement_fails_is_trained_as_estimated_by_a_new_worker
     assert ("no such luck" in log) == ("luck" in first)
 
 
+@pytest.fixture
+def interrupts():
+    """Raise KeyboardInterrupt: a shell has commands in the background ignore them."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interrupts")
 def test_an_interrupt_ends_a_measurement_at_once(sweep_that_measures, started_workers, tmp_path):
     interrupted = []
 
