@@ -28,6 +28,12 @@ def study(**axes):
     return made_up_runs(accuracy, mixers=MIXERS, **{**sizes, **axes})
 
 
+def variants(options):
+    """Every mixer with other options, at one length."""
+    runs = study(lengths=(64,))
+    return runs.assign(mixer=runs["mixer"].str.partition(" (")[0] + f" ({options})")
+
+
 def dynamics():
     """Eighteen labelled curves as three seeds of six mixers."""
     made, curves, _ = labelled_curves(18, seed=3)
@@ -67,8 +73,8 @@ FIGURES = {
     "parameters": lambda: plots.accuracy_by_parameters(study()),
     "wide parameters": lambda: plots.accuracy_by_parameters(study(lengths=(256,), widths=WIDTHS)),
     "state size": lambda: plots.accuracy_by_state_size(study()),
-    "state size of one length": lambda: plots.accuracy_by_state_size(
-        study(lengths=(64,)).replace("mamba2", "mamba2 (d_state=16, headdim=32)")
+    "state size of many mixers": lambda: plots.accuracy_by_state_size(
+        pd.concat([study(lengths=(64,)), variants("d_state=16, headdim=32")])
     ),
     "dynamics": lambda: plots.training_dynamics(*dynamics()),
     "kinds of training": lambda: plots.curves_by_kind(*dynamics(), each=2),
@@ -94,6 +100,16 @@ def test_no_text_overlaps_another_or_leaves_the_figure(name):
         assert inside.y0 <= box.y0 and box.y1 <= inside.y1, f"{text} leaves the figure"
     for (one, box), (other, second) in itertools.combinations(zip(texts, boxes, strict=True), 2):
         assert not box.padded(-1.5).overlaps(second.padded(-1.5)), f"{one} over {other}"
+
+
+def test_a_legend_of_many_mixers_leaves_a_panel_its_height():
+    heights = []
+    for runs in (study(lengths=(64,)), pd.concat([study(lengths=(64,)), variants("d_state=16")])):
+        figure = plots.accuracy_by_state_size(runs)
+        FigureCanvasAgg(figure).draw()
+        heights.append(figure.axes[0].get_window_extent().height / figure.dpi)
+    assert len(figure.legends[0].get_texts()) > 12
+    assert heights[1] > 0.9 * heights[0] > 1.8
 
 
 def visible_texts(figure: Figure):

@@ -73,7 +73,8 @@ def accuracy_by_state_size(runs: pd.DataFrame) -> Figure:
     looks, lines = mixer_looks(runs["mixer"]), _depth_lines(runs)
     settings = list(best_accuracies(runs).groupby(names))
     rows, columns = rows_and_columns(len(settings))
-    figure, axes = panels(rows, columns, 3.6, 2.8, sharey=True)
+    width = 3.6 if columns > 1 else 5.4  # a legend of many mixers is wide
+    figure, axes = panels(rows, columns, width, 2.8, sharey=True)
     for axis in axes.flat[len(settings) :]:
         axis.axis("off")
     for axis, (key, panel) in zip(axes.flat, settings, strict=False):

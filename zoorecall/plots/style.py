@@ -114,7 +114,8 @@ def size_axis(axis: Axes, sizes: Iterable[float]) -> None:
 
 
 def legend(figure: Figure, handles: Mapping[str, Artist]) -> None:
-    """One legend above all panels, in as many columns as fit."""
+    """One legend above all panels, in as many columns as fit. Panels have room for three rows of
+    it, and the figure grows by the others."""
     inches = [0.6 + 0.075 * len(text) for text in handles]
 
     def width(columns: int) -> float:  # which matplotlib fills as array_split does
@@ -122,6 +123,8 @@ def legend(figure: Figure, handles: Mapping[str, Artist]) -> None:
 
     numbers = range(len(handles), 1, -1)
     columns = next((n for n in numbers if width(n) <= figure.get_figwidth()), 1)
+    rows = -(-len(handles) // columns)
+    figure.set_figheight(figure.get_figheight() + 0.2 * max(0, rows - 3))
     figure.legend(
         list(handles.values()),
         list(handles),
