@@ -6,6 +6,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+from torch.testing import assert_close
 
 from zoorecall.config import RunConfig
 from zoorecall.mixers import MIXERS
@@ -39,6 +40,22 @@ def gradients(y, tensors):
     """Of `tensors`, under the same cotangent for every y of this shape; zeros if unused."""
     torch.manual_seed(1)  # not randn_like: its numbers depend on y's strides and dtype
     return torch.autograd.grad(y, tensors, torch.randn(y.shape).to(y), materialize_grads=True)
+
+
+def assert_pack_is_its_runs(packed, mixers, x):
+    """`packed`, given the weights of these mixers of one run, has their outputs and gradients of
+    x [R, B, L, D]."""
+    names = [name for name, _ in packed.named_parameters()]
+    for name in names:
+        packed.get_parameter(name).data = torch.cat([m.get_parameter(name).data for m in mixers])
+    y, expected = packed(x), torch.cat([mixer(x[r : r + 1]) for r, mixer in enumerate(mixers)])
+    assert_close(y, expected)
+    ours = gradients(y, [x, *packed.parameters()])
+    theirs = gradients(expected, [x, *(m.get_parameter(n) for n in names for m in mixers)])
+    assert_close(ours[0], theirs[0])
+    R = len(mixers)
+    for i in range(len(names)):
+        assert_close(ours[1 + i], torch.cat(theirs[1 + R * i : 1 + R * (i + 1)]))
 
 
 @pytest.fixture(params=sorted(MIXERS))

@@ -14,6 +14,9 @@ import warnings
 
 import torch
 import torch.nn.functional as F
+from conftest import gradients
+from torch import nn
+from torch.testing import assert_close
 
 
 def _import_without_init(*names: str) -> None:
@@ -101,3 +104,23 @@ DeltaNet = delta_net.DeltaNet
 GatedDeltaNet = gated_deltanet.GatedDeltaNet
 GatedLinearAttention = gla.GatedLinearAttention
 Based = based.BasedLinearAttention
+
+
+def assert_pack_is(mixer, officials, length, parameter_of=nn.Module.get_parameter):
+    """The outputs and every gradient of a pack of width 12 are those of fla's layers, one a run.
+
+    `parameter_of(layer, name)` is a layer's parameter that a run has under that name.
+    """
+    x = torch.randn(len(officials), 2, length, 12, requires_grad=True)
+    y = mixer(x)
+    expected = torch.stack([layer(x[r])[0] for r, layer in enumerate(officials)])
+    assert_close(y, expected, rtol=1e-4, atol=1e-5)
+    names = [name for name, _ in mixer.named_parameters()]
+    ours = gradients(y, [x, *mixer.parameters()])
+    of_layers = [parameter_of(layer, name) for name in names for layer in officials]
+    theirs = gradients(expected, [x, *of_layers])
+    assert_close(ours[0], theirs[0], rtol=1e-4, atol=1e-4)
+    for i, name in enumerate(names):
+        of_runs = theirs[1 + i * len(officials) : 1 + (i + 1) * len(officials)]
+        grad = torch.stack(of_runs).view_as(ours[1 + i])
+        assert_close(ours[1 + i], grad, rtol=1e-4, atol=1e-4, msg=lambda m, n=name: n + m)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from conftest import gradients
 from official_fla import DeltaNet as OfficialDeltaNet
-from official_fla import naive_delta_rule
+from official_fla import assert_pack_is, naive_delta_rule
 from torch.nn.functional import normalize, silu
 from torch.testing import assert_close
 
@@ -74,18 +74,7 @@ def test_a_written_value_is_read_back_with_its_key():
 @pytest.mark.parametrize("num_runs", [1, 3])
 def test_pack_is_the_official_layers(num_runs, options, length):
     mixer, officials = make(num_runs, dtype=torch.float32, **options)
-    x = torch.randn(num_runs, 2, length, 12, requires_grad=True)
-    y = mixer(x)
-    expected = torch.stack([o(x[r])[0] for r, o in enumerate(officials)])
-    assert_close(y, expected, rtol=1e-4, atol=1e-5)
-    names = [name for name, _ in mixer.named_parameters()]
-    ours = gradients(y, [x, *mixer.parameters()])
-    theirs = gradients(expected, [x, *(o.get_parameter(n) for n in names for o in officials)])
-    assert_close(ours[0], theirs[0], rtol=1e-4, atol=1e-4)
-    for i, name in enumerate(names):
-        of_runs = theirs[1 + i * num_runs : 1 + (i + 1) * num_runs]
-        expected_grad = torch.stack(of_runs).view_as(ours[1 + i])
-        assert_close(ours[1 + i], expected_grad, rtol=1e-4, atol=1e-4, msg=lambda m, n=name: n + m)
+    assert_pack_is(mixer, officials, length)
 
 
 @pytest.mark.parametrize("seed", [0, 1])

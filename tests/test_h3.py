@@ -3,7 +3,7 @@ import math
 
 import pytest
 import torch
-from conftest import gradients
+from conftest import assert_pack_is_its_runs, gradients
 from torch.testing import assert_close
 
 from zoorecall.mixers.h3 import H3, DiagonalFilter, H3Config, ShiftFilter
@@ -59,19 +59,8 @@ def test_mixer_is_two_recurrences(length, options):
 
 
 def test_pack_is_its_runs():
-    mixers = [solo() for _ in range(3)]
-    packed = solo()
-    for name, parameter in packed.named_parameters():
-        parameter.data = torch.cat([mixer.get_parameter(name).detach() for mixer in mixers])
     x = torch.randn(3, 2, 13, 6, dtype=torch.float64, requires_grad=True)
-    y, expected = packed(x), torch.cat([mixer(x[r : r + 1]) for r, mixer in enumerate(mixers)])
-    assert_close(y, expected)
-    names = [name for name, _ in packed.named_parameters()]
-    ours = gradients(y, [x, *packed.parameters()])
-    theirs = gradients(expected, [x, *(m.get_parameter(n) for n in names for m in mixers)])
-    assert_close(ours[0], theirs[0])
-    for i in range(len(names)):
-        assert_close(ours[1 + i], torch.cat(theirs[1 + 3 * i : 4 + 3 * i]))
+    assert_pack_is_its_runs(solo(), [solo() for _ in range(3)], x)
 
 
 def test_filters_start_as_the_official_ones():

@@ -3,7 +3,7 @@ import math
 
 import pytest
 import torch
-from conftest import gradients
+from conftest import assert_pack_is_its_runs, gradients
 from torch.testing import assert_close
 
 from zoorecall.mixers.hyena import Hyena, HyenaConfig
@@ -29,13 +29,6 @@ def solo(seq_len=13, **options):
     for parameter in mixer.parameters():
         parameter.data += 0.5 * torch.randn_like(parameter)
     return mixer
-
-
-def pack(mixers):
-    packed = Hyena(HyenaConfig(), 6, 13, 2).double()
-    for name, parameter in packed.named_parameters():
-        parameter.data = torch.cat([mixer.get_parameter(name).detach() for mixer in mixers])
-    return packed
 
 
 def hyena_step_by_step(mixer, x):
@@ -107,18 +100,8 @@ def test_mixer_is_the_equations_of_the_paper(length, options):
 
 
 def test_pack_is_its_runs():
-    mixers = [solo() for _ in range(3)]
-    packed = pack(mixers)
     x = torch.randn(3, 2, 13, 6, dtype=torch.float64, requires_grad=True)
-    y = packed(x)
-    expected = torch.cat([mixer(x[r : r + 1]) for r, mixer in enumerate(mixers)])
-    assert_close(y, expected)
-    names = [name for name, _ in packed.named_parameters()]
-    ours = gradients(y, [x, *packed.parameters()])
-    theirs = gradients(expected, [x, *(m.get_parameter(n) for n in names for m in mixers)])
-    assert_close(ours[0], theirs[0])
-    for i in range(len(names)):
-        assert_close(ours[1 + i], torch.cat(theirs[1 + 3 * i : 4 + 3 * i]))
+    assert_pack_is_its_runs(solo(), [solo() for _ in range(3)], x)
 
 
 def test_filter_starts_from_complex_exponentials_and_a_decay():

@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from conftest import gradients
+from conftest import assert_pack_is_its_runs, gradients
 from torch.testing import assert_close
 
 from zoorecall.mixers import make_mixer
@@ -129,20 +129,8 @@ def test_mixer_is_the_equations_of_the_paper():
 
 
 def test_pack_is_its_runs():
-    mixers = [solo() for _ in range(3)]
-    packed = solo()
-    names = [name for name, _ in packed.named_parameters()]
-    for name in names:
-        packed.get_parameter(name).data = torch.cat([m.get_parameter(name).data for m in mixers])
     x = torch.randn(3, 2, 13, 6, dtype=torch.float64, requires_grad=True)
-    y = packed(x)
-    expected = torch.cat([mixer(x[r : r + 1]) for r, mixer in enumerate(mixers)])
-    assert_close(y, expected)
-    ours = gradients(y, [x, *packed.parameters()])
-    theirs = gradients(expected, [x, *(m.get_parameter(n) for n in names for m in mixers)])
-    assert_close(ours[0], theirs[0])
-    for i in range(len(names)):
-        assert_close(ours[1 + i], torch.cat(theirs[1 + 3 * i : 4 + 3 * i]))
+    assert_pack_is_its_runs(solo(), [solo() for _ in range(3)], x)
 
 
 @pytest.mark.parametrize("layer", [0, 1, 11])

@@ -1,7 +1,7 @@
 """Based's linear attention: attention with a polynomial in place of the exponential.
 
-Arora et al. 2024 (arXiv 2402.18668); the operation is in `ops.taylor_attention`. The
-whole architecture of that paper has layers of this between others, of sliding-window attention or
+Arora et al. 2024 (arXiv 2402.18668); the operation is in `ops.taylor_attention`. The whole
+architecture of that paper has layers of this between others, of sliding-window attention or
 convolutions; here, as every mixer, it is the layers' only one.
 
 Shape letters: R runs, B batch, L length, D width, H heads, K feature_dim, V value dim = D / H.

@@ -2,10 +2,9 @@
 
     S = e^{g_t} S_{t-1};  S_t = S + k_t [beta_t (v_t - S^T k_t)]^T;  o_t = S_t^T q_t / sqrt(K)
 
-Yang, Kautz and Hatamizadeh 2024 (arXiv 2412.06464). Shape letters: R runs,
-B batch, L length, H heads, K key dim, V value dim, C chunk. q, k: [R, B, L, H, K];
-v: [R, B, L, H, V]; beta and the log decay g, which is not positive: [R, B, L, H]. Half precision is
-computed in float32.
+Yang, Kautz and Hatamizadeh 2024 (arXiv 2412.06464). Shape letters: R runs, B batch, L length,
+H heads, K key dim, V value dim, C chunk. q, k: [R, B, L, H, K]; v: [R, B, L, H, V]; beta and the
+log decay g, which is not positive: [R, B, L, H]. Half precision is computed in float32.
 
 As in `delta_rule`, and unlike the published code, a chunk is solved as a triangular system instead
 of by an inverse. As in `ssd`, a decay has the absolute precision of the chunk's whole sum of g.

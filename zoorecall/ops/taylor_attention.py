@@ -2,8 +2,8 @@
 
     y_t = sum_{s<=t} p(q_t . k_s / sqrt(K)) v_s / sum_{s<=t} p(...),    p(x) = 1 + x + x^2 / 2
 
-Arora et al. 2024 (arXiv 2402.18668): p(q . k) is the product of features of q and of
-k, so a recurrence with a state of `num_features` vectors computes it, too. Shape letters: R runs,
+Arora et al. 2024 (arXiv 2402.18668): p(q . k) is the product of features of q and of k,
+so a recurrence with a state of `num_features` vectors computes it, too. Shape letters: R runs,
 B batch, L length, H heads, K key dim, V value dim. q, k: [R, B, L, H, K]; v: [R, B, L, H, V].
 Half precision: scores and their sums are float32; products are not. p is 1/2 or more, so no sum of
 scores is near 0, and what the published code adds to it is left out.
@@ -30,8 +30,7 @@ def taylor_attention_recurrent(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def taylor_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """The same, parallel over the length, by L^2 scores a head: [R, B, L, H, V].
 
-    With L^2 scores this takes fewer operations than with the state up to a length of about
-    `num_features`, and as matrix products.
+    Up to a length of about `num_features` this takes fewer operations than the state does.
     """
     q, k, v = (rearrange(x, "r b l h d -> r b h l d") for x in (q, k, v))
     wide = torch.promote_types(v.dtype, torch.float32)
