@@ -45,6 +45,7 @@ class Measurement:
     """One pack, measured; times are medians over steps, per run."""
 
     mixer: str
+    mixer_name: str
     num_layers: int
     d_model: int
     seq_len: int
@@ -223,6 +224,7 @@ def measure(prepared: Prepared, job: Job) -> Measurement:
     peak = torch.cuda.max_memory_allocated(job.device) / 2**30 if on_gpu else 0.0
     return Measurement(
         mixer=run.model.mixer.label,
+        mixer_name=run.model.mixer.name,
         num_layers=run.model.num_layers,
         d_model=run.model.d_model,
         seq_len=run.task.seq_len,

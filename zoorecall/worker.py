@@ -27,6 +27,7 @@ from .model import count_parameters, forward_flops, state_size
 from .plan import PlannedPack
 from .provenance import provenance
 from .sizing import measured_size, release_memory
+from .tasks import sizes
 from .train import PackTrainer, RunResult
 
 Emit = Callable[[dict[str, Any]], None]
@@ -90,6 +91,7 @@ def _row(result: RunResult, pack: PlannedPack, trainer: PackTrainer) -> dict[str
         "run_id": run.run_id,
         "mixer": run.model.mixer.label,
         "config": run.model_dump_json(),
+        **sizes(run.task),
         **measured,
         "num_steps": run.train.num_steps,
         "parameters": count_parameters(run),

@@ -12,6 +12,7 @@ from typing import ClassVar
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from ..columns import mixer_label
 from ..layers import Linear, ShortConv
 
 
@@ -27,9 +28,7 @@ class MixerConfig(BaseModel):
     @property
     def label(self) -> str:
         """The name and the options that differ from their defaults: `attention (conv=qkv)`."""
-        options = self.model_dump(exclude_defaults=True, exclude={"name"})
-        text = ", ".join(f"{key}={value}" for key, value in options.items())
-        return f"{self.name} ({text})" if text else self.name
+        return mixer_label(self.model_dump(mode="json"))
 
 
 class SequenceMixer(nn.Module):

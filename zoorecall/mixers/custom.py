@@ -22,12 +22,6 @@ class CustomConfig(MixerConfig):
     name: str = Field(pattern=r"^[\w.]+:\w+$")
     options: dict[str, Any] = Field(default_factory=dict)
 
-    @property
-    def label(self) -> str:
-        text = ", ".join(f"{key}={value}" for key, value in self.options.items())
-        name = self.name.partition(":")[2]
-        return f"{name} ({text})" if text else name
-
     def check(self, d_model: int) -> None:
         try:
             with torch.device("meta"):
