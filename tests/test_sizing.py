@@ -199,8 +199,6 @@ def pack_sizes(folder: Path, events: list[sweeper.Event]) -> dict[str, list[int]
     for pack in started.packs:
         name = pack.runs[0].model.mixer.name.rpartition(":")[2]
         sizes.setdefault(name, []).append(len(pack.runs))
-            len(pack.runs)
-        )
     planned = read_plan(folder)
     assert set(planned) == {pack.pack_id for pack in started.packs}
     return sizes
