@@ -13,6 +13,7 @@ import contextlib
 import dataclasses
 import fcntl
 import json
+import math
 import os
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,6 +35,9 @@ PROVENANCE = (
     "torch_version",
     "git_commit",
 )
+
+CHECKPOINT_FORMAT = 1
+"""Counts the changes of what a checkpoint holds; one of another format is as good as none."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,10 +66,17 @@ def load_results(folder: str | Path) -> Results:
     curve_columns = [name for name in shards.columns if name.startswith("curve.")]
     measured = shards.drop(columns=["config", *curve_columns])
     runs = pd.concat([measured[["run_id", "mixer"]], config, measured.iloc[:, 2:]], axis=1)
-    curves = shards[["run_id", "mixer", *curve_columns]].explode(curve_columns, ignore_index=True)
-    curves = curves.rename(columns=lambda name: name.removeprefix("curve."))
-    curves = curves.infer_objects().astype({"step": "int64"})
-    return Results(runs, curves)
+    return Results(runs, _curves(shards))
+
+
+def _curves(shards: pd.DataFrame) -> pd.DataFrame:
+    """A row an evaluation; NaN in the columns that a run's row does not have."""
+    lists = shards.filter(regex=r"^curve\.").rename(columns=lambda n: n.removeprefix("curve."))
+    missing = lists["step"].map(lambda steps: [math.nan] * len(steps))
+    lists = lists.apply(lambda column: column.astype(object).where(column.notna(), missing))
+    curves = pd.concat([shards[["run_id", "mixer"]], lists], axis=1)
+    curves = curves.explode([*lists], ignore_index=True)
+    return curves.infer_objects().astype({"step": "int64"})
 
 
 def read_shards(folder: str | Path) -> pd.DataFrame:
@@ -132,18 +143,19 @@ def write_checkpoint(folder: Path, pack_id: str, state: dict) -> None:
     import torch
 
     with replacing(checkpoint_path(folder, pack_id)) as temporary:
-        torch.save(state, temporary)
+        torch.save({"format": CHECKPOINT_FORMAT, **state}, temporary)
 
 
 def read_checkpoint(folder: Path, pack_id: str) -> dict | None:
-    """The state of an unfinished pack, or None where there is none that can be read."""
+    """The state of an unfinished pack, or None where there is none of this format to be read."""
     import torch
 
     path = checkpoint_path(folder, pack_id)
     try:
-        return torch.load(path, weights_only=True, map_location="cpu") if path.exists() else None
+        state = torch.load(path, weights_only=True, map_location="cpu") if path.exists() else {}
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
         return None  # it costs the pack's progress, not its result
+    return state if state.get("format") == CHECKPOINT_FORMAT else None
 
 
 def write_plan(folder: Path, packs: Mapping[str, Sequence[str]]) -> None:
