@@ -1,6 +1,8 @@
 """Small runs that every test of training builds on."""
 
 import os
+from collections.abc import Mapping
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -22,13 +24,23 @@ SMALL_MIXERS = {
 }
 """Options that make a mixer small and odd; the other mixers run with their defaults."""
 
+SMALL_TASKS = {
+    "mqar": {"vocab_size": 32, "seq_len": 12, "num_kv_pairs": 2},
+    "key_value_sum": {"num_pairs": 3, "num_operands": 2, "num_values": 4, "num_keys": 8},
+}
+"""Options that make a task small, for each."""
 
-def small_run(mixer: str = "attention", seed: int = 1, **train) -> RunConfig:
-    """A run of a few steps: 2 layers of width 16, sequences of 12 tokens."""
+
+def small_run(
+    mixer: str = "attention", seed: int = 1, task: Mapping[str, Any] | None = None, **train
+) -> RunConfig:
+    """A run of a few steps: 2 layers of width 16, MQAR of 12 tokens or a task's name and options
+    that are not those of `SMALL_TASKS`."""
+    task = task or {"name": "mqar"}
     settings = {"batch_size": 8, "train_examples": 40, "test_examples": 24, "epochs": 2}
     return RunConfig.model_validate(
         {
-            "task": {"name": "mqar", "vocab_size": 32, "seq_len": 12, "num_kv_pairs": 2},
+            "task": {**SMALL_TASKS[task["name"]], **task},
             "model": {"d_model": 16, "mixer": {"name": mixer, **SMALL_MIXERS.get(mixer, {})}},
             "train": {**settings, "evaluations": 3, **train},
             "seed": seed,

@@ -21,7 +21,7 @@ from zoorecall import load_grid, load_results, sweep
 from zoorecall.cli import main
 from zoorecall.errors import ResultsError
 from zoorecall.plan import PlannedPack
-from zoorecall.results import read_checkpoint, read_plan
+from zoorecall.results import checkpoint_path, read_checkpoint, read_plan
 from zoorecall.sweeper import Finished, Progress, Started, _next
 from zoorecall.train import STEPS_TO_PAY
 from zoorecall.worker import train_pack
@@ -136,6 +136,54 @@ def test_runs_that_are_done_leave_their_pack_and_a_stop_in_between_changes_nothi
     pd.testing.assert_frame_equal(whole.curves, broken.curves)
     assert set(whole.runs["run_id"]) == {run.run_id for run in runs}
     assert whole.runs["stopped_at"].nunique() > 1
+
+
+@pytest.fixture
+def packs() -> list[PlannedPack]:
+    """A pack of a task without slices and one of a task with slices."""
+    tasks: list[dict] = [{"name": "mqar"}, {"name": "key_value_sum", "recall": "both"}]
+    rates = (1e-3, 1e-2)
+    return [PlannedPack(tuple(small_run(task=t, learning_rate=r) for r in rates)) for t in tasks]
+
+
+def train_packs(packs, folder, stopping=lambda: False) -> None:
+    for pack in packs:
+        train_pack(pack, folder, torch.device("cpu"), float("inf"), lambda event: None, stopping)
+
+
+def test_rows_have_the_accuracy_of_each_slice_and_none_where_a_task_has_no_slices(packs, tmp_path):
+    names = ["slice.AR.test_accuracy", "slice.non-AR.test_accuracy"]
+    train_packs(packs, tmp_path)
+    results = load_results(tmp_path)
+    for table in (results.runs, results.curves):
+        assert [name for name in table if name.startswith("slice")] == names
+        assert (table[names].dtypes == "float64").all()
+        has_slices = table["run_id"].isin([run.run_id for run in packs[1].runs])
+        assert table.loc[has_slices, names].notna().all(axis=None) and has_slices.any()
+        assert table.loc[~has_slices, names].isna().all(axis=None) and not has_slices.all()
+    last = results.curves.groupby("run_id").last()[names]
+    pd.testing.assert_frame_equal(last, results.runs.set_index("run_id")[names])
+    for pack in packs:  # in a folder of its own, the same
+        train_packs([pack], tmp_path / "alone" / pack.pack_id)
+        alone = load_results(tmp_path / "alone" / pack.pack_id).curves
+        assert (names[0] in alone) == (pack is packs[1])
+        together = results.curves[results.curves["run_id"].isin(alone["run_id"])]
+        pd.testing.assert_frame_equal(alone, together[list(alone)].reset_index(drop=True))
+
+
+def test_a_checkpoint_of_another_format_counts_as_none(packs, tmp_path):
+    pack, whole, again = packs[0], tmp_path / "whole", tmp_path / "again"
+    train_packs([pack], whole)
+    train_packs([pack], again, stopping=lambda: True)
+    saved = read_checkpoint(again, pack.pack_id)
+    trainer = {name: value for name, value in saved["trainer"].items() if name != "loss_sum"}
+    for other in ({}, {"format": saved["format"] + 1}):
+        checkpoint = {"trainer": trainer, "left": {}} | other
+        torch.save(checkpoint, checkpoint_path(again, pack.pack_id))
+        assert read_checkpoint(again, pack.pack_id) is None
+    train_packs([pack], again)
+    curves, expected = (load_results(folder).curves for folder in (again, whole))
+    pd.testing.assert_frame_equal(curves, expected)
 
 
 def test_the_last_packs_start_with_the_longest():

@@ -12,7 +12,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import example, given, reject, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
@@ -31,6 +31,7 @@ from zoorecall.tasks.mqar import exponential, race
 
 SMALL_MQAR = MQARConfig(vocab_size=50, seq_len=37, num_kv_pairs=5)
 SMALL_SUM = KeyValueSumConfig(num_pairs=6, num_operands=2, num_values=7, num_keys=9)
+SMALL_BOTH = SMALL_SUM.model_copy(update={"recall": "both"})
 several_examples = settings(max_examples=60, deadline=None, derandomize=True)
 
 
@@ -39,6 +40,7 @@ def examples(config: TaskConfig, n: int, seed: int = 0, split: str = "train", bl
 
 
 def digest(*parts: Examples) -> str:
+    """Of tokens, positions and targets, and of slices where there are any."""
     arrays = [array.astype("<i4") for part in parts for array in part]
     return hashlib.blake2b(b"".join(a.tobytes() for a in arrays), digest_size=8).hexdigest()
 
@@ -56,35 +58,24 @@ def assert_follows(counts: np.ndarray, probabilities: np.ndarray) -> None:
     assert abs(statistic - df) < 5 * math.sqrt(2 * df)
 
 
-def solve_mqar(tokens: list[int], query: int) -> int:
-    return tokens[tokens.index(tokens[query]) + 1]
+def solve_mqar(config: MQARConfig, tokens: list[int]) -> int:
+    return tokens[tokens.index(tokens[-1]) + 1]
 
 
-def solve_key_value_sum(tokens: list[int], query: int, vocab_size: int) -> int:
-    add, recall = vocab_size - 3, vocab_size - 2
+def solve_key_value_sum(config: KeyValueSumConfig, tokens: list[int]) -> int:
+    add, recall = config.vocab_size - 3, config.vocab_size - 2
     question = next(i for i, token in enumerate(tokens) if token in (add, recall))
-    operands = tokens[question + 1 : query]
+    operands = tokens[question + 1 : -1]
     if tokens[question] == recall:
         operands = [tokens[tokens.index(key) + 1] for key in operands]
     return sum(operands)
 
 
-def solve(config: MQARConfig | KeyValueSumConfig, made: Examples) -> np.ndarray:
+def solve(config: TaskConfig, made: Examples) -> np.ndarray:
     """The answers of a brute-force solver, which sees the tokens up to each query and no more."""
-
-    def answer(row: list[int], query: int) -> int:
-        if config.name == "mqar":
-            return solve_mqar(row, query)
-        return solve_key_value_sum(row, query, config.vocab_size)
-
-    return np.array(
-        [
-            [answer(row[: query + 1], query) for query in queries]
-            for row, queries in zip(
-                made.tokens.tolist(), made.query_positions.tolist(), strict=True
-            )
-        ]
-    )
+    solver, _ = EVERY_TASK[config.name]
+    rows = zip(made.tokens.tolist(), made.query_positions.tolist(), strict=True)
+    return np.array([[solver(config, row[: q + 1]) for q in queries] for row, queries in rows])
 
 
 @st.composite
@@ -110,8 +101,17 @@ def key_value_sum_configs(draw) -> KeyValueSumConfig:
         num_operands=draw(st.integers(1, num_pairs)),
         num_values=draw(st.integers(2, 20)),
         num_keys=num_pairs + draw(st.integers(0, 12)),
-        recall=draw(st.booleans()),
+        recall=draw(st.sampled_from([True, False, "both"])),
     )
+
+
+EVERY_TASK = {
+    "mqar": (solve_mqar, mqar_configs()),
+    "key_value_sum": (solve_key_value_sum, key_value_sum_configs()),
+}
+"""By name, a brute-force solver, which answers the last of the tokens it gets, and configs."""
+
+every_task = pytest.mark.parametrize("name", sorted(TASKS))
 
 
 def examples_if_any(config: TaskConfig, n: int, seed: int, split: str) -> Examples:
@@ -138,6 +138,7 @@ def examples_if_any(config: TaskConfig, n: int, seed: int, split: str) -> Exampl
         (MQARConfig(seq_len=512, num_kv_pairs=64, filler="random"), "4955b9675d46aecb"),
         (KeyValueSumConfig(), "43dfbddf28432c5d"),
         (KeyValueSumConfig(recall=False), "3458530166828dd0"),
+        (KeyValueSumConfig(recall="both"), "5b912e1e9801e2e1"),
         (SMALL_SUM, "c74f3c946cc99372"),
     ],
 )
@@ -146,7 +147,7 @@ def test_the_bytes_of_an_example_never_change(config, pin):
     assert digest(train, examples(config, 61, 7, "test", block=3)) == pin
 
 
-@pytest.mark.parametrize("config", [SMALL_MQAR, SMALL_SUM], ids=str)
+@pytest.mark.parametrize("config", [SMALL_MQAR, SMALL_SUM, SMALL_BOTH], ids=str)
 def test_examples_differ_with_the_seed_the_split_and_the_block_and_with_nothing_else(config):
     cases = [(0, "train", 0), (1, "train", 0), (0, "test", 0), (0, "train", 1)]
     task = make_task(config)
@@ -158,7 +159,9 @@ def test_examples_differ_with_the_seed_the_split_and_the_block_and_with_nothing_
 
 @pytest.mark.parametrize("split", ["train", "test"])
 @pytest.mark.parametrize(
-    "config", [SMALL_MQAR, SMALL_MQAR.model_copy(update={"filler": "random"}), SMALL_SUM], ids=str
+    "config",
+    [SMALL_MQAR, SMALL_MQAR.model_copy(update={"filler": "random"}), SMALL_SUM, SMALL_BOTH],
+    ids=str,
 )
 def test_the_first_examples_do_not_depend_on_how_many_are_made(config, split):
     task, longest = make_task(config), 3 * CHUNK + 5
@@ -175,29 +178,42 @@ def test_a_filler_changes_neither_the_pairs_nor_the_queries():
     assert (zero.tokens[:, :10] == random.tokens[:, :10]).all()
 
 
+@every_task
 @several_examples
-@given(
-    mqar_configs() | key_value_sum_configs(), st.integers(0, 99), st.sampled_from(["train", "test"])
-)
-@example(MQARConfig(), 0, "test")
-@example(MQARConfig(seq_len=512, num_kv_pairs=64, filler="random"), 0, "train")
-@example(KeyValueSumConfig(num_pairs=50), 0, "train")
-def test_a_brute_force_solver_answers_every_query(config, seed, split):
+@given(st.data(), st.integers(0, 99), st.sampled_from(["train", "test"]))
+def test_a_brute_force_solver_answers_every_query(name, data, seed, split):
+    config = data.draw(EVERY_TASK[name][1])
     made = examples_if_any(config, 23, seed, split)
     assert (solve(config, made) == made.targets).all()
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        MQARConfig(),
+        MQARConfig(seq_len=512, num_kv_pairs=64, filler="random"),
+        KeyValueSumConfig(num_pairs=50),
+        KeyValueSumConfig(num_pairs=50, recall="both"),
+    ],
+    ids=str,
+)
+def test_a_brute_force_solver_answers_every_query_of_the_papers_sizes(config):
+    for split in ("train", "test"):
+        made = examples(config, 23, 0, split)
+        assert (solve(config, made) == made.targets).all()
+
+
+@every_task
 @several_examples
-@given(mqar_configs() | key_value_sum_configs(), st.integers(0, 99))
-def test_examples_have_the_shapes_and_the_tokens_their_config_tells(config, seed):
-    n = 17
+@given(st.data(), st.integers(0, 99))
+def test_examples_have_the_shapes_and_the_tokens_their_config_tells(name, data, seed):
+    config, n = data.draw(EVERY_TASK[name][1]), 17
     made = examples_if_any(config, n, seed, "train")
-    assert [a.shape for a in made] == [
-        (n, config.seq_len),
-        (n, config.num_queries),
-        (n, config.num_queries),
-    ]
-    assert all(array.dtype == np.int32 for array in made)
+    Q = config.num_queries
+    shapes = [(n, config.seq_len), (n, Q), (n, Q), (n, Q if config.slices else 0)]
+    assert [a.shape for a in made] == shapes
+    assert [a.dtype for a in made] == [np.int32, np.int32, np.int32, np.int8]
+    assert ((made.slices >= -1) & (made.slices < len(config.slices))).all()
     assert made.tokens.min() >= 0 and made.tokens.max() < config.vocab_size
     assert made.targets.min() >= 0 and made.targets.max() < config.vocab_size
     assert made.query_positions.min() >= 0 and made.query_positions.max() < config.seq_len
@@ -208,7 +224,7 @@ def test_examples_have_the_shapes_and_the_tokens_their_config_tells(config, seed
 def test_mqar_examples_are_pairs_and_then_each_key_once(config, seed):
     K, V, L = config.num_kv_pairs, config.vocab_size, config.seq_len
     made = examples_if_any(config, 29, seed, "train")
-    for tokens, positions, targets in zip(*made, strict=True):
+    for tokens, positions, targets, _ in zip(*made, strict=True):
         keys, values, rest = tokens[0 : 2 * K : 2], tokens[1 : 2 * K : 2], tokens[2 * K :]
         assert len({*keys}) == len({*values}) == K and 0 not in keys and 0 not in values
         if config.vocabulary == "split":
@@ -232,7 +248,8 @@ def test_key_value_sum_examples_are_pairs_and_then_a_question_of_different_pairs
     P, numbers = config.num_pairs, config.num_numbers
     made = examples_if_any(config, 29, seed, "train")
     add, recall, equals = range(numbers + config.num_keys, config.vocab_size)
-    for tokens, positions, targets in zip(*made, strict=True):
+    for tokens, positions, targets, slices in zip(*made, strict=True):
+        recalls = [config.slices[i] == "AR" for i in slices] if config.slices else [config.recall]
         keys, values, operands = (
             tokens[0 : 2 * P : 2],
             tokens[1 : 2 * P : 2],
@@ -240,10 +257,10 @@ def test_key_value_sum_examples_are_pairs_and_then_a_question_of_different_pairs
         )
         assert len({*keys}) == P and keys.min() >= numbers and keys.max() < add
         assert values.min() >= 0 and values.max() < config.num_values
-        assert tokens[2 * P] == (recall if config.recall else add)
+        assert tokens[2 * P] == (recall if recalls[0] else add)
         assert positions.tolist() == [len(tokens) - 1] and tokens[-1] == equals
         assert len(operands) == config.num_operands and 0 <= targets[0] < numbers
-        if config.recall:
+        if recalls[0]:
             assert {*operands} <= {*keys} and len({*operands}) == len(operands)
         else:
             assert all((values == o).sum() >= (operands == o).sum() for o in operands)
@@ -303,6 +320,7 @@ def test_mqar_settings_are_refused_exactly_when_they_do_not_fit(V, L, K, vocabul
         {"name": "mqar", "vocab_size": "64"},
         {"name": "mqar", "power_a": 0.0},
         {"name": "key_value_sum", "recall": 1},
+        {"name": "key_value_sum", "recall": "AR"},
         {"name": "key_value_sum", "num_values": 1},
         {"name": "multiquery_ar"},
         {},
@@ -336,6 +354,7 @@ def every_mqar(config: MQARConfig) -> int:
         MQARConfig(vocab_size=6, seq_len=9, num_kv_pairs=2, vocabulary="shared"),
         KeyValueSumConfig(num_pairs=3, num_operands=2, num_values=2, num_keys=3),
         KeyValueSumConfig(num_pairs=3, num_operands=2, num_values=2, num_keys=3, recall=False),
+        KeyValueSumConfig(num_pairs=3, num_operands=2, num_values=2, num_keys=3, recall="both"),
     ],
     ids=str,
 )
@@ -489,6 +508,25 @@ def test_both_variants_have_the_same_lists_indices_and_answers(config, seed, spl
         value_of = dict(zip(with_keys[0 : 2 * P : 2], with_keys[1 : 2 * P : 2], strict=True))
         recalled = [value_of[key] for key in with_keys[2 * P + 1 : -1]]
         assert recalled == with_values[2 * P + 1 : -1].tolist()
+
+
+@several_examples
+@given(key_value_sum_configs(), st.integers(0, 99), st.sampled_from(["train", "test"]))
+def test_an_example_of_both_is_that_of_the_variant_its_slice_names(config, seed, split):
+    ar, plain, both = (
+        examples_if_any(config.model_copy(update={"recall": recall}), 31, seed, split)
+        for recall in (True, False, "both")
+    )
+    assert {*both.slices.flat} <= {0, 1}
+    for i, variant in enumerate(both.slices[:, 0]):
+        for ours, theirs in zip(both[:3], (ar, plain)[variant][:3], strict=True):
+            assert (ours[i] == theirs[i]).all()
+
+
+def test_both_variants_are_as_frequent_in_either_split_and_each_on_its_own():
+    for split in ("train", "test"):
+        variants = examples(SMALL_BOTH, 20_000, 0, split).slices[:, 0]
+        assert_follows(np.bincount(2 * variants[::2] + variants[1::2]), np.ones(4))
 
 
 def test_indices_are_uniform_over_ordered_choices():

@@ -8,10 +8,12 @@ import torch
 from conftest import small_run
 
 from zoorecall.model import build_model
+from zoorecall.tasks import TASKS, make_task
 from zoorecall.train import STEPS_TO_PAY, PackTrainer, RunResult
 
 CPU = torch.device("cpu")
 RATES = (1e-3, 3e-3, 1e-2)
+BOTH = {"name": "key_value_sum", "recall": "both"}
 
 
 def train(runs, state=None) -> list[RunResult]:
@@ -53,7 +55,7 @@ def test_a_runs_numbers_do_not_depend_on_its_pack(mixer, size):
 
 
 def test_a_run_that_diverges_leaves_its_neighbours_untouched_and_says_when():
-    calm, wild = small_run(learning_rate=1e-3), small_run(learning_rate=1e-3, seed=2)
+    calm, wild = (small_run(task=BOTH, learning_rate=1e-3, seed=seed) for seed in (1, 2))
     trainer, undisturbed = PackTrainer([calm, wild], CPU), PackTrainer([calm, wild], CPU)
     for each in (trainer, undisturbed):
         each.advance()
@@ -67,13 +69,18 @@ def test_a_run_that_diverges_leaves_its_neighbours_untouched_and_says_when():
     assert torch.equal(trainer.pack.flat[0], undisturbed.pack.flat[0])
     ours, diverged = trainer.results()
     assert diverged.diverged_at == at and diverged.test_accuracy == 0.0
-    assert math.isnan(diverged.test_loss) and math.isnan(diverged.curve.test_loss[-1])
+    assert math.isnan(diverged.test_loss)
+    assert diverged.slice_test_accuracy == {"AR": 0.0, "non-AR": 0.0}
+    curve = diverged.curve
+    for losses in (curve.test_loss, curve.train_loss):
+        assert math.isnan(losses[-1]) and math.isfinite(losses[1])
     assert ours.diverged_at is None and ours == undisturbed.results()[0]
 
 
+@pytest.mark.parametrize("task", [{"name": "mqar"}, BOTH], ids=str)
 @pytest.mark.parametrize("data", ["fixed", "fresh"])
-def test_training_goes_on_from_a_saved_state_as_if_it_had_not_stopped(data):
-    runs = [small_run("attention", data=data, learning_rate=rate) for rate in RATES]
+def test_training_goes_on_from_a_saved_state_as_if_it_had_not_stopped(data, task):
+    runs = [small_run(task=task, data=data, learning_rate=rate) for rate in RATES]
     through = PackTrainer(runs, CPU)
     while not through.finished:
         through.advance()
@@ -127,18 +134,50 @@ def test_a_pack_of_the_active_runs_goes_on_as_the_pack_of_all_would(monkeypatch)
     assert ours.test_loss == pytest.approx(theirs.test_loss, rel=1e-4)
 
 
-def test_shuffled_labels_give_chance(monkeypatch):
-    run = small_run(epochs=20, learning_rate=3e-3, train_examples=400, test_examples=200)
-    trainer = PackTrainer([run], CPU)
-    generator = torch.Generator().manual_seed(0)
-    for examples in (trainer.test_examples,):
-        flat = examples.targets.flatten()
-        examples.targets.copy_(
-            flat[torch.randperm(len(flat), generator=generator)].view_as(examples.targets)
-        )
+@pytest.mark.parametrize("task", [*({"name": name} for name in TASKS), BOTH], ids=str)
+def test_shuffled_labels_give_chance_where_a_run_has_learned_the_true_ones(task):
+    settings = {"epochs": 30, "train_examples": 400, "test_examples": 200}
+    trainer = PackTrainer([small_run(task=task, learning_rate=1e-2, **settings)], CPU)
     while not trainer.finished:
         trainer.advance()
-    assert trainer.results()[0].best_test_accuracy < 0.2
+    labels = trainer.test_examples.targets
+    count = labels.numel()
+    shuffled = labels.flatten()[torch.randperm(count, generator=torch.Generator().manual_seed(0))]
+    labels.copy_(shuffled.view_as(labels))
+    most_frequent = float(labels.flatten().bincount().max()) / count
+    chance = most_frequent + 4 * math.sqrt(most_frequent * (1 - most_frequent) / count)
+    assert trainer.measure(trainer.test_examples, 200)[0] < chance
+    assert trainer.results()[0].test_accuracy > chance
+
+
+def test_the_accuracy_of_a_slice_is_that_of_its_queries_alone():
+    trainer = PackTrainer([small_run(seed=s, epochs=20, learning_rate=1e-2) for s in (1, 2)], CPU)
+    while not trainer.finished:
+        trainer.advance()
+    examples, count = trainer.test_examples, 21  # not a multiple of the batch size
+    trainer.slices = ("one", "other")
+    examples.slices = (examples.targets % 3 - 1).to(torch.int8)  # a third in none
+    accuracy, _, _, *by_slice = trainer.measure(examples, count)
+    index = torch.arange(count).expand(2, -1)
+    _, correct = trainer._losses(*examples.batch(trainer.seed_index, index))
+    assert accuracy.tolist() == pytest.approx(correct.double().mean(1).tolist())
+    for r in range(2):
+        of_query = examples.slices[r, :count].flatten()
+        expected = [float(correct[r][of_query == i].double().mean()) for i in range(2)]
+        assert [float(of_runs[r]) for of_runs in by_slice] == expected
+        assert len({float(accuracy[r]), *expected}) == 3
+
+
+def test_a_curve_has_the_accuracy_of_each_slice_at_each_evaluation():
+    runs = [small_run(task=BOTH, learning_rate=rate) for rate in RATES]
+    for result in train(runs):
+        by_slice = result.curve.slice_test_accuracy
+        variants = make_task(result.run.task).examples(24, result.run.seed, "test").slices[:, 0]
+        shares = np.bincount(variants) / 24
+        mean = shares @ np.array([by_slice["AR"], by_slice["non-AR"]])
+        assert mean.tolist() == pytest.approx(result.curve.test_accuracy)
+        assert result.slice_test_accuracy == {s: a[-1] for s, a in by_slice.items()}
+    assert train([small_run()])[0].slice_test_accuracy == {}
 
 
 def test_one_step_computes_no_logits_but_at_the_queries():

@@ -28,6 +28,9 @@ from .errors import ResultsError
 WRITTEN_ID = "written_id"
 PACKS = "packs"
 
+CHECKPOINT_FORMAT = 1
+"""Counts the changes of what a checkpoint holds; one of another format is as good as none."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Results:
@@ -48,13 +51,19 @@ def load_results(folder: str | Path) -> Results:
     shards = read_shards(folder)
     if shards.empty:
         raise ResultsError(f"{folder}: no finished runs here; `zoorecall sweep GRID` makes them")
-    curve_columns = [name for name in shards.columns if name.startswith(CURVE)]
-    runs = _table(shards.drop(columns=curve_columns))
-    curves = shards[[RUN_ID, *curve_columns]].assign(**{MIXER: runs[MIXER]})
-    curves = curves.explode(curve_columns, ignore_index=True)
-    curves = curves.rename(columns=lambda name: name.removeprefix(CURVE))
-    curves = curves.infer_objects().astype({"step": "int64"})
-    return Results(runs, curves)
+    lists = [name for name in map(str, shards) if name.startswith(CURVE)]
+    runs = _table(shards.drop(columns=lists))
+    return Results(runs, _curves(shards[lists], runs[[RUN_ID, MIXER]]))
+
+
+def _curves(lists: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """A row an evaluation, from a row a run with a list in each column; NaN in the columns that a
+    run's row does not have."""
+    lists = lists.rename(columns=lambda name: name.removeprefix(CURVE))
+    missing = lists["step"].map(lambda steps: [float("nan")] * len(steps))
+    lists = lists.apply(lambda column: column.astype(object).where(column.notna(), missing))
+    curves = pd.concat([runs, lists], axis=1).explode([*lists], ignore_index=True)
+    return curves.infer_objects().astype({"step": "int64"})
 
 
 def _table(shards: pd.DataFrame) -> pd.DataFrame:
@@ -182,18 +191,19 @@ def write_checkpoint(folder: Path, pack_id: str, state: dict) -> None:
     import torch
 
     with replacing(checkpoint_path(folder, pack_id)) as temporary:
-        torch.save(state, temporary)
+        torch.save({"format": CHECKPOINT_FORMAT, **state}, temporary)
 
 
 def read_checkpoint(folder: Path, pack_id: str) -> dict | None:
-    """The state of an unfinished pack, or None where there is none that can be read."""
+    """The state of an unfinished pack, or None where there is none of this format to be read."""
     import torch
 
     path = checkpoint_path(folder, pack_id)
     try:
-        return torch.load(path, weights_only=True, map_location="cpu") if path.exists() else None
+        state = torch.load(path, weights_only=True, map_location="cpu") if path.exists() else {}
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
         return None  # it costs the pack's progress, not its result
+    return state if state.get("format") == CHECKPOINT_FORMAT else None
 
 
 def write_plan(folder: Path, packs: Mapping[str, Sequence[str]]) -> None:

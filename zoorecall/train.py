@@ -1,6 +1,6 @@
 """The one training loop: a pack of runs, from its initial weights to its results.
 
-Shape letters: R runs, S seeds, B batch, L length, Q queries, n examples.
+Shape letters: R runs, S seeds, B batch, L length, Q queries, n examples, N slices of the task.
 
 Runs with the same seed see the same examples in the same order. A step is a function of tensors
 that stay where they are, so a GPU captures it once and replays it; nothing in it waits for the
@@ -41,6 +41,8 @@ class Curve:
     test_loss: list[float] = field(default_factory=list)
     test_accuracy: list[float] = field(default_factory=list)
     test_sequence_accuracy: list[float] = field(default_factory=list)
+    slice_test_accuracy: dict[str, list[float]] = field(default_factory=dict)
+    """Token accuracy by slice of the task; NaN for a slice without a test query."""
 
 
 @dataclass
@@ -63,15 +65,18 @@ class RunResult:
     steps_to_solve: int | None
     diverged_at: int | None
     stopped_at: int | None
+    slice_test_accuracy: dict[str, float]
 
 
 @dataclass
 class Examples:
-    """The examples of all seeds of a pack: tokens [S, n, L], the rest [S, n, Q]."""
+    """The examples of all seeds of a pack: tokens [S, n, L], the rest [S, n, Q], but slices
+    [S, n, 0] for a task that has none."""
 
     tokens: Tensor
     positions: Tensor
     targets: Tensor
+    slices: Tensor
 
     def batch(self, seed_index: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Examples `index` [R, B] of the seeds `seed_index` [R]."""
@@ -125,7 +130,8 @@ class PackTrainer:
         self.step, self.steps_in_sum = 0, 0
         self.seconds = 0.0  # of each run: of the pack's, as many as it has runs
         self.stopped_at: list[int | None] = [None] * R
-        self.curves = [Curve() for _ in runs]
+        self.slices = runs[0].task.slices
+        self.curves = [Curve(slice_test_accuracy={s: [] for s in self.slices}) for _ in runs]
         self._forward, self._update = self._mean_loss, self._update_runs
         self._step: Callable[[], None] = self._train_step
         if device.type == "cuda":
@@ -183,10 +189,12 @@ class PackTrainer:
         return seconds
 
     @torch.no_grad()
-    def measure(self, examples: Examples, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Token accuracy, sequence accuracy and loss on the first `count` examples, each [R]."""
+    def measure(self, examples: Examples, count: int) -> Tensor:
+        """Token accuracy, sequence accuracy, loss and the token accuracy of each slice on the first
+        `count` examples, [3 + N, R] on the CPU."""
         R, size = len(self.runs), self.train.batch_size
         totals = torch.zeros(3, R, dtype=torch.float64, device=self.device)
+        right, asked = totals.new_zeros(2, len(self.slices), R)
         self.pack.model.eval()  # a mixer of a user's own may have dropout
         for start in range(0, count, size):
             index = torch.arange(start, min(start + size, count), device=self.device)
@@ -196,17 +204,20 @@ class PackTrainer:
             totals[0] += sequences.mean(-1).sum(-1)
             totals[1] += sequences.amin(-1).sum(-1)
             totals[2] += loss.double().view(sequences.shape).mean(-1).sum(-1)
+            for i in range(len(self.slices)):
+                belongs = examples.slices[self.seed_index[:, None], index] == i  # [R, B, Q]
+                right[i] += (sequences * belongs).sum((1, 2))
+                asked[i] += belongs.sum((1, 2))
         self.pack.model.train()
-        accuracy, sequence_accuracy, loss = (totals / count).cpu()
-        return accuracy, sequence_accuracy, loss
+        return torch.cat([totals / count, right / asked]).cpu()
 
     def results(self) -> list[RunResult]:
         """One result a run, in order."""
         self._load_epoch(max(self.step - 1, 0) // self.train.steps_per_epoch)
         assert self.train_examples is not None
         count = min(self.train.test_examples, self.train.train_examples)
-        on_train = self.measure(self.train_examples, count)
-        return [self._result(r, [float(m[r]) for m in on_train]) for r in range(len(self.runs))]
+        on_train = self.measure(self.train_examples, count)[:3].T.tolist()
+        return [self._result(r, on_train[r]) for r in range(len(self.runs))]
 
     def state(self, of: Sequence[int] | None = None) -> dict:
         """Everything that is not a function of the runs' configs; `of` some runs or of all."""
@@ -331,25 +342,24 @@ class PackTrainer:
 
     def _evaluate(self, step: int) -> None:
         measured = self.measure(self.test_examples, self.train.test_examples)
-        accuracy, sequence_accuracy, loss = measured
-        train_loss = (self.loss_sum / self.steps_in_sum).tolist() if self.steps_in_sum else None
+        mean_loss = (self.loss_sum / max(1, self.steps_in_sum)).cpu()
         active, diverged = self.active.tolist(), self.diverged_at.tolist()
+        lost = [r for r, at in enumerate(diverged) if at >= 0]
+        measured[:, lost], measured[2, lost], mean_loss[lost] = 0.0, math.nan, math.nan
+        accuracy, sequence_accuracy, test_loss, *slice_accuracy = measured.tolist()
+        train_loss = mean_loss.tolist() if self.steps_in_sum else [math.nan] * len(self.runs)
         for r, curve in enumerate(self.curves):
             if not active[r] and curve.step and (diverged[r] < 0 or curve.step[-1] > diverged[r]):
                 continue  # its last evaluation is written
             curve.step.append(step)
-            if diverged[r] >= 0:
-                curve.train_loss.append(math.nan)
-                curve.test_loss.append(math.nan)
-                curve.test_accuracy.append(0.0)
-                curve.test_sequence_accuracy.append(0.0)
-                continue
-            curve.train_loss.append(train_loss[r] if train_loss else math.nan)
-            curve.test_loss.append(float(loss[r]))
-            curve.test_accuracy.append(float(accuracy[r]))
-            curve.test_sequence_accuracy.append(float(sequence_accuracy[r]))
+            curve.train_loss.append(train_loss[r])
+            curve.test_loss.append(test_loss[r])
+            curve.test_accuracy.append(accuracy[r])
+            curve.test_sequence_accuracy.append(sequence_accuracy[r])
+            for name, of_runs in zip(self.slices, slice_accuracy, strict=True):
+                curve.slice_test_accuracy[name].append(of_runs[r])
             stop = self.train.stop_at_accuracy
-            if stop is not None and float(accuracy[r]) >= stop:
+            if stop is not None and accuracy[r] >= stop:
                 self.stopped_at[r] = step
                 self.active[r] = False
         self.loss_sum.zero_()
@@ -375,6 +385,7 @@ class PackTrainer:
             steps_to_solve=solved[0] if solved else None,
             diverged_at=diverged_at if diverged_at >= 0 else None,
             stopped_at=self.stopped_at[r],
+            slice_test_accuracy={s: a[-1] for s, a in curve.slice_test_accuracy.items()},
         )
 
 

@@ -28,7 +28,7 @@ from .plan import PlannedPack
 from .provenance import provenance
 from .sizing import measured_size, release_memory
 from .tasks import sizes
-from .train import PackTrainer, RunResult
+from .train import Curve, PackTrainer, RunResult
 
 Emit = Callable[[dict[str, Any]], None]
 
@@ -42,9 +42,7 @@ def train_pack(
     stopping: Callable[[], bool] = lambda: False,
 ) -> bool:
     """Train a pack to its shard, or to a checkpoint if `stopping`; says whether it finished."""
-    state = results.read_checkpoint(folder, pack.pack_id)
-    if state is None or "trainer" not in state:  # none, or an earlier version's
-        state = {"trainer": None, "left": {}}
+    state = results.read_checkpoint(folder, pack.pack_id) or {"trainer": None, "left": {}}
     left: dict[str, dict[str, Any]] = state["left"]  # rows of runs that the trainer has no more
     runs = [run for run in pack.runs if run.run_id not in left]
     trainer = PackTrainer(runs, device, state["trainer"])
@@ -83,7 +81,8 @@ def train_pack(
 def _row(result: RunResult, pack: PlannedPack, trainer: PackTrainer) -> dict[str, Any]:
     """A run's row as it stands in a shard."""
     run = result.run
-    measured = {k: v for k, v in vars(result).items() if k not in ("run", "curve")}
+    measured = _columns(result)
+    del measured["run"], measured["curve"]
     for name in ("steps_to_solve", "diverged_at", "stopped_at"):
         measured[name] = math.nan if measured[name] is None else float(measured[name])
     tokens = trainer.step * run.train.batch_size * run.task.seq_len
@@ -102,8 +101,15 @@ def _row(result: RunResult, pack: PlannedPack, trainer: PackTrainer) -> dict[str
         "seconds": trainer.seconds,
         "tokens_per_second": tokens / max(trainer.seconds, 1e-9),
         **provenance(trainer.device),
-        **{f"curve.{name}": values for name, values in vars(result.curve).items()},
+        **{f"curve.{name}": values for name, values in _columns(result.curve).items()},
     }
+
+
+def _columns(fields: RunResult | Curve) -> dict[str, Any]:
+    """The fields by name, the accuracy of each slice in a column of its own."""
+    columns = dict(vars(fields))
+    by_slice = columns.pop("slice_test_accuracy")
+    return columns | {f"slice.{name}.test_accuracy": value for name, value in by_slice.items()}
 
 
 def main() -> None:

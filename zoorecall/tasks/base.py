@@ -44,14 +44,24 @@ class TaskConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True)
     name: str
 
+    @property
+    def slices(self) -> tuple[str, ...]:
+        """The names of the kinds of queries that are reported apart; most tasks have none."""
+        return ()
+
 
 class Examples(NamedTuple):
     """int32 arrays: a model reads `tokens [n, L]` and predicts `targets [n, Q]` at the positions
-    `query_positions [n, Q]`, each from the tokens up to and including that position."""
+    `query_positions [n, Q]`, each from the tokens up to and including that position.
+
+    `slices [n, Q]`, int8, says to which of the config's slices a query belongs, -1 to none of them;
+    for a task without slices it is empty, [n, 0].
+    """
 
     tokens: np.ndarray
     query_positions: np.ndarray
     targets: np.ndarray
+    slices: np.ndarray
 
 
 class Task:
@@ -86,8 +96,10 @@ class Task:
         """
         if split not in ("train", "test"):
             raise ValueError(f"split {split!r} is neither 'train' nor 'test'")
-        Q = self.config.num_queries
-        out = Examples(*(np.zeros((n, size), np.int32) for size in (self.config.seq_len, Q, Q)))
+        L, Q = self.config.seq_len, self.config.num_queries
+        tokens, positions, targets = (np.zeros((n, size), np.int32) for size in (L, Q, Q))
+        slices = np.zeros((n, Q if self.config.slices else 0), np.int8)
+        out = Examples(tokens, positions, targets, slices)
         pool = Pool(self.pool_size, max(1, min(CHUNK, POOL_ITEMS // self.pool_size)))
         done = chunk = 0
         while done < n:

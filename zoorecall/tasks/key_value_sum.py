@@ -10,7 +10,8 @@ num_pairs P and num_operands 3:
 
 At the `=` the model must predict the sum, a single token. Keys are different from each other,
 values need not be. Both variants of one seed have the same lists, indices and answers, and the
-same length, which separates errors of recall from errors of arithmetic.
+same length, which separates errors of recall from errors of arithmetic. With `recall` "both", each
+example is of either variant with equal probability, and the variants are slices, reported apart.
 
 The paper asks in words, with integers as text; here a number is a token, from 0 to the largest
 sum, and so is a key.
@@ -34,7 +35,9 @@ class KeyValueSumConfig(TaskConfig):
     num_operands: int = Field(3, ge=1)
     num_values: int = Field(10, ge=2, description="values are 0 to num_values - 1")
     num_keys: int = Field(100, ge=1, description="how many keys a list's keys are drawn from")
-    recall: bool = Field(True, description="name the keys (AR), not their values (non-AR)")
+    recall: bool | Literal["both"] = Field(
+        True, description="name the keys (AR), not their values (non-AR), or both, half and half"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> "KeyValueSumConfig":
@@ -66,6 +69,10 @@ class KeyValueSumConfig(TaskConfig):
     def num_queries(self) -> int:
         return 1
 
+    @property
+    def slices(self) -> tuple[str, ...]:
+        return ("AR", "non-AR") if self.recall == "both" else ()
+
 
 class KeyValueSum(Task):
     Config = KeyValueSumConfig
@@ -95,12 +102,16 @@ class KeyValueSum(Task):
         keys, values = contents[:, :P] + self.config.num_numbers, contents[:, P:]
         indices = pool.items[num_keys : num_keys + M, rows].T.astype(np.int64) - num_keys
         operands = np.take_along_axis(values, indices, axis=1)
-        out.targets[:, 0] = operands.sum(axis=1)
-        if self.config.recall:
-            operands = np.take_along_axis(keys, indices, axis=1)
+        names = np.take_along_axis(keys, indices, axis=1)
+        if self.config.recall == "both":
+            out.slices[:, 0] = below(streams("variant").halves(len(rows)), 2)
+            recall = out.slices == 0  # [n, 1]
+        else:
+            recall = np.full((len(rows), 1), self.config.recall)
         out.tokens[:, 0 : 2 * P : 2] = keys
         out.tokens[:, 1 : 2 * P : 2] = values
-        out.tokens[:, 2 * P] = self.recall if self.config.recall else self.add
-        out.tokens[:, 2 * P + 1 : -1] = operands
+        out.tokens[:, 2 * P : 2 * P + 1] = np.where(recall, self.recall, self.add)
+        out.tokens[:, 2 * P + 1 : -1] = np.where(recall, names, operands)
         out.tokens[:, -1] = self.equals
         out.query_positions[:] = self.config.seq_len - 1
+        out.targets[:, 0] = operands.sum(axis=1)
