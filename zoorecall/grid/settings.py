@@ -106,6 +106,37 @@ def unknown_key(path: Path, configs: Sequence[type[BaseModel]]) -> str:
     return f"unknown key{f' of {chosen}' if chosen else ''}, {suggest(path[-1], keys)}"
 
 
+def walk(path: Path, node: Node) -> Iterator[Setting]:
+    """A value at a path, and the values inside of it, each before its own parts."""
+    yield Setting(path, node)
+    if isinstance(node.value, dict):
+        for key, child in node.children.items():
+            yield from walk((*path, key), child)
+
+
+def given_twice(groups: Iterable[Iterable[Setting]]) -> Iterator[Fault]:
+    """The faults of settings that two groups give, as one of the two would be lost."""
+    given: dict[Path, tuple[int, Node]] = {}
+    settings = [(i, setting) for i, group in enumerate(groups) for setting in group]
+    for i, (path, node) in sorted(settings, key=lambda pair: len(pair[1].path)):
+        for end in range(1, len(path) + 1):
+            owner, other = given.get(path[:end], (i, node))
+            # a mapping may hold other settings than this one, a plain value would be replaced
+            if owner != i and (end == len(path) or not isinstance(other.value, dict)):
+                yield _twice(".".join(path[:end]), other, node)
+        for inner, part in walk(path, node):
+            if inner not in given or isinstance(given[inner][1].value, dict):
+                given[inner] = i, part
+
+
+def _twice(key: str, *nodes: Node) -> Fault:
+    """The fault of two nodes that give one setting, at the later one; an override is the last."""
+    first, last = sorted(nodes, key=lambda node: (node.source != "", node.line))
+    where = f"by {first.source}" if first.source else f"on line {first.line}"
+    what = f"gives {key}, which is" if last.source else "is"
+    return Fault(last, key, f"{what} given {where} too, should be given once")
+
+
 def lay(data: dict[str, Any], settings: Iterable[Setting]) -> dict[str, Any]:
     """The data with the settings in it, broad paths before narrow ones."""
     for setting in sorted(settings, key=lambda setting: len(setting.path)):
