@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from ..config import PRESETS, RunConfig
 from ..errors import GridError
+from ..user_code import source_of
 from .axes import MAX_RUNS, Axis, override, read_axes, read_override, read_point
 from .faults import explain, explain_alone
 from .schema import SECTIONS
@@ -43,6 +44,7 @@ def load_grid(path: str | Path, overrides: Sequence[str] = ()) -> Grid:
     the overrides does not matter, as no two may give one setting. Raises GridError, one line
     `path:line: key: what is wrong, what would be right`, for the first fault.
     """
+    source_of.cache_clear()  # a user's code may have been edited since
     try:
         root = read_yaml(Path(path))
         if not isinstance(root.value, dict):

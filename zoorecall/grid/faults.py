@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from .settings import Path, Setting, choice_name, configs_at, configs_in, unknown_key, walk
+from .settings import Path, Setting, choice_name, chosen, configs_at, configs_in, unknown_key, walk
 from .yaml_nodes import Fault, Node, describe, show, suggest
 
 Layers = Sequence[Sequence[Setting]]
@@ -102,9 +102,7 @@ def _place(loc: Sequence[str | int]) -> tuple[Path, list[type[BaseModel]]]:
     configs, owners = configs_at(()), []
     for part in loc:
         if len(configs) > 1:
-            configs = [config for config in configs if choice_name(config) == part] or [
-                config for config in configs if choice_name(config) is None
-            ]
+            configs = chosen(configs, part)
         elif configs:
             path, owners = (*path, str(part)), configs
             configs = configs_in(configs[0], path[-1])
