@@ -200,12 +200,12 @@ def print_plan(grid: Grid, packs: Sequence[PlannedPack], device: str) -> None:
         row[2] = max(row[2], len(pack.runs))
         row[3] = count_parameters(run)
         row[4] += sequences * run.task.seq_len
-        row[5] += pack.flops
+        row[5] += math.nan if pack.flops is None else pack.flops
         row[6] = max(row[6], memory_bytes(run) * len(pack.runs))
     names = ("mixer", "layers", "width", "length", "runs", "packs", "pack size", "parameters")
     table = pd.DataFrame(
         [
-            (*key, *row[:4], f"{row[4]:.2e}", f"{row[5]:.2e}", f"{row[6] / 2**30:.2f}")
+            (*key, *row[:4], f"{row[4]:.2e}", _flops(row[5]), f"{row[6] / 2**30:.2f}")
             for key, row in rows.items()
         ],
         columns=[*names, "tokens", "FLOPs", "GiB a pack"],
@@ -220,6 +220,10 @@ def print_plan(grid: Grid, packs: Sequence[PlannedPack], device: str) -> None:
     )
 
 
+def _flops(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.2e}"
+
+
 def print_measurement(measurement: Measurement, first: bool) -> None:
     """One line of a benchmark, as soon as it is known."""
     names = "mixer layers width length batch pack ms/run-step tokens/s FLOP/s bytes/s GiB first,s"
@@ -230,7 +234,7 @@ def print_measurement(measurement: Measurement, first: bool) -> None:
         form.format(
             *(m.mixer, m.num_layers, m.d_model, m.seq_len, m.batch_size, m.pack_size),
             *(f"{m.ms_per_run_step:.3f}", f"{m.tokens_per_second:.2e}"),
-            *(f"{m.flops_share:.1%}", f"{m.bytes_share:.1%}"),
+            *("-" if m.flops_share is None else f"{m.flops_share:.1%}", f"{m.bytes_share:.1%}"),
             *(f"{m.peak_gib:.2f}", f"{m.first_step_seconds:.1f}"),
         )
     )
