@@ -36,7 +36,10 @@ PROVENANCE = (
     "git_commit",
 )
 
-CHECKPOINT_FORMAT = 1
+ADDED_TO_CURVES = ("max_loss", "max_grad_norm")
+"""Columns of curves that rows of earlier versions do not have."""
+
+CHECKPOINT_FORMAT = 2
 """Counts the changes of what a checkpoint holds; one of another format is as good as none."""
 
 
@@ -72,6 +75,7 @@ def load_results(folder: str | Path) -> Results:
 def _curves(shards: pd.DataFrame) -> pd.DataFrame:
     """A row an evaluation; NaN in the columns that a run's row does not have."""
     lists = shards.filter(regex=r"^curve\.").rename(columns=lambda n: n.removeprefix("curve."))
+    lists = lists.reindex(columns=[*lists, *(n for n in ADDED_TO_CURVES if n not in lists)])
     missing = lists["step"].map(lambda steps: [math.nan] * len(steps))
     lists = lists.apply(lambda column: column.astype(object).where(column.notna(), missing))
     curves = pd.concat([shards[["run_id", "mixer"]], lists], axis=1)
