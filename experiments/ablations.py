@@ -10,9 +10,9 @@ attention with a convolution here and there, and mamba without this part and tha
 
 from zoorecall.analysis.ablations import ablations, verdicts
 from zoorecall.cli import exit_code
-from zoorecall.display import print_table, readable
 from zoorecall.plots import ablation_table
 from zoorecall.studies import draw, load_study, missing_runs
+from zoorecall.tables import print_table, readable
 
 FAMILIES = {"attention": ("attention",), "mamba": ("mamba", "s6")}
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from zoorecall.analysis.ablations import verdicts
 from zoorecall.cli import exit_code
-from zoorecall.display import print_table, readable
 from zoorecall.studies import load_study, missing_runs
+from zoorecall.tables import print_table, readable
 
 
 class ConvOnValues(nn.Module):

@@ -13,9 +13,10 @@ import pandas as pd
 from zoorecall.analysis.accuracy import best_accuracies, setting_columns
 from zoorecall.analysis.bumps import classify
 from zoorecall.cli import exit_code
-from zoorecall.display import print_table, readable
+from zoorecall.columns import RATE, WIDTH
 from zoorecall.plots import training_dynamics
 from zoorecall.studies import draw, load_study, missing_runs
+from zoorecall.tables import print_table, readable
 
 
 def main() -> None:
@@ -23,11 +24,11 @@ def main() -> None:
     runs = results.runs
     draw("dynamics", {"dynamics": training_dynamics(runs, results.curves)})
     kinds = runs.merge(classify(runs, results.curves)[["run_id", "kind"]])
-    best = best_accuracies(runs).rename(columns={"best_rate": "train.learning_rate"})
-    at_best = kinds.merge(best[[*setting_columns(runs), "train.learning_rate"]])
+    best = best_accuracies(runs).rename(columns={"best_rate": RATE})
+    at_best = kinds.merge(best[[*setting_columns(runs), RATE]])
     for title, table in (("at the best learning rate", at_best), ("at all learning rates", kinds)):
         print(f"\n{title}")
-        counts = pd.crosstab([table["mixer"], table["model.d_model"]], table["kind"])
+        counts = pd.crosstab([table["mixer"], table[WIDTH]], table["kind"])
         print_table(readable(counts.reset_index()))
     print(missing_runs("dynamics", results))
 

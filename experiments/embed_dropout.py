@@ -13,15 +13,15 @@ the same sizes. Figure, in results/embed_dropout as .png and .pdf: learning_rate
 
 import pandas as pd
 
-from zoorecall.analysis.accuracy import SOLVED
-from zoorecall.analysis.windows import summary
+from zoorecall.analysis.summary import summarize
 from zoorecall.cli import exit_code
-from zoorecall.display import print_table, readable
+from zoorecall.columns import DEPTH, DROPPED, LENGTH, MIXER, RATE, SOLVED, WIDTH
 from zoorecall.plots import accuracy_by_learning_rate
+from zoorecall.results import Results
 from zoorecall.studies import draw, is_trained, load_study, missing_runs
+from zoorecall.tables import print_table, readable
 
-SIZE = ["mixer", "model.num_layers", "model.d_model", "task.seq_len"]
-DROPPED, RATE = "model.embed_dropout", "train.learning_rate"
+SIZE = [MIXER, DEPTH, WIDTH, LENGTH]
 
 
 def main() -> None:
@@ -31,7 +31,7 @@ def main() -> None:
         without = load_study("lengths").runs.merge(runs[SIZE].drop_duplicates())
         runs = pd.concat([without, runs], ignore_index=True)
     draw("embed_dropout", {"learning_rates": accuracy_by_learning_rate(runs)})
-    print_table(readable(summary(runs)))
+    print_table(readable(summarize(Results(runs, results.curves)).table()))
     print("\nhow many seeds solve the task, by the share of the embedding that is dropped")
     by_rate = runs.groupby([DROPPED, *SIZE, RATE])["test_accuracy"]
     counts = by_rate.agg(lambda x: f"{(x >= SOLVED).sum()} of {len(x)}").unstack(DROPPED)

@@ -12,16 +12,17 @@ there (an hour and a half of two CPU cores). Figure, as .png and .pdf: learning_
 
 from zoorecall.analysis.accuracy import SOLVED
 from zoorecall.cli import exit_code
-from zoorecall.display import print_table, readable
+from zoorecall.columns import DATA, DROPPED, RATE
 from zoorecall.plots import accuracy_by_learning_rate
 from zoorecall.studies import draw, load_study, missing_runs
+from zoorecall.tables import print_table, readable
 
 
 def main() -> None:
     results = load_study("embed_dropout_small")
     draw("embed_dropout_small", {"learning_rates": accuracy_by_learning_rate(results.runs)})
     runs = results.runs.assign(solved=results.runs["test_accuracy"] >= SOLVED)
-    settings = ["mixer", "train.data", "model.embed_dropout", "train.learning_rate"]
+    settings = ["mixer", DATA, DROPPED, RATE]
     solved = runs.groupby(settings)["solved"].agg(solved="sum", seeds="count")
     print_table(readable(solved.reset_index()))
     print(missing_runs("embed_dropout_small", results))

@@ -8,19 +8,20 @@ Figure: results/lr_fine/learning_rates.png and .pdf.
 """
 
 from zoorecall.analysis.sparse_grids import reported
-from zoorecall.analysis.windows import summary
+from zoorecall.analysis.summary import summarize
 from zoorecall.cli import exit_code
-from zoorecall.display import print_table, readable
+from zoorecall.columns import DEPTH
 from zoorecall.plots import accuracy_by_learning_rate
 from zoorecall.studies import draw, load_study, missing_runs
+from zoorecall.tables import print_table, readable
 
 
 def main() -> None:
     results = load_study("lr_fine")
     draw("lr_fine", {"learning_rates": accuracy_by_learning_rate(results.runs)})
-    print_table(readable(summary(results.runs)))
+    print_table(readable(summarize(results).table()))
     print("\nwith Zoology's four learning rates alone")
-    columns = ["mixer", "model.num_layers", "accuracy", "full", "lost", "missed", "seeds"]
+    columns = ["mixer", DEPTH, "accuracy", "full", "lost", "missed", "seeds"]
     print_table(readable(reported(results.runs).reindex(columns=columns)))
     print(missing_runs("lr_fine", results))
 

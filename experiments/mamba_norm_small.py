@@ -19,10 +19,11 @@ import pandas as pd
 import torch
 
 from zoorecall.cli import exit_code
-from zoorecall.display import print_table, readable
+from zoorecall.columns import PRECISION, RATE
 from zoorecall.grid import load_grid
 from zoorecall.plots import accuracy_by_learning_rate
 from zoorecall.studies import draw, load_study, missing_runs
+from zoorecall.tables import print_table, readable
 from zoorecall.train import PackTrainer
 
 GUESSING = math.log(256)
@@ -36,7 +37,7 @@ def ends(runs: pd.DataFrame) -> pd.DataFrame:
     diverge."""
     fails = ~(runs["test_loss"] < GUESSING - 0.2)
     runs = runs.assign(fails=fails)
-    settings = ["train.precision", "mixer", "train.learning_rate"]
+    settings = [PRECISION, "mixer", RATE]
     found = runs.groupby(settings).agg(
         accuracy=("test_accuracy", "median"), fails=("fails", "sum"), seeds=("seed", "count")
     )

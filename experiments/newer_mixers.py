@@ -8,33 +8,36 @@ results/lr_fine/newer_mixers.png and .pdf. With runs of grids/lengths.yaml in re
 is the figure against width, too: results/lengths/newer_mixers.png and .pdf.
 """
 
-import pandas as pd
-
-from zoorecall.analysis.windows import summary, window_differences
+from zoorecall.analysis.summary import summarize
+from zoorecall.analysis.windows import window_differences
 from zoorecall.cli import exit_code
-from zoorecall.display import print_table, readable
+from zoorecall.columns import DEPTH
 from zoorecall.plots import accuracy_by_learning_rate, accuracy_by_width
+from zoorecall.results import Results
 from zoorecall.studies import draw, is_trained, load_study, missing_runs
+from zoorecall.tables import print_table, readable
 
 MIXERS = ["mamba", "mamba2", "delta_net"]
 
 
-def one_layer(name: str) -> pd.DataFrame:
-    runs = load_study(name).runs
-    return runs[runs["mixer"].isin(MIXERS) & (runs["model.num_layers"] == 1)]
+def one_layer(name: str) -> Results:
+    results = load_study(name)
+    runs = results.runs
+    return Results(runs[runs["mixer"].isin(MIXERS) & (runs[DEPTH] == 1)], results.curves)
 
 
 def main() -> None:
-    runs = one_layer("lr_fine")
+    results = one_layer("lr_fine")
+    runs = results.runs
     if len(runs):
         draw("lr_fine", {"newer_mixers": accuracy_by_learning_rate(runs)})
-        print_table(readable(summary(runs)))
+        print_table(readable(summarize(results).table()))
     if "mamba" in set(runs["mixer"]):
         print("\nwider than Mamba's, in decades")
         names = ["mixer", "decades", "edge", "baseline_decades", "baseline_edge", "difference"]
         names += ["difference_low", "difference_high", "verdict"]
         print_table(readable(window_differences(runs, {"mixer": "mamba"})[names]))
-    if is_trained("lengths") and len(runs := one_layer("lengths")):
+    if is_trained("lengths") and len(runs := one_layer("lengths").runs):
         draw("lengths", {"newer_mixers": accuracy_by_width(runs)})
     print(missing_runs("lr_fine", load_study("lr_fine")))
 

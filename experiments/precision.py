@@ -15,10 +15,11 @@ import pandas as pd
 
 from zoorecall.analysis.precision import in_all_precisions, precision_differences
 from zoorecall.cli import exit_code
-from zoorecall.display import print_table
+from zoorecall.columns import PRECISION
 from zoorecall.plots import accuracy_by_precision
 from zoorecall.results import replacing
 from zoorecall.studies import draw, load_study, missing_runs
+from zoorecall.tables import print_table
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:
@@ -33,7 +34,7 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "mixer": table["mixer"],
-            "precision": table["train.precision"],
+            "precision": table[PRECISION],
             "accuracy, %": cells("accuracy", seeds, 100),
             "fp32 accuracy": cells("reference_accuracy", seeds, 100),
             "difference": cells("accuracy_difference", interval, 100),
@@ -51,7 +52,7 @@ def verdicts(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "mixer": table["mixer"],
-            "precision": table["train.precision"],
+            "precision": table[PRECISION],
             "largest difference": [f"{100 * x:.2f}" for x in table["largest_difference"]],
             "seed range there": [f"{100 * x:.2f}" for x in table["largest_range"]],
             "at rate": [f"{x:.1e}" for x in table["largest_rate"]],

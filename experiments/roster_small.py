@@ -10,11 +10,11 @@ than an hour of two CPU cores). Figures, as .png and .pdf: learning_rates, and s
 against the numbers that a model keeps of a sequence.
 """
 
-from zoorecall.analysis.windows import summary
+from zoorecall.analysis.summary import summarize
 from zoorecall.cli import exit_code
-from zoorecall.display import print_table, readable
 from zoorecall.plots import accuracy_by_learning_rate, accuracy_by_state_size
 from zoorecall.studies import draw, load_study, missing_runs
+from zoorecall.tables import print_table, readable
 
 FIGURES = {"learning_rates": accuracy_by_learning_rate, "state_size": accuracy_by_state_size}
 
@@ -22,7 +22,7 @@ FIGURES = {"learning_rates": accuracy_by_learning_rate, "state_size": accuracy_b
 def main() -> None:
     results = load_study("roster_small")
     draw("roster_small", {name: figure(results.runs) for name, figure in FIGURES.items()})
-    print_table(readable(summary(results.runs)))
+    print_table(readable(summarize(results).table()))
     print(missing_runs("roster_small", results))
 
 

@@ -9,13 +9,14 @@ results/width_depth as .png and .pdf: width (figure 3), parameters (figure 4), s
 
 from zoorecall.analysis.scaling import along_depth, along_width
 from zoorecall.cli import exit_code
-from zoorecall.display import print_table, readable
+from zoorecall.columns import DEPTH, WIDTH
 from zoorecall.plots import (
     accuracy_by_parameters,
     accuracy_by_state_size,
     accuracy_by_width,
 )
 from zoorecall.studies import draw, load_study, missing_runs
+from zoorecall.tables import print_table, readable
 
 FIGURES = {
     "width": accuracy_by_width,
@@ -27,7 +28,7 @@ FIGURES = {
 def main() -> None:
     results = load_study("width_depth")
     draw("width_depth", {name: figure(results.runs) for name, figure in FIGURES.items()})
-    columns = ["mixer", "model.num_layers", "model.d_model", "accuracy", "gain", "seeds"]
+    columns = ["mixer", DEPTH, WIDTH, "accuracy", "gain", "seeds"]
     for title, gains in (("width", along_width), ("depth", along_depth)):
         print(f"\ngain from {title}")
         print_table(readable(gains(results.runs)[[*columns, "parameters", "state_size"]]))

@@ -12,8 +12,8 @@ import pandas as pd
 
 from zoorecall.bench import read_record
 from zoorecall.cli import exit_code
-from zoorecall.display import markdown
 from zoorecall.plots import save, step_cost
+from zoorecall.tables import markdown
 
 
 def main() -> None:

@@ -14,9 +14,9 @@ import pandas as pd
 from zoorecall.analysis.claims import verdicts, verdicts_with_dropout
 from zoorecall.analysis.evidence import Verdict
 from zoorecall.cli import exit_code
-from zoorecall.display import markdown
 from zoorecall.results import Results
 from zoorecall.studies import trained_studies
+from zoorecall.tables import markdown
 
 PAGE = Path("results/README.md")
 BEGIN, END = "<!-- verdicts: by experiments/verdicts.py -->", "<!-- end of verdicts -->"

@@ -12,9 +12,9 @@ from zoorecall.analysis.accuracy import setting_columns
 from zoorecall.analysis.scaling import smallest_widths
 from zoorecall.analysis.sparse_grids import reported
 from zoorecall.cli import exit_code
-from zoorecall.display import print_table, readable
 from zoorecall.plots import accuracy_by_learning_rate, accuracy_by_width
 from zoorecall.studies import draw, load_study, missing_runs
+from zoorecall.tables import print_table, readable
 
 
 def main() -> None:

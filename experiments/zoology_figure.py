@@ -9,15 +9,16 @@ day of one H100; the grid says how to take a part). Figure: results/zoology/widt
 
 from zoorecall.analysis.sparse_grids import reported
 from zoorecall.cli import exit_code
-from zoorecall.display import print_table, readable
+from zoorecall.columns import LENGTH, WIDTH
 from zoorecall.plots import accuracy_by_width
 from zoorecall.studies import draw, load_study, missing_runs
+from zoorecall.tables import print_table, readable
 
 
 def main() -> None:
     results = load_study("zoology")
     draw("zoology", {"width": accuracy_by_width(results.runs)})
-    columns = ["mixer", "task.seq_len", "model.d_model", "accuracy", "full", "lost", "seeds"]
+    columns = ["mixer", LENGTH, WIDTH, "accuracy", "full", "lost", "seeds"]
     print_table(readable(reported(results.runs).reindex(columns=columns)))
     print(missing_runs("zoology", results))
 

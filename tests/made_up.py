@@ -33,7 +33,10 @@ def made_up_runs(
     found = [accuracy(m, n, d, length, np.log10(rate), s) for m, n, d, length, rate, s in rows]
     width, depth = runs["model.d_model"], runs["model.num_layers"]
     return runs.assign(
-        **{"run_id": [f"run{i}" for i in range(len(runs))], "model.mixer.name": runs["mixer"]},
+        **{
+            "run_id": [f"run{i}" for i in range(len(runs))],
+            "mixer.name": [name.partition(" (")[0] for name in runs["mixer"]],
+        },
         test_accuracy=found,
         diverged_at=np.nan,
         parameters=8192 * width + 12 * depth * width**2,

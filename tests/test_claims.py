@@ -38,7 +38,7 @@ def study(accuracy, pairs=PAIRS, **axes):
         return float(np.clip(accuracy(mixer, layers, width, length, x) * (0.99 + spread), 0, 1))
 
     runs = made_up_runs(of_seed, **{"rates": THIRDS, **axes})
-    return Results(runs.assign(**{"task.num_kv_pairs": runs["task.seq_len"].map(pairs)}), None)
+    return Results(runs.assign(**{"task.num_queries": runs["task.seq_len"].map(pairs)}), None)
 
 
 def of_seeds(studies, *seeds):

@@ -235,8 +235,31 @@ def test_an_override_may_leave_an_exclude_entry_nothing_to_drop() -> None:
     assert set(seeds(load(GOOD, "seed=1"))) == {1}
 
 
-def test_the_last_of_two_overrides_holds() -> None:
-    assert seeds(load("{}", "seed=1", "seed=2")) == [2]
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_two_overrides_of_different_settings_hold_in_either_order(order: tuple[int, int]) -> None:
+    overrides = ("model.mixer=mamba", "model.mixer.d_state=4")
+    axes = {"model.mixer": ["attention"], "model.mixer.num_heads": [1, 2]}
+    (run,) = load({"axes": axes}, *(overrides[i] for i in order)).runs
+    assert run.model.mixer.label == "mamba (d_state=4)"
+
+
+def test_an_override_is_laid_over_what_the_mixers_of_an_axis_set() -> None:
+    axes = {"model.mixer": ["mamba", {"name": "mamba", "d_state": 4}]}
+    (run,) = load({"axes": axes}, "model.mixer.d_state=8").runs
+    assert run.model.mixer.d_state == 8
+
+
+def test_different_settings_may_stand_under_a_broad_and_a_narrow_path() -> None:
+    base = {"task": {"name": "mqar"}, "task.seq_len": 32, "model.mixer": "mamba"}
+    grid = {"base": base, "axes": {"model.mixer": ["mamba", {"name": "mamba", "d_state": 4}]}}
+    assert [run.model.mixer.d_state for run in load(grid).runs] == [16, 4]
+    assert {run.task.seq_len for run in load(grid).runs} == {32}
+
+
+def test_an_axis_may_set_what_the_other_axis_mixers_leave_open() -> None:
+    axes = {"model.mixer": ["mamba", {"name": "mamba", "d_conv": 3}]}
+    runs = load({"axes": axes | {"model.mixer.d_state": [8, 16]}}).runs
+    assert [run.model.mixer.d_state for run in runs] == [8, 16, 8, 16]
 
 
 def test_a_list_is_a_value_where_the_setting_takes_one() -> None:

@@ -95,6 +95,56 @@ def test_a_fault_of_axis_and_override_is_told_at_the_override() -> None:
     assert text.startswith("1: --set train.train_examples=100: batch_size 128 is 28 more than")
 
 
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["seed=1", "seed=2"], "--set seed=2: gives seed, which is given by --set seed=1 too"),
+        (
+            ["model.mixer.num_heads=2", "model.mixer={name: attention, num_heads: 1}"],
+            "--set model.mixer.num_heads=2: gives model.mixer.num_heads, which is given by --set",
+        ),
+        (
+            ["seed=[1, 2]", "seed=3"],
+            "--set seed=3: gives seed, which is given by --set seed=[1, 2]",
+        ),
+        (["model={mixer: mamba, mixer.name: s6}"], "gives model.mixer.name, which is given by"),
+        (
+            ["model.mixer=[{name: attention, num_heads: 4}]"],
+            "--set model.mixer=[{name: attention, num_heads: 4}]: "
+            "gives model.mixer.num_heads, which is given on line 3 too",
+        ),
+    ],
+)
+def test_a_setting_that_is_given_twice_by_overrides_is_told(
+    overrides: list[str], says: str
+) -> None:
+    grid = "axes:\n  model.mixer: [attention]\n  model.mixer.num_heads: [1, 2]\n  seed: [1]\n"
+    text = fault(grid, *overrides)
+    assert text.startswith("1: --set ") and says in text and text.endswith("should be given once")
+
+
+def test_a_setting_given_twice_is_told_at_the_later_line_wherever_its_narrow_path_stands() -> None:
+    mixers = "  model.mixer:\n    - mamba\n    - {name: mamba, d_state: 4}\n"
+    narrow = "  model.mixer.d_state: [8]\n"
+    for axes, later, earlier in ((mixers + narrow, 5, 4), (narrow + mixers, 5, 2)):
+        text = f"{later}: model.mixer.d_state: is given on line {earlier} too, should be given once"
+        assert fault("axes:\n" + axes) == text
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "model.mixer.options: {a: 1}\n  model.mixer.options.a: 2",
+        "model.mixer: {name: my:Own, options: {a: 1}}\n  model.mixer.options: {b: 2}",
+        "model.mixer.options: {a: 1}\n  model.mixer.options.a.b: 2",
+        "model.mixer.options.a: {b: {c: 1}}\n  model.mixer.options.a.b.c: 2",
+    ],
+)
+def test_an_option_of_a_users_own_mixer_given_twice_is_told(options: str) -> None:
+    text = fault(f"base:\n  {options}\n")
+    assert text.startswith("3: model.mixer.options") and "is given on line 2 too" in text
+
+
 ANY = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just("attention"),
     lambda parts: st.lists(parts, max_size=3) | st.dictionaries(st.text(), parts, max_size=3),
@@ -168,6 +218,13 @@ def test_the_shipped_grids_satisfy_the_schema(
 
 UNSEEN = {
     "a setting in two axes",
+    "a setting twice in base",
+    "a narrow path before a broad one",
+    "a mixer of two names",
+    "an axis inside the mixers of another",
+    "a setting twice in what moves together",
+    "a setting twice in an exclude entry",
+    "a setting twice in an include entry",
     "logspace of far too many",
     "too many runs",
     "a batch of more than all examples",
@@ -179,7 +236,7 @@ UNSEEN = {
     "an exclude entry that matches nothing",
     "an exclude entry that drops all",
 }
-"""What a schema cannot see: numbers that only together make no sense."""
+"""What a schema cannot see: settings that only together make no sense."""
 
 
 @pytest.mark.parametrize("case", MALFORMED, ids=lambda case: case.name)

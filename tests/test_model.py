@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import math
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +17,8 @@ from zoorecall import bench as benchmark
 from zoorecall.bench import bench, bench_run, read_record, record
 from zoorecall.cli import main
 from zoorecall.config import RunConfig
+from zoorecall.display import print_measurement, print_plan
+from zoorecall.grid import Grid
 from zoorecall.mixers import MIXERS, CustomConfig
 from zoorecall.mixers.custom import Custom
 from zoorecall.model import Pack, build_model, count_parameters, forward_flops, state_size
@@ -149,7 +152,7 @@ class Refusing(nn.Module):
         self.heads = d_model // 0
 
 
-def custom_run(seed: int, name: str = "Smoother", **options: int) -> RunConfig:
+def custom_run(seed: int, name: str = "Smoother", **options: int | str) -> RunConfig:
     mixer = {"name": f"{__name__}:{name}", "options": options or {"depth": 2}}
     run = small_run(seed=seed)
     model = RunConfig.model_validate({"model": {"d_model": 16, "mixer": mixer}}).model
@@ -173,6 +176,98 @@ def test_a_users_own_module_trains_in_a_pack_as_one_copy_a_run():
         torch.testing.assert_close(y[r], module(x[r]))
     y.sum().backward()
     assert [t.grad is not None for t in mixer.tensors].count(True) == 4  # two weights, two biases
+
+
+class Plain(nn.Module):
+    """A linear layer, and what else is asked for."""
+
+    def __init__(self, d_model: int, kind: str):
+        super().__init__()
+        self.linear, self.kind = nn.Linear(d_model, d_model), kind
+        self.gru = nn.GRU(d_model, d_model, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.linear(x)
+        if self.kind == "attention":
+            q = x.unflatten(-1, (2, -1)).transpose(1, 2)
+            x = nn.functional.scaled_dot_product_attention(q, q, q).transpose(1, 2).flatten(2)
+        if self.kind == "gru":
+            x = self.gru(x)[0]
+        if self.kind == "fft":
+            x = torch.fft.irfft(torch.fft.rfft(x, dim=1), x.shape[1], dim=1)
+        if self.kind == "looks at numbers" and x.sum().item() > 0:
+            x = -x
+        if self.kind == "norms":
+            x = nn.functional.layer_norm(x, x.shape[-1:]).softmax(-1)[:, torch.arange(x.shape[1])]
+            x = (
+                torch.cat([x[:, :1], nn.functional.dropout(x)[:, 1:]], 1)
+                / x.norm(dim=-1)[..., None]
+            )
+        return x
+
+
+class Telling(Plain):
+    """Tells what it costs."""
+
+    def state_size(self, length: int) -> int:
+        return 5
+
+    def sequence_flops(self, length: int) -> int:
+        return 7 * length
+
+
+LINEAR = 2 * 12 * 16 * 16
+
+
+@pytest.mark.parametrize(
+    ("kind", "flops"),
+    [
+        ("linear", LINEAR),
+        ("norms", LINEAR),
+        ("attention", LINEAR + 2 * 2 * 12 * 12 * 16),
+        ("gru", LINEAR + 2 * 3 * LINEAR),
+        ("fft", None),
+        ("looks at numbers", None),
+    ],
+)
+def test_flops_of_a_users_mixer_are_those_of_its_operations_or_unknown(kind, flops):
+    run = custom_run(1, "Plain", kind=kind)
+    assert build_model(run).layers[0].mixer.flops(12, outputs=2) == flops
+    of_attention = forward_flops(small_run()) - sum(
+        layer.mixer.flops(12, outputs)
+        for layer, outputs in zip(build_model(small_run()).layers, (12, 2), strict=True)
+    )
+    assert forward_flops(run) == (None if flops is None else of_attention + 2 * flops)
+
+
+def test_what_a_users_mixer_tells_of_itself_is_the_whole_of_it_and_what_it_does_not_is_unknown():
+    telling, silent = (custom_run(1, name, kind="fft") for name in ("Telling", "Plain"))
+    assert (state_size(telling), state_size(silent)) == (2 * 5, None)
+    assert build_model(telling).layers[0].mixer.flops(12) == 7 * 12
+    assert forward_flops(telling) is not None and forward_flops(silent) is None
+
+
+def test_the_plan_orders_packs_of_unknown_flops_by_an_estimate(capsys):
+    runs = [custom_run(1, "Plain", kind=kind) for kind in ("fft", "linear")]
+    unknown, known = (PlannedPack((run,)) for run in runs)
+    tokens = 2 * 5 * 8 * 12  # epochs, steps, batch, length
+    assert (unknown.flops, unknown.work) == (None, 6 * count_parameters(runs[0]) * tokens)
+    assert known.work == known.flops == 3 * forward_flops(runs[1]) * tokens / 12
+    assert len(plan([custom_run(s, "Plain", kind="fft") for s in (1, 2)], lambda _: 2, at_least=2))
+    grid = Grid("g", Path("g.yaml"), "", tuple(runs))
+    print_plan(grid, [unknown, known], "cpu")
+    first, second = capsys.readouterr().out.splitlines()[1:3]
+    assert first.split()[-2] == "-" and float(second.split()[-2]) == pytest.approx(
+        known.flops, 0.01
+    )
+
+
+def test_a_pack_of_unknown_flops_is_measured_without_a_share_of_them(capsys):
+    mixer = {"name": f"{__name__}:Plain", "options": {"kind": "fft"}}
+    run = bench_run(mixer, 16, 16, 1, 4, precision="fp32")
+    (one,) = bench([run], [1], CPU, LIMITS, seconds=0)
+    print_measurement(one, first=False)
+    assert one.flops_share is None and " - " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

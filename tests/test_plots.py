@@ -31,6 +31,7 @@ def study(**axes):
 def variants(options):
     """Every mixer with other options, at one length."""
     runs = study(lengths=(64,))
+    runs = runs[~runs["mixer"].str.contains(" (", regex=False)]
     return runs.assign(mixer=runs["mixer"].str.partition(" (")[0] + f" ({options})")
 
 
@@ -47,6 +48,7 @@ def step_times():
     sizes = itertools.product(MIXERS, (64, 128, 256), (64, 128, 256), (1, 4, 17))
     names = ["mixer", "d_model", "seq_len", "pack_size"]
     table = pd.DataFrame(sizes, columns=names)
+    table["mixer_name"] = table["mixer"].str.partition(" (")[0]
     return table.assign(ms_per_run_step=table["d_model"] * table["seq_len"] / 1e4)
 
 
@@ -145,13 +147,25 @@ def test_a_figure_is_written_whole_in_the_format_of_its_name_and_the_same_each_t
 
 
 def test_a_mixer_has_one_colour_whatever_it_is_drawn_with():
-    alone, among = mixer_looks(["mamba"]), mixer_looks(MIXERS)
+    alone, among = mixer_looks(mixers("mamba")), mixer_looks(mixers(*MIXERS))
     assert alone["mamba"] == among["mamba"]
     plain, variant = among["attention"], among["attention (conv=qkv)"]
     assert plain.color == variant.color
     assert plain.marker != variant.marker and plain.linestyle != variant.linestyle
     assert len({look.color for look in among.values()}) == 5
-    assert mixer_looks(["mine"]) == mixer_looks(["mine"]) and mixer_looks(["mine"])["mine"].color
+
+
+def test_a_mixer_of_the_users_own_gets_a_look_that_is_free():
+    looks = mixer_looks(mixers("attention", "lab_a.mix:Mine", "lab_b.mix:Mine", "hyena"))
+    assert len({look.color for look in looks.values()}) == 4
+    assert len({look.marker for look in looks.values()}) == 4
+    many = mixer_looks(mixers(*(f"lab:Mine{i}" for i in range(30))))
+    assert len(many) == 30  # more than there are looks
+
+
+def mixers(*labels: str) -> pd.DataFrame:
+    """Runs of some mixers."""
+    return made_up_runs(lambda *_: 0.5, mixers=labels, rates=(1e-3,), seeds=(1,))
 
 
 def test_colours_differ_in_lightness_or_hue_for_red_green_blindness():

@@ -13,6 +13,7 @@ from made_up import labelled_curves, made_up_runs
 from matplotlib.colors import to_rgb
 
 from zoorecall.analysis.bumps import classify, transitions
+from zoorecall.analysis.summary import Summary
 from zoorecall.cli import main
 from zoorecall.plots.style import COLORS, MARKERS
 from zoorecall.report import charts, report, words
@@ -28,9 +29,9 @@ def solved_between(low, high, inside=1.0, outside=0.9):
 
 def said(runs: pd.DataFrame, **known) -> tuple[str, str, list[str]]:
     """The overview, and of the first place the headline and the sentences."""
-    found = words.findings(runs)
-    place = words.places(found)[0]
-    return " ".join(words.overview(runs, found, **known)), place.headline, place.sentences
+    found = Summary(runs, pd.DataFrame())
+    place = words.places(found.settings)[0]
+    return " ".join(words.overview(found, **known)), place.headline, place.sentences
 
 
 def results(count: int, mixer: str = "attention", **columns) -> Results:
@@ -108,7 +109,7 @@ def test_failures_and_mixers_that_were_not_run_are_told_by_depth():
 
     runs = made_up_runs(accuracy, mixers=("attention", "hyena", "mamba"), layers=(1, 2))
     runs = runs[(runs["mixer"] != "mamba") | (runs["model.num_layers"] == 2)]
-    one, two = words.places(words.findings(runs))
+    one, two = words.places(Summary(runs, pd.DataFrame()).settings)
     assert one.title == "1 layer, width 64, length 64"
     assert one.headline == "attention solves the task; hyena does not solve it."
     assert one.sentences[-1] == "Not run here: mamba."
@@ -246,7 +247,7 @@ def test_612_runs_of_61_evaluations_stay_small(tmp_path):
 
 
 def test_looks_are_those_of_the_figures_and_can_be_seen_on_a_dark_page():
-    looks = charts.looks(COLORS)
+    looks = charts.looks(Summary(made_up_runs(lambda *_: 0.5, mixers=tuple(COLORS)), None))
     assert {look["mixer"]: look["light"] for look in looks} == COLORS
     for look in looks:
         assert charts.luminance(np.array(to_rgb(look["dark"]))) >= charts.DARK_LUMINANCE

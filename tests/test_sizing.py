@@ -2,7 +2,6 @@
 
 import gc
 import io
-import json
 import math
 import os
 import signal
@@ -19,6 +18,7 @@ from rich.console import Console
 from zoorecall import load_grid, sizing, sweep, sweeper, workers
 from zoorecall.display import SweepDisplay, print_plan
 from zoorecall.plan import MAX_RUNS, SAMPLE_SIZES, PlannedPack
+from zoorecall.results import read_plan
 from zoorecall.sizing import Sample, best_size, measured_size, sample
 from zoorecall.sweeper import Finished, Sizing, Started
 from zoorecall.train import PackTrainer
@@ -197,8 +197,9 @@ def pack_sizes(folder: Path, events: list[sweeper.Event]) -> dict[str, list[int]
     (started,) = (event for event in events if isinstance(event, Started))
     sizes: dict[str, list[int]] = {}
     for pack in started.packs:
-        sizes.setdefault(pack.runs[0].model.mixer.label.split()[0], []).append(len(pack.runs))
-    planned = json.loads((folder / "plan.json").read_text())
+        name = pack.runs[0].model.mixer.name.rpartition(":")[2]
+        sizes.setdefault(name, []).append(len(pack.runs))
+    planned = read_plan(folder)
     assert set(planned) == {pack.pack_id for pack in started.packs}
     return sizes
 

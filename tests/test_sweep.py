@@ -21,7 +21,7 @@ from zoorecall import load_grid, load_results, sweep
 from zoorecall.cli import main
 from zoorecall.errors import ResultsError
 from zoorecall.plan import PlannedPack
-from zoorecall.results import checkpoint_path, read_checkpoint
+from zoorecall.results import checkpoint_path, read_checkpoint, read_plan
 from zoorecall.sweeper import Finished, Progress, Started, _next
 from zoorecall.train import STEPS_TO_PAY
 from zoorecall.worker import train_pack
@@ -394,7 +394,7 @@ def test_a_pack_that_runs_out_of_memory_goes_on_as_two(tmp_path):
     done = subprocess.run(command(path, tmp_path / "out"), env=env, capture_output=True, text=True)
     assert done.returncode == 0 and "6 runs go on as 3 and 3" in done.stderr, done.stderr
     assert len(load_results(tmp_path / "out")) == 6
-    planned = json.loads((tmp_path / "out" / "plan.json").read_text())
+    planned = read_plan(tmp_path / "out")
     assert sorted(map(len, planned.values())) == [3, 3]
 
 

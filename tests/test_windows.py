@@ -1,14 +1,15 @@
 """Learning-rate windows and sparser grids, on curves whose windows are known."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from made_up import hat, made_up_runs
 
 from zoorecall.analysis.sparse_grids import ZOOLOGY_RATES, miss_rates, reported
+from zoorecall.analysis.summary import Summary
 from zoorecall.analysis.windows import (
     learning_rate_window,
     sensitivity,
-    summary,
     window_differences,
     windows,
 )
@@ -62,7 +63,7 @@ def test_a_single_rate_exactly_at_the_threshold_is_a_window_without_width():
 def test_windows_that_reach_the_edge_of_the_grid_are_flagged(low, high, edge):
     runs = made_up_runs(lambda m, n, d, length, x, s: hat(x, low, high))
     assert windows(runs).loc[0, "edge"] == edge
-    assert summary(runs).loc[0, "edge"] == edge
+    assert Summary(runs, pd.DataFrame()).table().loc[0, "edge"] == edge
 
 
 def test_without_a_window_the_edge_is_where_the_best_rate_lies():

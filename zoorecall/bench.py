@@ -45,6 +45,7 @@ class Measurement:
     """One pack, measured; times are medians over steps, per run."""
 
     mixer: str
+    mixer_name: str
     num_layers: int
     d_model: int
     seq_len: int
@@ -53,7 +54,7 @@ class Measurement:
     precision: str
     ms_per_run_step: float
     tokens_per_second: float
-    flops_share: float
+    flops_share: float | None
     bytes_share: float
     peak_gib: float
     first_step_seconds: float
@@ -218,11 +219,13 @@ def measure(prepared: Prepared, job: Job) -> Measurement:
     trainer.measure(trainer.test_examples, 1)  # shows which kernels run
     times = trainer.time_steps(max(3, round(job.seconds / max(statistics.median(times), 1e-5))))
     per_run, sequences = statistics.median(times) / job.pack_size, run.train.batch_size
-    flops = 3 * forward_flops(run) * sequences / per_run
+    flops = forward_flops(run)
+    ceiling = job.limits.flops_per_second
     on_gpu = job.device.type == "cuda"
     peak = torch.cuda.max_memory_allocated(job.device) / 2**30 if on_gpu else 0.0
     return Measurement(
         mixer=run.model.mixer.label,
+        mixer_name=run.model.mixer.name,
         num_layers=run.model.num_layers,
         d_model=run.model.d_model,
         seq_len=run.task.seq_len,
@@ -231,7 +234,7 @@ def measure(prepared: Prepared, job: Job) -> Measurement:
         precision=run.train.precision,
         ms_per_run_step=1e3 * per_run,
         tokens_per_second=sequences * run.task.seq_len / per_run,
-        flops_share=flops / job.limits.flops_per_second,
+        flops_share=None if flops is None else 3 * flops * sequences / per_run / ceiling,
         bytes_share=least_bytes(run) / per_run / job.limits.bytes_per_second,
         peak_gib=peak,
         first_step_seconds=first,

@@ -166,19 +166,19 @@ def _table(args: argparse.Namespace) -> int:
 
 
 def _print_table(folder: Path, style: str) -> None:
-    from . import display
-    from .analysis.windows import summary
+    from . import tables
+    from .analysis.summary import summarize
     from .results import load_results
 
-    table = summary(load_results(folder).runs)
+    table = summarize(load_results(folder)).table()
     if style == "csv":
         print(table.to_csv(index=False), end="")
     elif style == "json":
         print(table.to_json(orient="records", indent=1, double_precision=15))
     elif style == "markdown":
-        print(display.markdown(display.readable(table)))
+        print(tables.markdown(tables.readable(table)))
     else:
-        display.print_table(display.readable(table))
+        tables.print_table(tables.readable(table))
 
 
 def _plot(args: argparse.Namespace) -> int:

@@ -3,16 +3,17 @@
 The defaults are the settings of Okpekpe and Orvieto 2025 (arXiv 2508.19029, appendix A.2).
 """
 
-import hashlib
-import json
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import to_jsonable_python
 
+from . import columns
 from .mixers import MIXERS, AnyMixerConfig
 from .mixers.attention import Attention
-from .tasks import AnyTaskConfig, MQARConfig
+from .mixers.custom import CustomConfig
+from .tasks import TASKS, AnyTaskConfig, MQARConfig
 
 
 class Config(BaseModel):
@@ -32,11 +33,7 @@ class ModelConfig(Config):
         "auto", description="auto: learned for the mixers the papers give positions, else none"
     )
     embed_dropout: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        exclude_if=lambda rate: rate == 0,  # older runs keep their ids
-        description="share of the first layer's inputs that training sets to 0",
+        0.0, ge=0, lt=1, description="share of the first layer's inputs that training sets to 0"
     )
 
     @model_validator(mode="after")
@@ -113,8 +110,8 @@ class RunConfig(Config):
 
     @cached_property
     def run_id(self) -> str:
-        """A hash of the resolved config: equal configs are the same run, wherever they stand."""
-        return _digest(self.model_dump())
+        """A hash of the resolved config, see `columns.run_id`: equal configs are the same run."""
+        return columns.run_id(self.model_dump(mode="json"))
 
     @cached_property
     def pack_key(self) -> str:
@@ -123,7 +120,7 @@ class RunConfig(Config):
         del data["seed"]
         for name in PER_RUN:
             del data["train"][name]
-        return _digest(data)
+        return columns.digest(data)
 
 
 PER_RUN = ("learning_rate", "weight_decay", "betas", "eps", "clip_norm", "warmup", "schedule")
@@ -153,6 +150,22 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-def _digest(data: dict[str, Any]) -> str:
-    text = json.dumps(data, sort_keys=True, separators=(",", ":"))
-    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+def current_defaults() -> dict[str, Any]:
+    """The default of every option as the code has it, which `defaults.json` records.
+
+    python -c "from zoorecall.config import *; print(json.dumps(current_defaults(), indent=1))"
+    """
+
+    def of(config: type[BaseModel]) -> dict[str, Any]:
+        fields = {key: x for key, x in config.model_fields.items() if not x.is_required()}
+        known = {key: x.get_default(call_default_factory=True) for key, x in fields.items()}
+        chosen = ("name", "mixer", "source")  # these always count
+        return {key: to_jsonable_python(x) for key, x in known.items() if key not in chosen}
+
+    mixers = {name: mixer.Config for name, mixer in MIXERS.items()} | {"custom": CustomConfig}
+    return {
+        "task": {name: of(task.Config) for name, task in TASKS.items()},
+        "mixer": {name: of(config) for name, config in mixers.items()},
+        "model": of(ModelConfig),
+        "train": of(TrainConfig),
+    }

@@ -1,9 +1,8 @@
-"""What a sweep and its tables look like in a terminal."""
+"""What a sweep looks like in a terminal."""
 
-import math
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from types import TracebackType
 
 import pandas as pd
@@ -14,9 +13,11 @@ from rich.table import Table
 
 from . import sweeper
 from .bench import Measurement
+from .columns import short_labels
 from .grid import Grid
 from .model import count_parameters
 from .plan import PlannedPack, memory_bytes
+from .tables import print_table
 
 
 class SweepDisplay:
@@ -31,6 +32,7 @@ class SweepDisplay:
         self.steps: dict[str, int] = {}  # of each pack, in this sweep
         self.first_steps: dict[str, int] = {}
         self.packs: dict[str, PlannedPack] = {}
+        self.names: dict[str, str] = {}  # what to call each mixer
         self.trained: deque[tuple[float, float]] = deque()  # when, and how many run-steps by then
         self.finished: set[str] = set()
         self.failed: dict[str, str] = {}
@@ -71,6 +73,8 @@ class SweepDisplay:
             )
         elif isinstance(event, sweeper.Started):
             self.packs = {pack.pack_id: pack for pack in event.packs}
+            runs = [run for pack in event.packs for run in pack.runs]
+            self.names = short_labels(run.model.mixer.label for run in runs)
             todo = sum(len(pack.runs) for pack in event.packs)
             kept = f"; {event.finished_runs} finished before" if event.finished_runs else ""
             self.console.print(
@@ -84,7 +88,7 @@ class SweepDisplay:
             self.steps[event.pack.pack_id] = event.step
             self._take_pace()
             for run, accuracy in zip(event.pack.runs, event.accuracy, strict=True):
-                name = setting(run.model.mixer.label, run.model.num_layers)
+                name = setting(self.names[run.model.mixer.label], run.model.num_layers)
                 self.best[name] = max(accuracy, self.best.get(name, 0.0))
         elif isinstance(event, sweeper.Finished):
             self.finished.add(event.pack.pack_id)
@@ -184,9 +188,11 @@ def clock(duration: float) -> str:
 def print_plan(grid: Grid, packs: Sequence[PlannedPack], device: str) -> None:
     """What a sweep would train, by setting, without training it."""
     rows: dict[tuple, list] = {}
+    names_of = short_labels(pack.runs[0].model.mixer.label for pack in packs)
     for pack in packs:
         run = pack.runs[0]
-        key = (run.model.mixer.label, run.model.num_layers, run.model.d_model, run.task.seq_len)
+        mixer = names_of[run.model.mixer.label]
+        key = (mixer, run.model.num_layers, run.model.d_model, run.task.seq_len)
         row = rows.setdefault(key, [0, 0, 0, 0, 0.0, 0, 0.0])
         sequences = run.train.num_steps * run.train.batch_size * len(pack.runs)
         row[0] += len(pack.runs)
@@ -194,12 +200,12 @@ def print_plan(grid: Grid, packs: Sequence[PlannedPack], device: str) -> None:
         row[2] = max(row[2], len(pack.runs))
         row[3] = count_parameters(run)
         row[4] += sequences * run.task.seq_len
-        row[5] += pack.flops
+        row[5] += math.nan if pack.flops is None else pack.flops
         row[6] = max(row[6], memory_bytes(run) * len(pack.runs))
     names = ("mixer", "layers", "width", "length", "runs", "packs", "pack size", "parameters")
     table = pd.DataFrame(
         [
-            (*key, *row[:4], f"{row[4]:.2e}", f"{row[5]:.2e}", f"{row[6] / 2**30:.2f}")
+            (*key, *row[:4], f"{row[4]:.2e}", _flops(row[5]), f"{row[6] / 2**30:.2f}")
             for key, row in rows.items()
         ],
         columns=[*names, "tokens", "FLOPs", "GiB a pack"],
@@ -214,6 +220,10 @@ def print_plan(grid: Grid, packs: Sequence[PlannedPack], device: str) -> None:
     )
 
 
+def _flops(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.2e}"
+
+
 def print_measurement(measurement: Measurement, first: bool) -> None:
     """One line of a benchmark, as soon as it is known."""
     names = "mixer layers width length batch pack ms/run-step tokens/s FLOP/s bytes/s GiB first,s"
@@ -224,52 +234,8 @@ def print_measurement(measurement: Measurement, first: bool) -> None:
         form.format(
             *(m.mixer, m.num_layers, m.d_model, m.seq_len, m.batch_size, m.pack_size),
             *(f"{m.ms_per_run_step:.3f}", f"{m.tokens_per_second:.2e}"),
-            *(f"{m.flops_share:.1%}", f"{m.bytes_share:.1%}"),
+            *("-" if m.flops_share is None else f"{m.flops_share:.1%}", f"{m.bytes_share:.1%}"),
             *(f"{m.peak_gib:.2f}", f"{m.first_step_seconds:.1f}"),
         )
     )
     Console(soft_wrap=True).print("\n".join(lines), highlight=False)
-
-
-def readable(table: pd.DataFrame) -> pd.DataFrame:
-    """A summary with its numbers as a person wants to read them."""
-
-    def text(name: str, value: object) -> str:
-        if value is None or (isinstance(value, float) and math.isnan(value)):
-            return "-"
-        if name in ("best learning rate", "train.learning_rate"):
-            return f"{value:.1e}"
-        return f"{value:.2f}" if isinstance(value, float) else str(value)
-
-    return pd.DataFrame({name: [text(str(name), v) for v in table[name]] for name in table})
-
-
-def print_table(table: pd.DataFrame) -> None:
-    """A table on the terminal; numbers to the right."""
-    shown = Table(header_style="bold", box=None, pad_edge=False)
-    for name in table:
-        numeric = all(_is_number(value) for value in table[name])
-        shown.add_column(str(name), justify="right" if numeric else "left", no_wrap=not numeric)
-    for row in table.itertuples(index=False):
-        shown.add_row(*(str(value) for value in row))
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=200)
-    console.print(shown)
-
-
-def markdown(table: pd.DataFrame) -> str:
-    """A table as GitHub-flavoured Markdown."""
-
-    def line(cells: Iterable[object]) -> str:
-        return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
-
-    return "\n".join([line(table), line("---" for _ in table), *map(line, table.to_numpy())])
-
-
-def _is_number(value: object) -> bool:
-    try:
-        float(str(value).rstrip("*<>"))
-    except ValueError:
-        return str(value) == "-"
-    return True

@@ -115,27 +115,33 @@ def count_parameters(run: RunConfig) -> int:
         return sum(p.numel() for p in Model(run).parameters() if p.requires_grad)
 
 
-def state_size(run: RunConfig) -> int:
-    """Numbers carried from one position to the next by all layers, at the end of a sequence."""
+def state_size(run: RunConfig) -> int | None:
+    """Numbers carried from one position to the next by all layers, at the end of a sequence; None
+    if a layer's are not known."""
     with torch.device("meta"):
         model = Model(run)
-    return sum(layer.mixer.state_size(run.task.seq_len) for layer in model.each_layer())
+    return _sum([layer.mixer.state_size(run.task.seq_len) for layer in model.each_layer()])
 
 
-def forward_flops(run: RunConfig) -> int:
+def forward_flops(run: RunConfig) -> int | None:
     """FLOPs of one sequence's forward pass as it is computed here: logits, the last MLP and what is
     in front of it at the query positions only, norms and activations not counted. Training takes
-    three times as many."""
+    three times as many. None if a mixer's are not known."""
     with torch.device("meta"):
         model = Model(run)
     L, Q, D = run.task.seq_len, run.task.num_queries, run.model.d_model
-    total = 2 * Q * run.task.vocab_size * D
+    parts: list[int | None] = [2 * Q * run.task.vocab_size * D]
     for i, layer in enumerate(model.each_layer()):
         positions = Q if i == run.model.num_layers - 1 else L
-        total += layer.mixer.flops(L, positions)
+        parts.append(layer.mixer.flops(L, positions))
         if layer.mlp is not None:
-            total += 4 * positions * D * run.model.mlp_ratio * D
-    return total
+            parts.append(4 * positions * D * run.model.mlp_ratio * D)
+    return _sum(parts)
+
+
+def _sum(parts: Sequence[int | None]) -> int | None:
+    known = [part for part in parts if part is not None]
+    return sum(known) if len(known) == len(parts) else None
 
 
 class Pack:

@@ -24,10 +24,22 @@ class PlannedPack:
         return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 
     @property
-    def flops(self) -> int:
-        """FLOPs of its training, as `model.forward_flops` counts them."""
-        of_one = forward_flops(self.runs[0]) * self.runs[0].train.num_steps
-        return 3 * len(self.runs) * self.runs[0].train.batch_size * of_one
+    def flops(self) -> int | None:
+        """FLOPs of its training, as `model.forward_flops` counts them; None if not known."""
+        of_one = forward_flops(self.runs[0])
+        return None if of_one is None else 3 * of_one * self._sequences
+
+    @property
+    def work(self) -> int:
+        """An estimate of `flops` where they are not known: two a parameter and token, three times.
+        Good for saying which of two packs takes longer."""
+        flops, run = self.flops, self.runs[0]
+        of_one = 6 * count_parameters(run) * run.task.seq_len
+        return of_one * self._sequences if flops is None else flops
+
+    @property
+    def _sequences(self) -> int:
+        return len(self.runs) * self.runs[0].train.num_steps * self.runs[0].train.batch_size
 
     def halves(self) -> "tuple[PlannedPack, PlannedPack]":
         """Two packs of half the runs each."""
@@ -54,7 +66,7 @@ def plan(
         bounds = [round(i * len(group) / count) for i in range(count + 1)]
         packs += [PlannedPack(tuple(group[a:b])) for a, b in itertools.pairwise(bounds)]
     while len(kept) + len(packs) < at_least:
-        longest = max(packs, key=lambda pack: pack.flops * (len(pack.runs) > 1), default=None)
+        longest = max(packs, key=lambda pack: pack.work * (len(pack.runs) > 1), default=None)
         if longest is None or len(longest.runs) == 1:
             break
         packs.remove(longest)

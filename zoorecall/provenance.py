@@ -8,17 +8,19 @@ from pathlib import Path
 import torch
 
 from . import __version__
+from .mixers import CustomConfig, MixerConfig
 from .ops.dispatch import kernels
+from .user_code import find_file
 
 
 def provenance(device: torch.device) -> dict[str, str]:
-    """The columns of a row that say what trained it."""
+    """What trains on a device, as a row's columns."""
     return {
         "device": device_name(device),
         "kernels": kernels(device),
         "zoorecall_version": __version__,
         "torch_version": str(torch.__version__),
-        "git_commit": git_commit(),
+        "git_commit": git_commit(Path(__file__)),
     }
 
 
@@ -32,13 +34,23 @@ def device_name(device: torch.device) -> str:
     return names[0] if names else platform.processor() or "cpu"
 
 
-@functools.cache
-def git_commit() -> str:
-    """The commit of the code, `+` where it was changed since; empty outside a checkout."""
-    command = ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
-    try:
-        folder = Path(__file__).parent
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
+def user_code(mixer: MixerConfig) -> str:
+    """The commit of a user's own mixer, or else its source; empty for a mixer of this package."""
+    if not isinstance(mixer, CustomConfig):
         return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+    return git_commit(find_file(mixer.module)) or mixer.source
+
+
+@functools.cache
+def git_commit(file: Path) -> str:
+    """The commit of the checkout that has a file, `+` where it was changed since; empty if none."""
+    tracked = ["git", "ls-files", "--error-unmatch", file.name]
+    describe = ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
+    try:
+        for command in (tracked, describe):
+            done = subprocess.run(
+                command, cwd=file.parent, capture_output=True, text=True, timeout=10, check=True
+            )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()

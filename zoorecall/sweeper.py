@@ -243,4 +243,4 @@ def _next(waiting: list[PlannedPack], workers: int) -> PlannedPack:
     longest, so that at the end no worker is alone with a long one."""
     if len(waiting) > 2 * workers:
         return waiting.pop(0)
-    return waiting.pop(max(range(len(waiting)), key=lambda i: waiting[i].flops))
+    return waiting.pop(max(range(len(waiting)), key=lambda i: waiting[i].work))

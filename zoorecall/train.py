@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .columns import SOLVED
 from .config import RunConfig
 from .model import Pack
 from .ops.dispatch import forget_forms, linear_cross_entropy
@@ -24,9 +25,6 @@ from .ops.dropout import WORDS, mix
 from .optim import AdamW
 from .seeding import Stream, derive_seed
 from .tasks import make_task
-
-SOLVED = 0.95
-"""The accuracy from which the papers call a task solved."""
 
 STEPS_TO_PAY = {"cpu": 50, "cuda": 5000}
 """The steps that must remain for a smaller pack to pay. On a GPU it must be compiled and captured,

@@ -25,8 +25,9 @@ from .config import RunConfig
 from .errors import ResultsError
 from .model import count_parameters, forward_flops, state_size
 from .plan import PlannedPack
-from .provenance import provenance
+from .provenance import provenance, user_code
 from .sizing import measured_size, release_memory
+from .tasks import sizes
 from .train import Curve, PackTrainer, RunResult
 
 Emit = Callable[[dict[str, Any]], None]
@@ -89,6 +90,7 @@ def _row(result: RunResult, pack: PlannedPack, trainer: PackTrainer) -> dict[str
         "run_id": run.run_id,
         "mixer": run.model.mixer.label,
         "config": run.model_dump_json(),
+        **sizes(run.task),
         **measured,
         "num_steps": run.train.num_steps,
         "parameters": count_parameters(run),
@@ -99,6 +101,7 @@ def _row(result: RunResult, pack: PlannedPack, trainer: PackTrainer) -> dict[str
         "seconds": trainer.seconds,
         "tokens_per_second": tokens / max(trainer.seconds, 1e-9),
         **provenance(trainer.device),
+        "user_code": user_code(run.model.mixer),
         **{f"curve.{name}": values for name, values in _columns(result.curve).items()},
     }
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from ..columns import DEPTH, MIXER
 from .accuracy import accuracies, best_accuracies, verdict, with_baselines
 from .bootstrap import Estimate, mean_difference, mean_over_seeds
 
@@ -50,7 +51,7 @@ def ablations(
 
 def verdicts(
     runs: pd.DataFrame,
-    by: Sequence[str] = ("mixer", "model.num_layers"),
+    by: Sequence[str] = (MIXER, DEPTH),
     measure: str = "test_accuracy",
 ) -> pd.DataFrame:
     """One row a variant: whether it solves the task with any of its other settings.

@@ -6,41 +6,60 @@ A setting is what remains of a config without learning rate and seed. Its best l
 the highest mean over seeds, so that no single lucky run decides; of equals it is the middle one.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import pandas as pd
 
+from ..columns import (
+    CONFIG_PREFIXES,
+    DEPTH,
+    LENGTH,
+    MIXER,
+    MIXER_SOURCE,
+    QUERIES,
+    RATE,
+    RUN_ID,
+    SEED,
+    SOLVED,
+    TASK,
+    TASK_SIZES,
+    VOCABULARY,
+    WIDTH,
+)
+from ..errors import ResultsError
+from ..words import missing
 from .bootstrap import Estimate, mean_over_seeds, means, seed_weights
-
-SOLVED = 0.95
-"""The accuracy from which the papers call a task solved."""
 
 EDGE_GAIN = 0.01
 """A best accuracy at the grid's edge is the edge's doing if it is higher by more than this than
 at any rate inside."""
 
-NOT_A_SETTING = ("train.learning_rate", "seed")
-CONFIG_PREFIXES = ("task.", "model.", "train.")
-
 
 def setting_columns(runs: pd.DataFrame) -> list[str]:
-    """The columns that tell one setting from another: mixer, layers, width, length, and whatever
-    else of the configs still varies between runs that agree on these (learning rate and seed
-    aside): not the batch size that goes with a length, nor the positions that go with a mixer."""
-    always = ["mixer", "model.num_layers", "model.d_model", "task.seq_len"]
-    others = [
+    """The columns that tell one setting from another: mixer, layers, width, length, the task where
+    there are several, and whatever else of the configs still varies between runs that agree on
+    these (learning rate and seed aside): not the batch size that goes with a length, nor the
+    positions that go with a mixer. Nothing set is a value like any other."""
+    several = [TASK] if TASK in runs and runs[TASK].nunique() > 1 else []
+    keys = [MIXER, *several, DEPTH, WIDTH, LENGTH]
+    options = [
         name
         for name in map(str, runs)
-        if name.startswith(CONFIG_PREFIXES)
-        and name not in (*always, *NOT_A_SETTING)
-        and not name.startswith("model.mixer.")
+        if name == MIXER_SOURCE
+        or (name.startswith(CONFIG_PREFIXES) and name not in (*keys, TASK, *TASK_SIZES, RATE))
     ]
-    values = runs[others].astype(str)
-    varies = values.groupby([runs[name] for name in always]).nunique().max() > 1
-    return always + [name for name in others if varies[name]]
+    keys += _varying(runs, keys, options)
+    # a size may follow from the options, or be one
+    return keys + _varying(runs, keys, [name for name in (VOCABULARY, QUERIES) if name in runs])
+
+
+def _varying(runs: pd.DataFrame, keys: list[str], names: list[str]) -> list[str]:
+    """Which of the columns `names` differ between runs that agree on `keys`."""
+    counts = runs.groupby(keys, dropna=False)[names].nunique(dropna=False)
+    return [name for name in names if (counts[name] > 1).any()]
 
 
 @dataclass(frozen=True)
@@ -51,7 +70,8 @@ class Accuracies:
     setting: dict[str, object]
     table: pd.DataFrame
     parameters: int
-    state_size: int
+    state_size: int | None  # None where unknown
+    diverged: tuple[float, ...] = ()  # learning rates of its diverged runs
 
     @property
     def rates(self) -> np.ndarray:
@@ -103,20 +123,43 @@ def best_index(mean: np.ndarray) -> int:
 
 
 def accuracies(runs: pd.DataFrame, measure: str = "test_accuracy") -> list[Accuracies]:
-    """Every setting of a table of runs, ordered by mixer, layers, width, length."""
+    """Every setting of a table of runs, ordered by mixer, layers, width, length.
+
+    Raises ResultsError where two runs have the same setting, learning rate and seed.
+    """
     keys = setting_columns(runs)
     found = []
     for key, group in runs.groupby(keys, dropna=False):
-        table = group.pivot_table(index="seed", columns="train.learning_rate", values=measure)
+        state_size = group["state_size"].iloc[0]
         found.append(
             Accuracies(
-                setting=dict(zip(keys, key, strict=True)),
-                table=table,
+                setting={k: None if missing(x) else x for k, x in zip(keys, key, strict=True)},
+                table=_by_seed_and_rate(group, measure),
                 parameters=int(group["parameters"].iloc[0]),
-                state_size=int(group["state_size"].iloc[0]),
+                state_size=None if pd.isna(state_size) else int(state_size),
+                diverged=tuple(group.loc[group["diverged_at"].notna(), RATE]),
             )
         )
     return found
+
+
+def _by_seed_and_rate(runs: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """One setting's runs as a table, a row a seed and a column a rate."""
+    twice = runs[runs.duplicated([SEED, RATE], keep=False)].sort_values([SEED, RATE])
+    if len(twice):
+        one, other = twice[RUN_ID].iloc[:2]
+        raise ResultsError(
+            f"runs {one} and {other} have the same setting, learning rate and seed; "
+            "of two such runs one must be left out"
+        )
+    return runs.pivot(index=SEED, columns=RATE, values=measure)
+
+
+def by_learning_rate(runs: pd.DataFrame, keys: Sequence[str] = ()) -> pd.DataFrame:
+    """Test accuracy at every learning rate of each value of `keys`: mean, min and max over seeds,
+    and their count."""
+    accuracy = runs.groupby([*keys, RATE], dropna=False)["test_accuracy"]
+    return accuracy.agg(["mean", "min", "max", "count"]).reset_index()
 
 
 def best_accuracies(runs: pd.DataFrame, measure: str = "test_accuracy") -> pd.DataFrame:

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from ..columns import WARMUP
+
 KINDS = (
     "divergence", "bump with gain", "bump without gain", "memorization", "spike", "smooth",
 )  # fmt: skip
@@ -249,7 +251,7 @@ def classify(
 def _each(runs: pd.DataFrame, curves: pd.DataFrame) -> Iterator[tuple[dict, pd.DataFrame]]:
     """Each run's row, with `warmup_steps`, and its evaluations."""
     by_id = dict(iter(curves.groupby("run_id")))
-    warmup_steps = runs["train.warmup"] * runs["num_steps"]
+    warmup_steps = runs[WARMUP] * runs["num_steps"]
     for run in runs.assign(warmup_steps=warmup_steps).to_dict("records"):
         yield run, by_id[run["run_id"]]
 

@@ -13,16 +13,13 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from .accuracy import SOLVED, best_accuracies, setting_columns
+from ..columns import DEPTH, LENGTH, QUERIES, RATE, RUN_ID, SOLVED, WIDTH
+from .accuracy import best_accuracies, setting_columns
 from .bootstrap import mean_difference, mean_over_seeds
 from .bumps import classify
 from .evidence import (
-    DEPTH,
-    LENGTH,
-    PAIRS,
     RECURRENT,
     SETTING,
-    WIDTH,
     WINDOW_SEEDS,
     Finding,
     Row,
@@ -56,7 +53,6 @@ from .scaling import whole_gains
 from .sparse_grids import lost_by_seed, miss_rates
 from .variant_claims import c7, c8, c9, c11
 
-RATE = "train.learning_rate"
 ATTENTION = ("attention",)
 
 WIDE = 1.0
@@ -142,7 +138,7 @@ def c3(studies: Studies, grids: Sequence[str] = ("lengths",)) -> Verdict:
     findings = []
     tables = [studies[name].runs for name in grids if name in studies]
     if tables:
-        runs = pick(pd.concat(tables), ("hyena", "mamba"), layers=2)
+        runs = pick(pd.concat(tables).drop_duplicates(RUN_ID), ("hyena", "mamba"), layers=2)
         lost = lost_by_seed(runs)
         sizes = runs.groupby([LENGTH, WIDTH])["mixer"].nunique()
         compared = (sizes == runs["mixer"].nunique()).sum()
@@ -178,7 +174,7 @@ def c4(studies: Studies) -> Verdict:
         best, anywhere = highest(rows), solved_anywhere(rows)
         words = f"1-layer attention reaches {percent(best)} at {place(best)} ({covers(rows)})"
         names = ["accuracy", "accuracy_low", "accuracy_high"]
-        pairs = rows[names].mul(rows[PAIRS].astype(float), axis=0)
+        pairs = rows[names].mul(rows[QUERIES].astype(float), axis=0)
         one = all_of(
             unsure(within(row, "accuracy", 0.5, 1.5), True, edge)
             for row, edge in zip(pairs.to_dict("records"), rows["edge"], strict=True)
@@ -275,7 +271,7 @@ def _gain(
 ) -> Finding:
     """Whether all mixers gain along an axis, of those whose smallest model does not solve."""
     tables = [
-        whole_gains(runs, axis).assign(**{PAIRS: runs[PAIRS].iloc[0]})
+        whole_gains(runs, axis).assign(**{QUERIES: runs[QUERIES].iloc[0]})
         for runs in by_pairs(studies, grids, mixers, layers)
     ]
     rows = [row for table in tables for row in table.to_dict("records")]
@@ -301,7 +297,7 @@ def _gains(row: Row) -> bool | None:
 
 def _by_position(row: Row) -> float:
     """What positions give away there; at sizes where it was not measured, one pair."""
-    return BY_POSITION.get((row[LENGTH], row[PAIRS]), 1 / row[PAIRS])
+    return BY_POSITION.get((row[LENGTH], row[QUERIES]), 1 / row[QUERIES])
 
 
 def _widths(rows: pd.DataFrame) -> str:

@@ -11,13 +11,12 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from ..columns import DEPTH, LENGTH, QUERIES, WIDTH
 from ..results import Results
 from .accuracy import best_accuracies, setting_columns
 from .windows import window_differences, windows
 
-WIDTH, DEPTH = "model.d_model", "model.num_layers"
-LENGTH, PAIRS = "task.seq_len", "task.num_kv_pairs"
-SETTING = ["mixer", DEPTH, WIDTH, LENGTH, PAIRS]
+SETTING = ["mixer", DEPTH, WIDTH, LENGTH, QUERIES]
 
 LENGTHS, WIDTHS = (64, 128, 256, 512), (64, 128, 256, 512, 1024, 2048)
 """Those of Okpekpe and Orvieto 2025."""
@@ -135,7 +134,7 @@ def settings(
         found = windows(runs).rename(columns={"edge": "window_edge"})
         spans = ["decades", "decades_low", "decades_high", "window_edge"]
         found = found[[*setting_columns(runs), *spans]]
-        tables.append(best_accuracies(runs).merge(found).assign(**{PAIRS: runs[PAIRS].iloc[0]}))
+        tables.append(best_accuracies(runs).merge(found).assign(**{QUERIES: runs[QUERIES].iloc[0]}))
     return each_once(tables)
 
 
@@ -149,7 +148,7 @@ def window_gaps(
     for runs in by_pairs(studies, grids, (mixer, baseline)):
         has_baseline = (runs[list(of)] == pd.Series(of)).all(axis=1).any()
         if has_baseline and (runs["mixer"] == mixer).any():
-            table = window_differences(runs, of).assign(**{PAIRS: runs[PAIRS].iloc[0]})
+            table = window_differences(runs, of).assign(**{QUERIES: runs[QUERIES].iloc[0]})
             table.loc[table["seeds"] < WINDOW_SEEDS, "verdict"] = "undecided"
             tables.append(pick(table, [mixer]))
     return each_once(tables)
@@ -169,9 +168,10 @@ def each_once(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 def by_pairs(
     studies: Studies, grids: Sequence[str], mixers: Sequence[str], layers: int | None = None
 ) -> list[pd.DataFrame]:
-    """The runs of some mixers, of one depth if given: a table for each grid and number of pairs."""
+    """The runs of some mixers, of one depth if given: a table for each grid and number of queries,
+    which in MQAR is that of the pairs."""
     tables = [pick(studies[name].runs, mixers, layers) for name in grids if name in studies]
-    return [runs for table in tables for _, runs in table.groupby(PAIRS)]
+    return [runs for table in tables for _, runs in table.groupby(QUERIES)]
 
 
 def pick(rows: pd.DataFrame, mixers: Sequence[str], layers: int | None = None) -> pd.DataFrame:

@@ -14,12 +14,12 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from .accuracy import SOLVED, Accuracies, accuracies, setting_columns, with_baselines
+from ..columns import PRECISION, RATE, SOLVED
+from .accuracy import Accuracies, accuracies, setting_columns, with_baselines
 from .bootstrap import Estimate, mean_difference
 from .evidence import all_of
 from .windows import window_differences, window_spans
 
-PRECISION = "train.precision"
 EQUAL = 0.001
 """Accuracies no further apart are equal: a tenth of a percent, twelve of 12,000 answers."""
 WORDS = {True: "yes", False: "no", None: "undecided"}
@@ -30,7 +30,7 @@ def in_all_precisions(runs: pd.DataFrame) -> pd.DataFrame:
     table, so that curves over equal rates and equal seeds are compared; none of one precision."""
     number = runs[PRECISION].nunique()
     same = [name for name in setting_columns(runs) if name != PRECISION]
-    same += ["train.learning_rate", "seed"]
+    same += [RATE, "seed"]
     trained = runs.groupby(same, dropna=False)[PRECISION].transform("nunique")
     return runs[(trained == number) & (number > 1)]
 

@@ -7,10 +7,9 @@ axes); a gain is a difference from the smallest model, with an interval over see
 
 import pandas as pd
 
-from .accuracy import SOLVED, Accuracies, accuracies, best_accuracies, setting_columns
+from ..columns import DEPTH, SOLVED, WIDTH
+from .accuracy import Accuracies, accuracies, best_accuracies, setting_columns
 from .bootstrap import mean_difference, mean_over_seeds
-
-WIDTH, DEPTH, LENGTH = "model.d_model", "model.num_layers", "task.seq_len"
 
 
 def along_width(runs: pd.DataFrame, measure: str = "test_accuracy") -> pd.DataFrame:

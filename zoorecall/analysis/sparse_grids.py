@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from .accuracy import SOLVED, accuracies, best_index
+from ..columns import RATE, SOLVED
+from .accuracy import accuracies, best_index
 from .bootstrap import estimate, mean_difference, mean_over_seeds
 from .windows import window_edge, window_spans
 
@@ -66,7 +67,7 @@ def lost_by_seed(
 ) -> pd.DataFrame:
     """What the best of those of `rates` that were trained loses against the best of all, a row a
     seed, a column a mixer: the mean over the settings that were run with all mixers and seeds."""
-    x = np.log10(runs["train.learning_rate"].to_numpy(dtype=float))
+    x = np.log10(runs[RATE].to_numpy(dtype=float))
     of_rates = runs[np.isclose(x[:, None], np.log10(rates), atol=1e-6).any(axis=1)]
     sparse, full = (
         {tuple(one.setting.values()): one.at_best for one in accuracies(table, measure)}

@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
+from ..columns import POSITIONS, QUERIES, WIDTH
 from .ablations import ablations
 from .evidence import (
-    PAIRS,
     RECURRENT,
-    WIDTH,
     Finding,
     Row,
     Studies,
@@ -52,8 +51,8 @@ def c9(studies: Studies) -> Verdict:
     grids = ("conv1d", "ablations", "dynamics")
     mixers = ("mamba (conv=False)", "mamba (init_std=0.02, conv=False)")
     rows = settings(studies, grids, mixers, layers=1)
-    best = [highest(group) for _, group in rows.groupby(["mixer", PAIRS])]
-    words = [f"{x['mixer']} {percent(x)} of {x[PAIRS]} pairs at width {x[WIDTH]}" for x in best]
+    best = [highest(group) for _, group in rows.groupby(["mixer", QUERIES])]
+    words = [f"{x['mixer']} {percent(x)} of {x[QUERIES]} pairs at width {x[WIDTH]}" for x in best]
     findings = [Finding(solved_anywhere(rows), ", ".join(words) or "not run")]
     text = "1-layer Mamba without its convolution solves (version 1; version 2 has it fail)"
     return judge("C9", text, findings, grids, studies)
@@ -62,9 +61,9 @@ def c9(studies: Studies) -> Verdict:
 def c11(studies: Studies) -> Verdict:
     findings = [Finding(None, "no mixer is run both with and without")]
     tables = [
-        ablations(runs, {"model.positions": "none"})
+        ablations(runs, {POSITIONS: "none"})
         for runs in by_pairs(studies, ["positions"], RECURRENT)
-        if (runs["model.positions"] == "none").any()
+        if (runs[POSITIONS] == "none").any()
     ]
     rows = [row for table in tables for row in table.dropna(subset="difference").to_dict("records")]
     without = {(model(row), place(row)): row for row in rows if row["is_baseline"]}

@@ -8,18 +8,13 @@ Shape letters: N resamples, P learning rates. A rate's coordinate x is its log10
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from .accuracy import (
-    SOLVED,
-    Accuracies,
-    accuracies,
-    setting_columns,
-    with_baselines,
-)
+from ..columns import SOLVED
+from .accuracy import Accuracies, accuracies, with_baselines
 from .bootstrap import Estimate, estimate, means, pair_seeds
 
 
@@ -103,43 +98,35 @@ def sensitivity(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.trapezoid(y, x, axis=-1) / (x[-1] - x[0])
 
 
-def by_learning_rate(runs: pd.DataFrame, measure: str = "test_accuracy") -> pd.DataFrame:
-    """Accuracy of every setting at every learning rate: mean, min and max over seeds."""
-    keys = [*setting_columns(runs), "train.learning_rate"]
-    accuracy = runs.groupby(keys, sort=True, dropna=False)[measure]
-    return accuracy.agg(["mean", "min", "max", "count"]).reset_index()
-
-
 def windows(runs: pd.DataFrame, measure: str = "test_accuracy") -> pd.DataFrame:
-    """One row a setting, every number with its interval over seeds.
+    """One row a setting, every number with its interval over seeds; see `window_numbers`."""
+    return pd.DataFrame([one.setting | window_numbers(one) for one in accuracies(runs, measure)])
+
+
+def window_numbers(one: Accuracies) -> dict[str, Any]:
+    """What a setting's window comes to.
 
     `decades` and `centre` (a learning rate) of the window; `half_decades` of the window at half
     the best accuracy; `area`, see `sensitivity`; `solved`, the share of resamples that solve.
     `edge` says at which of the grid's ends the window, or the best accuracy where there is no
     window, lies: the true window may be wider there and its centre elsewhere.
     """
-    rows = []
-    for one in accuracies(runs, measure):
-        x, y = np.log10(one.rates), one.resampled()
-        spans, half = window_spans(x, y, SOLVED), window_spans(x, y, _half(y))
-        half_window = learning_rate_window(one.rates, y[0], float(_half(y)[0, 0]))
-        rows.append(
-            {
-                **one.setting,
-                "lowest_rate": one.rates[0],
-                "highest_rate": one.rates[-1],
-                "rates": len(one.rates),
-                "seeds": one.seeds,
-                **estimate(spans.decades, one.seeds).columns("decades"),
-                **estimate(10 ** ((spans.low + spans.high) / 2), one.seeds).columns("centre"),
-                "solved": np.mean(y[1:].max(axis=1) >= SOLVED) if one.seeds > 1 else np.nan,
-                "edge": window_edge(one),
-                **estimate(half.decades, one.seeds).columns("half_decades"),
-                "half_edge": half_window.edge,
-                **estimate(sensitivity(x, y), one.seeds).columns("area"),
-            }
-        )
-    return pd.DataFrame(rows)
+    x, y = np.log10(one.rates), one.resampled()
+    spans, half = window_spans(x, y, SOLVED), window_spans(x, y, _half(y))
+    half_window = learning_rate_window(one.rates, y[0], float(_half(y)[0, 0]))
+    return {
+        "lowest_rate": one.rates[0],
+        "highest_rate": one.rates[-1],
+        "rates": len(one.rates),
+        "seeds": one.seeds,
+        **estimate(spans.decades, one.seeds).columns("decades"),
+        **estimate(10 ** ((spans.low + spans.high) / 2), one.seeds).columns("centre"),
+        "solved": np.mean(y[1:].max(axis=1) >= SOLVED) if one.seeds > 1 else np.nan,
+        "edge": window_edge(one),
+        **estimate(half.decades, one.seeds).columns("half_decades"),
+        "half_edge": half_window.edge,
+        **estimate(sensitivity(x, y), one.seeds).columns("area"),
+    }
 
 
 def _half(y: np.ndarray) -> np.ndarray:
@@ -194,36 +181,3 @@ def _wider(difference: Estimate, edge: str, baseline_edge: str) -> str:
     if difference.low > 0 and not baseline_edge:
         return "wider"
     return "narrower" if difference.high < 0 and not edge else "undecided"
-
-
-def summary(runs: pd.DataFrame) -> pd.DataFrame:
-    """One row a setting, for people: best learning rate, accuracy over seeds there, window, size.
-
-    `edge` says where a window, or the best learning rate where there is no window, lies at the
-    grid's end, so that more may be beyond.
-    """
-    diverged = runs.groupby(setting_columns(runs), dropna=False)["diverged_at"].count()
-    rows = []
-    for one, count in zip(accuracies(runs), diverged, strict=True):
-        window, at_best = learning_rate_window(one.rates, one.mean), one.at_best
-        rows.append(
-            {
-                **{_short(name): value for name, value in one.setting.items()},
-                "best learning rate": one.rates[one.best],
-                "accuracy": at_best.mean(),
-                "min": at_best.min(),
-                "max": at_best.max(),
-                "window": window.decades,
-                "edge": window_edge(one),
-                "rates": len(one.rates),
-                "seeds": len(at_best),
-                "diverged": int(count),
-                "state size": one.state_size,
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def _short(column: str) -> str:
-    names = {"model.num_layers": "layers", "model.d_model": "width", "task.seq_len": "length"}
-    return names.get(column, column)

@@ -7,10 +7,19 @@ that is no setting, has points of several.
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, get_origin
 
-from .settings import Path, Setting, configs_at, find_settings, parse_path, types_at, unknown_path
+from .settings import (
+    Path,
+    Setting,
+    configs_at,
+    find_settings,
+    given_twice,
+    parse_path,
+    types_at,
+    unknown_path,
+)
 from .yaml_nodes import Fault, Faults, Node, describe, parse_yaml, show, suggest
 
 MAX_RUNS = 1_000_000
@@ -25,16 +34,23 @@ class Axis(NamedTuple):
 def read_axes(node: Node, faults: Faults) -> list[Axis]:
     """The axes of a mapping, those that are faultless."""
     axes: list[Axis] = []
-    owners: dict[Path, str] = {}
     for key, child in node.children.items():
         with faults:
-            axis = _read_axis(key, child)
-            for setting in itertools.chain.from_iterable(axis.points):
-                if owners.setdefault(setting.path, key) != key:
-                    text = f"the axis {owners[setting.path]!r} sets this too, one of the two should"
-                    raise Fault(setting.node, ".".join(setting.path), text)
-            axes.append(axis)
+            axes.append(_read_axis(key, child))
+    faults += _given_by_two(axes)
     return axes
+
+
+def read_point(path: Path, node: Node) -> tuple[Setting, ...]:
+    """The settings that a value at a path comes to, each once."""
+    point = tuple(find_settings(path, node))
+    for fault in given_twice([setting] for setting in point):
+        raise fault
+    return point
+
+
+def _given_by_two(axes: Iterable[Axis]) -> Iterator[Fault]:
+    return given_twice(itertools.chain.from_iterable(axis.points) for axis in axes)
 
 
 def _read_axis(key: str, node: Node) -> Axis:
@@ -48,12 +64,12 @@ def _read_axis(key: str, node: Node) -> Axis:
     if not values:
         raise Fault(node, key, "is an empty list, should have a value")
     if types_at(path):
-        return Axis(key, [tuple(find_settings(path, value)) for value in values])
+        return Axis(key, [read_point(path, value) for value in values])
     mappings = isinstance(node.value, list) and all(isinstance(v.value, dict) for v in values)
     if "." in key or not mappings:
         hint = "" if "." in key else " (a key of your own takes a list of mappings)"
         raise Fault(node, key, unknown_path(path) + hint)
-    return Axis(key, [tuple(find_settings((), value)) for value in values])
+    return Axis(key, [read_point((), value) for value in values])
 
 
 def _is_space(path: Path, node: Node) -> bool:
@@ -107,19 +123,20 @@ def override(
 ) -> list[list[Axis]]:
     """The axes of each part with the overrides: a list gives the axis of its path other values;
     anything else becomes an axis of one value and takes what it sets out of the other axes."""
-    parts = list(parts)
+    parts, lists, ones = list(parts), [], []
     for path, node in overrides:
         with faults:
             key = ".".join(path)
             many = isinstance(node.value, list) or _is_space(path, node)
             if many and any(axis.key == key for part in parts for axis in part):
-                new = _read_axis(key, node)
+                lists.append(new := _read_axis(key, node))
                 parts = [[new if axis.key == key else axis for axis in part] for part in parts]
             else:
-                point = tuple(find_settings(path, node))
-                one = Axis(node.source, [point])
-                parts = [[*_without(part, [path for path, _ in point]), one] for part in parts]
-    return parts
+                ones.append(Axis(node.source, [point := read_point(path, node)]))
+                parts = [_without(part, [path for path, _ in point]) for part in parts]
+    for axes in [*parts, [*lists, *ones]]:
+        faults += _given_by_two(axes)
+    return [[*part, *ones] for part in parts]
 
 
 def _without(axes: Sequence[Axis], paths: Sequence[Path]) -> list[Axis]:

@@ -16,7 +16,8 @@ from pydantic import ValidationError
 
 from ..config import PRESETS, RunConfig
 from ..errors import GridError
-from .axes import MAX_RUNS, Axis, override, read_axes, read_override
+from ..user_code import source_of
+from .axes import MAX_RUNS, Axis, override, read_axes, read_override, read_point
 from .faults import explain, explain_alone
 from .schema import SECTIONS
 from .settings import Setting, find_settings, lay, parse_path, types_at
@@ -39,9 +40,11 @@ def load_grid(path: str | Path, overrides: Sequence[str] = ()) -> Grid:
     """Read a grid file and expand it.
 
     An override, `train.epochs=5`, gives a setting one value in every run, whatever the base and
-    the axes say; a list, for a setting that is an axis, gives that axis other values. Raises
-    GridError, one line `path:line: key: what is wrong, what would be right`, for the first fault.
+    the axes say; a list, for a setting that is an axis, gives that axis other values. The order of
+    the overrides does not matter, as no two may give one setting. Raises GridError, one line
+    `path:line: key: what is wrong, what would be right`, for the first fault.
     """
+    source_of.cache_clear()  # a user's code may have been edited since
     try:
         root = read_yaml(Path(path))
         if not isinstance(root.value, dict):
@@ -142,7 +145,7 @@ def _read_plan(sections: dict[str, Node], overrides: Sequence[Setting], faults: 
     with faults:
         layers[0] += find_settings((), _preset(sections["preset"]))
     with faults:
-        layers[1] += find_settings((), sections["base"])
+        layers[1] += read_point((), sections["base"])
     parts = [read_axes(sections["axes"], faults), *_read_entries("include", sections, faults)]
     exclude = _read_entries("exclude", sections, faults)
     return _Plan(layers, override(parts, overrides, faults), exclude)

@@ -1,13 +1,13 @@
 """What pydantic finds wrong with a run, as one sentence at the line of the grid that set it."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from .settings import Path, Setting, choice_name, configs_at, configs_in, unknown_key
+from .settings import Path, Setting, choice_name, chosen, configs_at, configs_in, unknown_key, walk
 from .yaml_nodes import Fault, Node, describe, show, suggest
 
 Layers = Sequence[Sequence[Setting]]
@@ -65,15 +65,8 @@ def _laid_nodes(layers: Layers) -> dict[Path, tuple[int, Node]]:
         for top, node in sorted(settings, key=lambda setting: len(setting.path)):
             for hidden in [path for path in nodes if path[: len(top)] == top]:
                 del nodes[hidden]
-            nodes |= {path: (rank, part) for path, part in _walk(top, node)}
+            nodes |= {path: (rank, part) for path, part in walk(top, node)}
     return nodes
-
-
-def _walk(path: Path, node: Node) -> Iterator[tuple[Path, Node]]:
-    yield path, node
-    if isinstance(node.value, dict):
-        for key, child in node.children.items():
-            yield from _walk((*path, key), child)
 
 
 def _fault(detail: ErrorDetails, nodes: dict[Path, tuple[int, Node]]) -> Fault:
@@ -109,9 +102,7 @@ def _place(loc: Sequence[str | int]) -> tuple[Path, list[type[BaseModel]]]:
     configs, owners = configs_at(()), []
     for part in loc:
         if len(configs) > 1:
-            configs = [config for config in configs if choice_name(config) == part] or [
-                config for config in configs if choice_name(config) is None
-            ]
+            configs = chosen(configs, part)
         elif configs:
             path, owners = (*path, str(part)), configs
             configs = configs_in(configs[0], path[-1])

@@ -62,4 +62,11 @@ else:  # made from the registry, which a type checker cannot follow
         BeforeValidator(_from_name, json_schema_input_type=Any),
     ]
 
-__all__ = ["MIXERS", "AnyMixerConfig", "MixerConfig", "SequenceMixer", "make_mixer"]
+__all__ = [
+    "MIXERS",
+    "AnyMixerConfig",
+    "CustomConfig",
+    "MixerConfig",
+    "SequenceMixer",
+    "make_mixer",
+]

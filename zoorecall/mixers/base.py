@@ -12,6 +12,7 @@ from typing import ClassVar
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from ..columns import mixer_label
 from ..layers import Linear, ShortConv
 
 
@@ -27,9 +28,7 @@ class MixerConfig(BaseModel):
     @property
     def label(self) -> str:
         """The name and the options that differ from their defaults: `attention (conv=qkv)`."""
-        options = self.model_dump(exclude_defaults=True, exclude={"name"})
-        text = ", ".join(f"{key}={value}" for key, value in options.items())
-        return f"{self.name} ({text})" if text else self.name
+        return mixer_label(self.model_dump(mode="json"))
 
 
 class SequenceMixer(nn.Module):
@@ -60,15 +59,16 @@ class SequenceMixer(nn.Module):
         """From what `mix` returned, at some positions or at all, to [R, B, ..., D]."""
         return parts[0]
 
-    def state_size(self, length: int) -> int:
+    def state_size(self, length: int) -> int | None:
         """How many numbers one layer carries from one position to the next, for one sequence,
-        after `length` tokens: recurrent state, convolution windows, key-value cache."""
+        after `length` tokens: recurrent state, convolution windows, key-value cache. None if it is
+        not known."""
         raise NotImplementedError
 
-    def flops(self, length: int, outputs: int | None = None) -> int:
+    def flops(self, length: int, outputs: int | None = None) -> int | None:
         """Forward FLOPs on one sequence, a multiply and an add counted as two: the linear layers
         and short convolutions at every position, but the last at `outputs` if given, and
-        `sequence_flops`."""
+        `sequence_flops`. None if they are not known."""
         weights = sum(
             m.weight[0].numel() for m in self.modules() if isinstance(m, Linear | ShortConv)
         )

@@ -1,48 +1,73 @@
 """A user's own mixer, named in a grid by its import path: `name: my_package.my_file:MyMixer`.
 
 The class is any `nn.Module` made by `MyMixer(d_model=..., **options)` that maps [B, L, D] to
-[B, L, D]; it knows nothing of runs. A pack calls one copy a run, in a loop.
+[B, L, D]; it knows nothing of runs. A pack calls one copy a run, in a loop. It may tell
+`state_size(length)` and `sequence_flops(length)`, all of its FLOPs on one sequence.
 """
 
+import contextlib
 import copy
+import functools
 import importlib
 import os
 import sys
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
+from pydantic.json_schema import SkipJsonSchema
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
+from ..user_code import source_of
 from .base import MixerConfig, SequenceMixer
 
 
 class CustomConfig(MixerConfig):
     name: str = Field(pattern=r"^[\w.]+:\w+$")
     options: dict[str, Any] = Field(default_factory=dict)
+    source: SkipJsonSchema[str] = ""
+    """What the code was when the grid was read; no one's to set. An edit makes other runs."""
+
+    @model_validator(mode="after")
+    def _resolve(self) -> "CustomConfig":
+        if not self.source:
+            with self._refusing():
+                self.load()
+                # the config is frozen for its users; this is still its making
+                object.__setattr__(self, "source", source_of(self.module))
+        return self
 
     @property
-    def label(self) -> str:
-        text = ", ".join(f"{key}={value}" for key, value in self.options.items())
-        name = self.name.partition(":")[2]
-        return f"{name} ({text})" if text else name
+    def module(self) -> str:
+        return self.name.partition(":")[0]
 
     def check(self, d_model: int) -> None:
+        with self._refusing(), torch.device("meta"):
+            self.make(d_model)
+
+    @contextlib.contextmanager
+    def _refusing(self) -> Iterator[None]:
+        """Whatever a user's module raises becomes one sentence."""
         try:
-            with torch.device("meta"):
-                self.load()(d_model=d_model, **self.options)
-        except Exception as error:  # a user's module may raise anything
+            yield
+        except Exception as error:
             kind = type(error).__name__
             raise ValueError(f"{self.name} cannot be used: {kind}: {error}") from error
+
+    def make(self, d_model: int) -> nn.Module:
+        return self.load()(d_model=d_model, **self.options)
 
     def load(self) -> type[nn.Module]:
         """Import the class, from the folder where the command runs as well; raises ImportError,
         AttributeError, or TypeError if it is no module."""
         if os.getcwd() not in sys.path:
             sys.path.append(os.getcwd())
-        module, _, attribute = self.name.partition(":")
-        cls = getattr(importlib.import_module(module), attribute)
+        cls = getattr(importlib.import_module(self.module), self.name.partition(":")[2])
         if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
             raise TypeError("it is not a torch.nn.Module class")
         return cls
@@ -55,7 +80,8 @@ class Custom(SequenceMixer):
 
     def __init__(self, config: CustomConfig, d_model: int, seq_len: int, num_layers: int):
         super().__init__()
-        module = config.load()(d_model=d_model, **config.options)
+        self._config, self._d_model = config.model_dump_json(), d_model
+        module = config.make(d_model)
         self._module = [copy.deepcopy(module).to("meta")]  # in a list: its tensors are not ours
         tensors = [*module.parameters(), *module.buffers()]
         self._names = [n for n, _ in (*module.named_parameters(), *module.named_buffers())]
@@ -81,11 +107,67 @@ class Custom(SequenceMixer):
         self._module[0].train(mode)
         return super().train(mode)
 
-    def state_size(self, length: int) -> int:
-        """A module may say with a method of this name; otherwise it is unknown: 0."""
+    def state_size(self, length: int) -> int | None:
         own = getattr(self._module[0], "state_size", None)
-        return int(own(length)) if own else 0
+        return int(own(length)) if own else None
 
-    def sequence_flops(self, length: int) -> int:
+    def flops(self, length: int, outputs: int | None = None) -> int | None:
         own = getattr(self._module[0], "sequence_flops", None)
-        return int(own(length)) if own else 0
+        return int(own(length)) if own else _count_flops(self._config, self._d_model, length)
+
+
+COPIES = (
+    "_to_copy _unsafe_view cat clone constant_pad_nd copy_ empty_like fill_ flip full_like "
+    "new_empty new_full new_ones new_zeros ones_like rand_like randn_like repeat roll stack tril "
+    "triu unsafe_split unsafe_split_with_sizes zero_ zeros_like"
+)
+SUMS = (
+    "_log_softmax _native_batch_norm_legit _safe_softmax _softmax bernoulli_ cummax cummin cumprod "
+    "cumsum logcumsumexp native_batch_norm native_dropout native_group_norm native_layer_norm"
+)
+INDEXING = (
+    "embedding gather index index_add index_add_ index_copy index_copy_ index_put index_put_ "
+    "index_select masked_fill masked_fill_ scatter scatter_ scatter_add scatter_add_ "
+    "select_scatter slice_scatter"
+)
+UNCOUNTED = {*COPIES.split(), *SUMS.split(), *INDEXING.split()}
+"""Operations of torch that are not counted, besides those that it tags as pointwise, as a reduction
+or as a view."""
+
+
+class _Unknown(TorchDispatchMode):
+    """Collects the operations of which neither torch nor this package says what they cost."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        free = {torch.Tag.pointwise, torch.Tag.reduction, torch.Tag.inplace_view}
+        makes = not any(isinstance(leaf, Tensor) for leaf in tree_leaves((args, kwargs)))
+        packet = func.overloadpacket
+        known = packet in flop_registry or func.is_view or free.intersection(func.tags)
+        if not (known or makes or (func.namespace == "aten" and packet.__name__ in UNCOUNTED)):
+            self.names.add(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@functools.cache
+def _count_flops(config: str, d_model: int, length: int) -> int | None:
+    """Forward FLOPs of a module on one sequence, as torch counts them (attention's square as a
+    whole); None where it has an operation whose cost is not known, or needs a real device."""
+    with torch.device("meta"):
+        module = CustomConfig.model_validate_json(config).make(d_model)
+        x = torch.empty(1, length, d_model)
+        try:
+            with torch.no_grad(), _Unknown() as unknown, FlopCounterMode(display=False) as counter:
+                module(x)
+        except Exception:  # a user's module may raise anything
+            return None
+    return None if unknown.names else counter.get_total_flops()

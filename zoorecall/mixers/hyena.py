@@ -110,7 +110,9 @@ class Hyena(SequenceMixer):
         """As every mixer's, less the filter's network, which runs once a batch, not a sequence."""
         linears = (m for m in self.filter_fn.modules() if isinstance(m, Linear))
         of_network = sum(m.weight[0].numel() for m in linears)
-        return super().flops(length, outputs) - 2 * length * of_network
+        of_all = super().flops(length, outputs)
+        assert of_all is not None  # only those of a user's own mixer may not be known
+        return of_all - 2 * length * of_network
 
     def sequence_flops(self, length: int) -> int:
         """Of the gates and, whichever form runs, of the FFT: two real transforms of 2L points

@@ -62,11 +62,7 @@ class MambaConfig(SelectiveConfig):
     expand: int = Field(2, ge=1, description="channels inside, in units of d_model")
     conv: bool = Field(True, description="the short convolution; the SiLU after it stays")
     gating: bool = Field(True, description="the gate branch")
-    norm: bool = Field(
-        False,
-        exclude_if=lambda norm: not norm,  # older runs keep their ids
-        description="an RMSNorm between gate and out_proj, as in Mamba2",
-    )
+    norm: bool = Field(False, description="an RMSNorm between gate and out_proj, as in Mamba2")
 
     def check(self, d_model: int) -> None:
         if self.norm and not self.gating:

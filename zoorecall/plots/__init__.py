@@ -10,7 +10,7 @@ from .dynamics import curves_by_kind, training_dynamics
 from .learning_rates import accuracy_by_learning_rate, accuracy_by_precision
 from .scaling import accuracy_by_parameters, accuracy_by_state_size, accuracy_by_width
 from .step_cost import step_cost
-from .style import panel_title, save
+from .style import save
 
 __all__ = [
     "ZOOLOGY_RATES",
@@ -21,7 +21,6 @@ __all__ = [
     "accuracy_by_state_size",
     "accuracy_by_width",
     "curves_by_kind",
-    "panel_title",
     "save",
     "step_cost",
     "training_dynamics",

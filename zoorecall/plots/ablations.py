@@ -7,8 +7,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
+from .. import words
 from ..analysis.ablations import of_any
-from .style import NORMAL, SMALL, legend, panel_title
+from .style import NORMAL, SMALL, legend
 
 COLORS = {"solves": "#56B4E9", "undecided": "#F2F2F2", "does not solve": "#F0B860"}
 
@@ -40,14 +41,14 @@ def ablation_table(table: pd.DataFrame, variant: str = "mixer") -> Figure:
             _cell(axis, x, y, _text(row), row["verdict"])
         _cell(axis, len(columns) + 0.15, y, of_any(rows["verdict"]), of_any(rows["verdict"]))
     for x, key in enumerate(columns):
-        title = panel_title(dict(zip(names, key, strict=True))).replace(", ", "\n")
+        title = words.setting(dict(zip(names, key, strict=True))).replace(", ", "\n")
         axis.text(x + 0.5, -0.12, title, ha="center", va="bottom", fontsize=NORMAL)
     axis.text(len(columns) + 0.65, -0.12, "any setting", ha="center", va="bottom", fontsize=NORMAL)
     axis.set_xlim(0, len(columns) + 1.15)
     axis.set_ylim(len(order), 0)
     axis.axis("off")
     if shared:
-        figure.supxlabel(panel_title(shared), fontsize=NORMAL)
+        figure.supxlabel(words.setting(shared), fontsize=NORMAL)
     legend(figure, {text: Patch(color=color) for text, color in COLORS.items()})
     return figure
 

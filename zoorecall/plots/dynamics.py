@@ -8,8 +8,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from .. import words
 from ..analysis.accuracy import best_accuracies, setting_columns
 from ..analysis.bumps import KINDS, classify, transitions
+from ..columns import DEPTH, RATE
 from .style import (
     GRAY,
     LARGE,
@@ -18,12 +20,9 @@ from .style import (
     accuracy_axis,
     legend,
     mixer_looks,
-    panel_title,
     panels,
     rows_and_columns,
 )
-
-DEPTH, RATE = "model.num_layers", "train.learning_rate"
 
 
 def training_dynamics(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
@@ -36,7 +35,7 @@ def training_dynamics(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
     best = best_accuracies(runs).rename(columns={"best_rate": rate})[[*keys, rate]]
     settings = list(runs.merge(best).groupby(keys, dropna=False))
     blocks, columns = rows_and_columns(len(settings))
-    looks = mixer_looks(runs["mixer"])
+    looks = mixer_looks(runs)
     figure, axes = panels(2 * blocks, columns, 3.5, 1.75, height_ratios=[3, 2] * blocks)
     for axis in axes.flat:
         axis.axis("off")
@@ -48,7 +47,7 @@ def training_dynamics(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
         _draw(pair[0], pair[1], of_group, transitions(group, of_group), color)
         counts = classify(group, of_group)["kind"].value_counts()
         kinds = ", ".join(f"{kind} ({count})" for kind, count in counts.items())
-        setting = panel_title(dict(zip(keys[1:], key[1:], strict=True)))
+        setting = words.setting(dict(zip(keys[1:], key[1:], strict=True)))
         text = f"{setting}\nlearning rate {group[rate].iloc[0]:.1e}\n{kinds}"
         pair[0].set_title(key[0], fontsize=LARGE, color=color, fontweight="bold", pad=36)
         pair[0].text(0.5, 1.03, text, transform=pair[0].transAxes, ha="center", fontsize=SMALL)
@@ -70,7 +69,7 @@ def curves_by_kind(runs: pd.DataFrame, curves: pd.DataFrame, each: int = 10) -> 
     kinds = classify(runs, curves).sort_values("run_id")
     counts = kinds["kind"].value_counts()
     shown = [kind for kind in KINDS if kind in counts]
-    looks, by_id = mixer_looks(runs["mixer"]), runs.set_index("run_id", drop=False)
+    looks, by_id = mixer_looks(runs), runs.set_index("run_id", drop=False)
     figure, axes = panels(3 * len(shown), each, 1.75, 0.95, height_ratios=[0.4, 3, 2] * len(shown))
     for axis in axes.flat:
         axis.axis("off")
@@ -83,7 +82,7 @@ def curves_by_kind(runs: pd.DataFrame, curves: pd.DataFrame, each: int = 10) -> 
             for axis in pair:
                 axis.set_xlim(0, _over(curve))
                 axis.locator_params(axis="x", nbins=3)
-            lines = [*label.split(" ", 1), f"{panel_title({DEPTH: layers})}, {rate:.1e}"]
+            lines = [*label.split(" ", 1), f"{words.setting({DEPTH: layers})}, {rate:.1e}"]
             pair[0].set_title("\n".join(lines), fontsize=SMALL)
         for row, text in zip(rows, ("loss (nats)", "test accuracy"), strict=True):
             row[0].set_ylabel(text, fontsize=SMALL)

@@ -5,9 +5,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ..analysis.accuracy import setting_columns
+from .. import words
+from ..analysis.accuracy import by_learning_rate, setting_columns
 from ..analysis.sparse_grids import ZOOLOGY_RATES
-from ..analysis.windows import by_learning_rate
+from ..columns import MIXER, PRECISION, RATE
 from .style import (
     GRAY,
     LARGE,
@@ -18,7 +19,6 @@ from .style import (
     legend,
     mixer_handles,
     mixer_looks,
-    panel_title,
     panels,
     rows_and_columns,
 )
@@ -30,16 +30,16 @@ PRECISIONS = {"bf16": ("-", "o"), "tf32": (":", "^"), "fp32": ("--", "s")}
 def accuracy_by_learning_rate(runs: pd.DataFrame) -> Figure:
     """Test accuracy against learning rate: a panel a setting, a line a mixer, the mean over seeds
     with their range shaded; dashed are Zoology's four rates."""
-    looks, keys = mixer_looks(runs["mixer"]), setting_columns(runs)[1:]
-    figure, each = _panel_each(by_learning_rate(runs), keys)
+    looks, keys = mixer_looks(runs), setting_columns(runs)
+    figure, each = _panel_each(by_learning_rate(runs, keys), keys[1:])
     for axis, setting, panel in each:
         for rate in ZOOLOGY_RATES:
             axis.axvline(rate, color="0.6", linestyle="--", linewidth=0.9, zorder=0)
-        for mixer, line in panel.groupby("mixer"):
-            rates = line["train.learning_rate"]
+        for mixer, line in panel.groupby(MIXER):
+            rates = line[RATE]
             axis.plot(rates, line["mean"], **looks[str(mixer)].line)
             band(axis, rates, line["min"], line["max"], looks[str(mixer)])
-        _finish(axis, panel_title(setting))
+        _finish(axis, words.setting(setting))
     figure.supxlabel("learning rate (dashed: Zoology's four)", fontsize=LARGE)
     legend(figure, mixer_handles(looks))
     return figure
@@ -48,20 +48,20 @@ def accuracy_by_learning_rate(runs: pd.DataFrame) -> Figure:
 def accuracy_by_precision(runs: pd.DataFrame) -> Figure:
     """Test accuracy against learning rate: a panel a setting, a line a precision of training, the
     mean over seeds with their range shaded; fp32 is gray and hollow, and on top."""
-    keys = [name for name in setting_columns(runs) if name != "train.precision"]
-    mixers = mixer_looks(runs["mixer"])
+    keys = [name for name in setting_columns(runs) if name != PRECISION]
+    mixers = mixer_looks(runs)
     figure, each = _panel_each(runs, keys)
     for axis, setting, panel in each:
-        mixer = str(setting.pop("mixer"))
-        for precision, runs_of_line in panel.groupby("train.precision"):
+        mixer = str(setting.pop(MIXER))
+        for precision, runs_of_line in panel.groupby(PRECISION):
             line = by_learning_rate(runs_of_line)
             look = _precision_look(str(precision), mixers[mixer].color)
-            rates = line["train.learning_rate"]
+            rates = line[RATE]
             axis.plot(rates, line["mean"], **look.line, markerfacecolor=_face(look))
             band(axis, rates, line["min"], line["max"], look)
-        _finish(axis, f"{mixer}\n{panel_title(setting)}")
+        _finish(axis, f"{mixer}\n{words.setting(setting)}")
     figure.supxlabel("learning rate", fontsize=LARGE)
-    looks = {name: _precision_look(name, "black") for name in sorted(set(runs["train.precision"]))}
+    looks = {name: _precision_look(name, "black") for name in sorted(set(runs[PRECISION]))}
     lines = {x: Line2D([], [], **y.line, markerfacecolor=_face(y)) for x, y in looks.items()}
     legend(figure, lines)
     return figure

@@ -1,7 +1,7 @@
 """Accuracy against width, parameters and state size (Okpekpe and Orvieto 2025, arXiv 2508.19029,
 figures 2 to 4), each at the best learning rate, with its interval over seeds."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pandas as pd
@@ -9,8 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from .. import words
 from ..analysis.accuracy import best_accuracies, setting_columns
 from ..analysis.sparse_grids import ZOOLOGY_RATES, reported
+from ..columns import DEPTH, MIXER, WIDTH, short_labels
 from .style import (
     GRAY,
     LARGE,
@@ -21,13 +23,11 @@ from .style import (
     legend,
     mixer_handles,
     mixer_looks,
-    panel_title,
     panels,
     rows_and_columns,
     size_axis,
 )
 
-WIDTH, DEPTH = "model.d_model", "model.num_layers"
 SPARSE = Look(GRAY, "o", "--")
 
 
@@ -36,11 +36,11 @@ def accuracy_by_width(runs: pd.DataFrame, sparse_rates: Sequence[float] = ZOOLOG
     of all learning rates trained, and at the best of `sparse_rates` alone."""
     names = [name for name in setting_columns(runs) if name != WIDTH]
     figure, panel_of = _panel_a_mixer(runs, names, WIDTH, "width")
-    looks = mixer_looks(runs["mixer"])
-    for key, line in best_accuracies(runs).groupby(names):
+    looks = mixer_looks(runs)
+    for key, line in _grouped(best_accuracies(runs), names):
         _line(panel_of[key], line, WIDTH, Look(looks[str(key[0])].color, "o", "-"))
     sparse = reported(runs, sparse_rates)
-    for key, line in sparse.groupby(names):
+    for key, line in _grouped(sparse, names):
         _line(panel_of[key], line, WIDTH, SPARSE, face="none")
     zoology = tuple(sparse_rates) == ZOOLOGY_RATES
     of_sparse = "best of Zoology's four" if zoology else f"best of {len(sparse_rates)}"
@@ -58,8 +58,8 @@ def accuracy_by_parameters(runs: pd.DataFrame) -> Figure:
     through its widths."""
     names = [name for name in setting_columns(runs) if name not in (WIDTH, DEPTH)]
     figure, panel_of = _panel_a_mixer(runs, names, "parameters", "parameters")
-    looks, lines = mixer_looks(runs["mixer"]), _depth_lines(runs)
-    for key, line in best_accuracies(runs).groupby([*names, DEPTH]):
+    looks, lines = mixer_looks(runs), _depth_lines(runs)
+    for key, line in _grouped(best_accuracies(runs), [*names, DEPTH]):
         look = Look(looks[str(key[0])].color, "o", lines[key[-1]])
         _line(panel_of[key[:-1]], line, "parameters", look, _face(look))
     legend(figure, _depth_handles(lines))
@@ -69,24 +69,33 @@ def accuracy_by_parameters(runs: pd.DataFrame) -> Figure:
 def accuracy_by_state_size(runs: pd.DataFrame) -> Figure:
     """Accuracy against the numbers carried from one position to the next: a panel a length, a
     line a mixer and depth, through its widths."""
-    names = [name for name in setting_columns(runs) if name not in ("mixer", WIDTH, DEPTH)]
-    looks, lines = mixer_looks(runs["mixer"]), _depth_lines(runs)
-    settings = list(best_accuracies(runs).groupby(names))
+    names = [name for name in setting_columns(runs) if name not in (MIXER, WIDTH, DEPTH)]
+    looks, lines = mixer_looks(runs), _depth_lines(runs)
+    best = best_accuracies(runs)
+    told = best[best["state_size"].notna()]
+    settings = list(_grouped(told.astype({"state_size": "int64"}), names))
     rows, columns = rows_and_columns(len(settings))
     width = 3.6 if columns > 1 else 5.4  # a legend of many mixers is wide
     figure, axes = panels(rows, columns, width, 2.8, sharey=True)
     for axis in axes.flat[len(settings) :]:
         axis.axis("off")
     for axis, (key, panel) in zip(axes.flat, settings, strict=False):
-        for (mixer, depth), line in panel.groupby(["mixer", DEPTH]):
+        for (mixer, depth), line in panel.groupby([MIXER, DEPTH]):
             look = Look(looks[str(mixer)].color, looks[str(mixer)].marker, lines[depth])
             _line(axis, line, "state_size", look, _face(look))
-        axis.set_title(panel_title(dict(zip(names, key, strict=True))), fontsize=LARGE)
+        axis.set_title(words.setting(dict(zip(names, key, strict=True))), fontsize=LARGE)
         size_axis(axis, panel["state_size"])
         accuracy_axis(axis)
-    figure.supxlabel("state size: numbers kept for one sequence", fontsize=LARGE)
+    names_of = short_labels(looks)
+    untold = [names_of[mixer] for mixer in sorted(set(best[MIXER]) - set(told[MIXER]))]
+    without = f" (not known of {words.listing(untold)})" if untold else ""
+    figure.supxlabel(f"state size: numbers kept for one sequence{without}", fontsize=LARGE)
     figure.supylabel("test accuracy", fontsize=LARGE)
-    marks = {label: Look(look.color, look.marker, "") for label, look in looks.items()}
+    marks = {
+        label: Look(look.color, look.marker, "")
+        for label, look in looks.items()
+        if label in set(told[MIXER])
+    }
     legend(figure, {**mixer_handles(marks), **_depth_handles(lines)})
     return figure
 
@@ -96,12 +105,14 @@ def _panel_a_mixer(
 ) -> tuple[Figure, dict[tuple, Axes]]:
     """A column of panels a mixer and a row a setting, and each panel by both: `names` are
     `mixer` and the columns that make up a setting."""
-    mixers = list(mixer_looks(runs["mixer"]))
-    settings = sorted(set(runs[names[1:]].itertuples(index=False, name=None)))
+    mixers = list(mixer_looks(runs))
+    settings = [key for key, _ in _grouped(runs, names[1:])]
     figure, axes = panels(len(settings), len(mixers), 1.8, 1.6, sharex=True, sharey=True)
     for row, setting in zip(axes, settings, strict=True):
-        row[0].set_ylabel(panel_title(dict(zip(names[1:], setting, strict=True))), fontsize=NORMAL)
-    for axis, mixer in zip(axes[0], mixers, strict=True):
+        row[0].set_ylabel(
+            words.setting(dict(zip(names[1:], setting, strict=True))), fontsize=NORMAL
+        )
+    for axis, mixer in zip(axes[0], short_labels(mixers).values(), strict=True):
         axis.set_title(mixer.replace(" (", "\n("), fontsize=LARGE)
     for axis in axes.flat:
         size_axis(axis, runs[column])
@@ -114,6 +125,12 @@ def _panel_a_mixer(
         for axis, mixer in zip(row, mixers, strict=True)
     }
     return figure, panel_of
+
+
+def _grouped(table: pd.DataFrame, names: list[str]) -> Iterator[tuple[tuple, pd.DataFrame]]:
+    """The rows of each setting of the columns `names`, where nothing set is None."""
+    for key, rows in table.groupby(names, dropna=False):
+        yield tuple(None if words.missing(value) else value for value in key), rows
 
 
 def _line(
@@ -141,4 +158,4 @@ def _depth_lines(runs: pd.DataFrame) -> dict[Any, str]:
 
 def _depth_handles(lines: dict[Any, str]) -> dict[str, Line2D]:
     looks = {depth: Look("black", "o", line) for depth, line in lines.items()}
-    return {panel_title({DEPTH: d}): _handle(look, _face(look)) for d, look in looks.items()}
+    return {words.setting({DEPTH: d}): _handle(look, _face(look)) for d, look in looks.items()}

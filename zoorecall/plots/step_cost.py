@@ -4,6 +4,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
+from ..columns import MIXER_NAME
 from .style import LARGE, legend, mixer_handles, mixer_looks, panels, size_axis
 
 AXES = {"d_model": "width", "seq_len": "length", "pack_size": "runs in a pack"}
@@ -19,7 +20,7 @@ def step_cost(measurements: pd.DataFrame) -> Figure:
         rows = measurements[(measurements[list(fixed)] == pd.Series(fixed)).all(axis=1)]
         possible.append((name, fixed, rows))
     shown = [one for one in possible if one[2][one[0]].nunique() > 1] or possible[-1:]
-    looks = mixer_looks(measurements["mixer"])
+    looks = mixer_looks(measurements.rename(columns={"mixer_name": MIXER_NAME}))
     figure, axes = panels(1, len(shown), 3.4, 2.9, sharey=True)
     for axis, (name, fixed, rows) in zip(axes.flat, shown, strict=True):
         for mixer, line in rows.groupby("mixer"):

@@ -1,6 +1,5 @@
 """What all figures share: the look of each mixer, panels, legends, titles, and files."""
 
-import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -8,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter, NullLocator, PercentFormatter
 
-from ..analysis.accuracy import SOLVED
+from ..columns import MIXER, MIXER_NAME, SOLVED, short_labels
 from ..results import replacing
 
 COLORS = {
@@ -31,7 +31,7 @@ COLORS = {
     "gla": "#332288",
 }
 """Okabe and Ito's palette, which people of any colour vision can tell apart, less its yellow, and
-some of Paul Tol's; a mixer of another name gets one of these by its name."""
+some of Paul Tol's; a mixer of the user's own gets the first that its figure has free."""
 
 MARKERS = "os^vDPX<>*dp"
 GRAY = "0.45"
@@ -52,18 +52,21 @@ class Look:
         return {**vars(self), "linewidth": 1.5, "markersize": 4.5}
 
 
-def mixer_looks(labels: Iterable[str]) -> dict[str, Look]:
-    """The look of each mixer by its label, such as `attention` or `attention (conv=k)`."""
+def mixer_looks(runs: pd.DataFrame) -> dict[str, Look]:
+    """The look of each mixer of a table of runs, by its label, ordered by that."""
+    names = runs.drop_duplicates(MIXER).set_index(MIXER)[MIXER_NAME].sort_index()
+    place = {name: i for i, name in enumerate(COLORS) if name in set(names)}
+    free = [i for i in range(len(COLORS)) if i not in place.values()]
     looks: dict[str, Look] = {}
     seen: dict[str, int] = {}
     palette = list(COLORS.values())
-    for label in sorted(set(labels)):  # a mixer comes before its variants
-        name = label.partition(" (")[0]
-        place = list(COLORS).index(name) if name in COLORS else zlib.crc32(name.encode())
+    for label, name in names.items():  # a mixer comes before its variants
+        if name not in place:
+            place[name] = free.pop(0) if free else len(place)
         number = seen[name] = seen.get(name, -1) + 1
-        looks[label] = Look(
-            color=palette[place % len(palette)],
-            marker=MARKERS[(place + 5 * number) % len(MARKERS)],
+        looks[str(label)] = Look(
+            color=palette[place[name] % len(palette)],
+            marker=MARKERS[(place[name] + 5 * number) % len(MARKERS)],
             linestyle=("-", "--", ":", "-.")[number % 4],
         )
     return looks
@@ -136,21 +139,8 @@ def legend(figure: Figure, handles: Mapping[str, Artist]) -> None:
 
 
 def mixer_handles(looks: Mapping[str, Look]) -> dict[str, Artist]:
-    return {label: Line2D([], [], **look.line) for label, look in looks.items()}
-
-
-TITLES = {"model.d_model": "width", "task.seq_len": "length"}
-
-
-def panel_title(setting: Mapping[str, object]) -> str:
-    """A setting in words: `1 layer, width 64, length 64`."""
-    words = []
-    for name, value in setting.items():
-        if name == "model.num_layers":
-            words.append(f"{value} layer{'' if value == 1 else 's'}")
-        else:
-            words.append(f"{TITLES.get(name, name.rpartition('.')[2])} {value}")
-    return ", ".join(words)
+    names = short_labels(looks)
+    return {names[label]: Line2D([], [], **look.line) for label, look in looks.items()}
 
 
 def broken(title: str, width: int = 40) -> str:

@@ -12,27 +12,28 @@ import pandas as pd
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.markers import MarkerStyle
 
-from ..analysis.accuracy import setting_columns
-from ..analysis.windows import by_learning_rate
-from ..plots.style import mixer_looks, panel_title
+from .. import words
+from ..analysis.summary import Summary
+from ..columns import MIXER, RATE
+from ..plots.style import mixer_looks
 
 DASHES = {"-": "none", "--": "7 3", ":": "2 3", "-.": "7 3 2 3"}
 DARK_LUMINANCE = 0.18
 """The least luminance (WCAG's, 0 to 1) of a colour on a dark page: a contrast of 3 or more."""
 
 
-def looks(mixers: Iterable[str]) -> list[dict[str, str]]:
+def looks(found: Summary) -> list[dict[str, str]]:
     """How each mixer is drawn, as in the figures of `plots`: colours on a light and on a dark
     page, and its marker (of radius 1) and dashes as SVG says them."""
     return [
         {
-            "mixer": mixer,
+            "mixer": found.names[mixer],
             "light": look.color,
             "dark": on_dark(look.color),
             "marker": outline(look.marker),
             "dashes": DASHES[look.linestyle],
         }
-        for mixer, look in mixer_looks(mixers).items()
+        for mixer, look in mixer_looks(found.runs).items()
     ]
 
 
@@ -58,27 +59,27 @@ def outline(marker: str) -> str:
     return f"M{'L'.join(corners)}Z"
 
 
-def panels(runs: pd.DataFrame) -> list[dict[str, Any]]:
+def panels(found: Summary) -> list[dict[str, Any]]:
     """Accuracy against learning rate: a panel a setting, a line a mixer, by its place in `looks`,
     with the mean, least and greatest accuracy and the number of seeds at each rate."""
-    place = {mixer: index for index, mixer in enumerate(mixer_looks(runs["mixer"]))}
-    curves, keys = by_learning_rate(runs), setting_columns(runs)[1:]
+    place = {mixer: index for index, mixer in enumerate(mixer_looks(found.runs))}
+    keys = found.columns[1:]
     return [
         {
-            "title": panel_title(dict(zip(keys, key, strict=True))),
+            "title": words.setting(dict(zip(keys, key, strict=True))),
             "lines": [
                 {
                     "look": place[str(mixer)],
-                    "x": rounded(line["train.learning_rate"], 6),
+                    "x": rounded(line[RATE], 6),
                     "mean": rounded(line["mean"], 5),
                     "low": rounded(line["min"], 5),
                     "high": rounded(line["max"], 5),
                     "seeds": line["count"].tolist(),
                 }
-                for mixer, line in panel.groupby("mixer")
+                for mixer, line in panel.groupby(MIXER)
             ],
         }
-        for key, panel in curves.groupby(keys, sort=True, dropna=False)
+        for key, panel in found.by_rate.groupby(keys, sort=True, dropna=False)
     ]
 
 

@@ -6,20 +6,30 @@ its own script, so that it stays complete in itself whatever a label or a settin
 
 import base64
 import hashlib
-import math
 import re
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
 import pandas as pd
 from markupsafe import Markup, escape
 
-from ..analysis.accuracy import CONFIG_PREFIXES, SOLVED, setting_columns
-from ..analysis.bumps import classify, transitions
-from ..plots.style import TITLES, panel_title
-from ..results import PROVENANCE, Results
+from ..analysis.summary import Summary, summarize
+from ..columns import (
+    CONFIG_PREFIXES,
+    MIXER,
+    MIXER_OPTIONS,
+    MIXER_SOURCE,
+    NAMES,
+    PROVENANCE,
+    RATE,
+    RUN_ID,
+    SEED,
+    SOLVED,
+)
+from ..plots.style import mixer_looks
+from ..results import Results
+from ..words import count, missing, rate, setting, value
 from . import charts, words
 
 HERE = Path(__file__).parent
@@ -42,10 +52,8 @@ MEASURED = {
 
 def render(results: Results, title: str, unfinished: int | None = None) -> str:
     """The whole page; `unfinished` of the planned runs are not there, None where unknown."""
-    runs, curves = _ordered(results.runs), results.curves
-    kinds = classify(runs, curves).set_index("run_id")["kind"]
-    found, looks = words.findings(runs), charts.looks(runs["mixer"])
-    table = _table(runs, kinds)
+    found = summarize(results)
+    runs, looks, table = found.runs, charts.looks(found), _table(found)
     style, script = ((HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
@@ -58,25 +66,25 @@ def render(results: Results, title: str, unfinished: int | None = None) -> str:
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
     return environment.get_template("page.html").render(
         title=title,
-        mixers=words.count(len(looks), "mixer"),
+        mixers=count(len(looks), "mixer"),
         style=style,
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        overview=words.overview(runs, found, kinds, unfinished),
-        places=words.places(found),
+        overview=words.overview(found, found.kinds, unfinished),
+        places=words.places(found.settings),
         looks=looks,
         columns=[(name, bool(values.map(_numeric).all())) for name, values in table.items()],
-        rows=list(zip(runs["run_id"], table.to_numpy().tolist(), strict=True)),
+        rows=list(zip(runs[RUN_ID], table.to_numpy().tolist(), strict=True)),
         settings=_shared(runs),
         provenance=_provenance(runs),
         data={
             "looks": [
                 {name: look[name] for name in ("mixer", "marker", "dashes")} for look in looks
             ],
-            "panels": charts.panels(runs),
+            "panels": charts.panels(found),
             "solved": SOLVED,
-            "best": runs["run_id"][runs["test_accuracy"].argmax()],
-            **_chosen(runs, curves, kinds),
+            "best": runs[RUN_ID][runs["test_accuracy"].argmax()],
+            **_chosen(found),
         },
     )
 
@@ -86,30 +94,19 @@ def unbroken(sentence: str) -> Markup:
     return Markup(NUMBER.sub(r'<span class="unbroken">\g<0></span>', str(escape(sentence))))
 
 
-def _ordered(runs: pd.DataFrame) -> pd.DataFrame:
-    return runs.sort_values(
-        [*setting_columns(runs), "train.learning_rate", "seed"], ignore_index=True
-    )
-
-
-def _table(runs: pd.DataFrame, kinds: pd.Series) -> pd.DataFrame:
+def _table(found: Summary) -> pd.DataFrame:
     """The table of runs, as text; what all runs share is told elsewhere."""
-    names = (*setting_columns(runs)[1:], "seed")
-    table = pd.DataFrame({"mixer": runs["mixer"]})
-    for name in [name for name in names if runs[name].nunique(dropna=False) > 1]:
-        table[_heading(name)] = runs[name].map(text)
-    table["learning rate"] = runs["train.learning_rate"].map(words.rate)
-    for name, (heading, scale, style) in MEASURED.items():
-        if name in runs:
-            values = scale * runs[name].astype(float)
+    runs = found.runs
+    table = pd.DataFrame({"mixer": runs[MIXER].map(found.names)})
+    for column in (*found.columns[1:], SEED):
+        if runs[column].nunique(dropna=False) > 1:
+            table[NAMES.get(column, column)] = runs[column].map(text)
+    table["learning rate"] = runs[RATE].map(rate)
+    for column, (heading, scale, style) in MEASURED.items():
+        if column in runs:
+            values = scale * runs[column].astype(float)
             table[heading] = values.map(f"{{:{style}}}".format).where(values.notna(), NOTHING)
-    return table.assign(training=runs["run_id"].map(kinds))
-
-
-def _heading(column: str) -> str:
-    if column == "model.num_layers":
-        return "layers"
-    return TITLES.get(column, column)
+    return table.assign(training=runs[RUN_ID].map(found.kinds))
 
 
 def _numeric(cell: str) -> bool:
@@ -123,7 +120,9 @@ def _numeric(cell: str) -> bool:
 def _config(runs: pd.DataFrame) -> tuple[list[str], list[str]]:
     """The columns of the configs that all runs share, and those that differ."""
     columns = [
-        name for name in map(str, runs) if name == "seed" or name.startswith(CONFIG_PREFIXES)
+        name
+        for name in map(str, runs)
+        if name in (SEED, MIXER_OPTIONS, MIXER_SOURCE) or name.startswith(CONFIG_PREFIXES)
     ]
     differs = {name: runs[name].astype(str).nunique(dropna=False) > 1 for name in columns}
     return [n for n in columns if not differs[n]], [n for n in columns if differs[n]]
@@ -139,32 +138,31 @@ def _provenance(runs: pd.DataFrame) -> list[tuple[str, str]]:
     for name in [name for name in PROVENANCE if name in runs and name not in BY_RUN]:
         numbers = runs[name].map(text).replace({"": "not recorded"}).value_counts()
         several = len(numbers) > 1
-        values = [
-            f"{v} ({words.count(n, 'run')})" if several else str(v) for v, n in numbers.items()
-        ]
+        values = [f"{v} ({count(n, 'run')})" if several else str(v) for v, n in numbers.items()]
         rows.append((name.replace("_", " "), ", ".join(values)))
     if "seconds" in runs:
         rows.append(("seconds, all runs", f"{runs['seconds'].sum():,.0f}"))
     return rows
 
 
-def _chosen(runs: pd.DataFrame, curves: pd.DataFrame, kinds: pd.Series) -> dict[str, Any]:
+def _chosen(found: Summary) -> dict[str, Any]:
     """What is shown of a run when it is chosen: `settings` are the names of each run's values."""
+    runs = found.runs
     names = _config(runs)[1]
-    names += [name for name in ("run_id", "parameters", "state_size", *PROVENANCE) if name in runs]
-    places = {look["mixer"]: place for place, look in enumerate(charts.looks(runs["mixer"]))}
-    falls = dict(iter(transitions(runs, curves).groupby("run_id")))
-    of_run = charts.run_curves(curves)
-    place = setting_columns(runs)[1:]
+    names += [name for name in (RUN_ID, "parameters", "state_size", *PROVENANCE) if name in runs]
+    places = {mixer: place for place, mixer in enumerate(mixer_looks(runs))}
+    falls = dict(iter(found.transitions.groupby(RUN_ID)))
+    of_run = charts.run_curves(found.curves)
     chosen = {}
     for run in runs.to_dict("records"):
-        run_id, kind = run["run_id"], kinds[run["run_id"]]
+        run_id, kind = run[RUN_ID], found.kinds[run[RUN_ID]]
         fallen = falls[run_id].to_dict("records") if run_id in falls else []
+        place = setting({column: run[column] for column in found.columns[1:]})
         values = [text(run[name]) for name in names]
         chosen[run_id] = {
-            "look": places[run["mixer"]],
-            "title": f"{run['mixer']}, {panel_title({name: run[name] for name in place})}, "
-            f"learning rate {words.rate(run['train.learning_rate'])}, seed {run['seed']}",
+            "look": places[run[MIXER]],
+            "title": f"{found.names[run[MIXER]]}, {place}, "
+            f"learning rate {rate(run[RATE])}, seed {run[SEED]}",
             "kind": f"{kind[0].upper()}{kind[1:]}: {words.KINDS[kind]}.",
             "notes": [words.transition(fall) for fall in fallen],
             "falls": [[fall["start"], fall["end"]] for fall in fallen],
@@ -174,12 +172,6 @@ def _chosen(runs: pd.DataFrame, curves: pd.DataFrame, kinds: pd.Series) -> dict[
     return {"settings": names, "runs": chosen}
 
 
-def text(value: object) -> str:
-    """A setting as people write it."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return NOTHING
-    if isinstance(value, float):
-        return f"{value:.0f}" if abs(value) >= 1e4 else f"{value:g}"
-    if isinstance(value, bool | np.bool_):
-        return str(value).lower()
-    return str(value)
+def text(x: object) -> str:
+    """A cell as people write it."""
+    return NOTHING if missing(x) else value(x)

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ..analysis.accuracy import SOLVED, Accuracies, accuracies, setting_columns, verdict
-from ..analysis.bootstrap import Estimate, mean_over_seeds
-from ..analysis.windows import Window, learning_rate_window, windows
-from ..plots.style import panel_title
+from ..analysis.accuracy import Accuracies
+from ..analysis.bootstrap import Estimate
+from ..analysis.summary import Setting, Summary
+from ..analysis.windows import Window
+from ..columns import MIXER, RATE, SEED, SOLVED, TASK
+from ..words import count, listing, percent, rate
 
 OUTCOMES = {
     "solves": ("solves the task", "solve the task"),
@@ -22,85 +24,33 @@ OUTCOMES = {
 """What a setting can come to, of one mixer and of several."""
 
 
-@dataclass(frozen=True)
-class Finding:
-    """What one setting came to: `accuracy` at its best learning rate, `decades` of its window."""
-
-    one: Accuracies
-    accuracy: Estimate
-    window: Window
-    decades: Estimate
-    diverged: tuple[float, ...]
-    """learning rates of its diverged runs"""
-
-    @property
-    def mixer(self) -> str:
-        return str(self.one.setting["mixer"])
-
-    @property
-    def place(self) -> str:
-        """The setting but for its mixer, as a panel is called."""
-        return panel_title({k: v for k, v in self.one.setting.items() if k != "mixer"})
-
-    @property
-    def solves(self) -> bool:
-        return not np.isnan(self.window.low)
-
-    @property
-    def outcome(self) -> str:
-        if len(self.one.at_best) > 1:
-            return verdict(self.accuracy, self.one.edge)
-        return "reaches" if self.solves else "stays below"
-
-
-def findings(runs: pd.DataFrame) -> list[Finding]:
-    """What each setting came to, ordered by mixer, layers, width, length."""
-    keys = setting_columns(runs)
-    groups = [group for _, group in runs.groupby(keys, dropna=False)]
-    rows = zip(accuracies(runs), windows(runs).to_dict("records"), groups, strict=True)
-    return [
-        Finding(
-            one=one,
-            accuracy=mean_over_seeds(one.at_best),
-            window=learning_rate_window(one.rates, one.mean),
-            decades=Estimate(*(row["decades" + end] for end in ("", "_low", "_high"))),
-            diverged=tuple(group.loc[group["diverged_at"].notna(), "train.learning_rate"]),
-        )
-        for one, row, group in rows
-    ]
-
-
-def overview(
-    runs: pd.DataFrame,
-    found: Sequence[Finding],
-    kinds: Iterable[str] = (),
-    unfinished: int | None = None,
-) -> list[str]:
+def overview(found: Summary, kinds: Iterable[str] = (), unfinished: int | None = None) -> list[str]:
     """What the whole table shows; `kinds` of training, one a run, and the number of planned runs
     that are not finished, where that is known."""
     return [
-        *_extent(runs, found),
-        *_seeds(found),
-        *_widest(found),
-        *_gaps(runs, found, unfinished),
+        *_extent(found),
+        *_seeds(found.settings),
+        *_widest(found.settings),
+        *_gaps(found, unfinished),
         *_kinds(kinds),
     ]
 
 
-def _extent(runs: pd.DataFrame, found: Sequence[Finding]) -> Iterator[str]:
-    rates, mixers = runs["train.learning_rate"], runs["mixer"].nunique()
-    seeds = sorted(runs["seed"].unique())
+def _extent(found: Summary) -> Iterator[str]:
+    runs = found.runs
+    rates, mixers = runs[RATE], runs[MIXER].nunique()
+    seeds = sorted(runs[SEED].unique())
     named = f" ({', '.join(map(str, seeds))})" if len(seeds) <= 10 else ""
-    tasks = listing(sorted(runs["task.name"].unique())) if "task.name" in runs else ""
+    tasks = listing(sorted(runs[TASK].unique())) if TASK in runs else ""
     span = f" from {rate(rates.min())} to {rate(rates.max())}" if rates.nunique() > 1 else ""
+    settings, of_rates = count(len(found.settings), "setting"), rates.nunique()
     yield (
         f"{count(len(runs), 'run')} of {count(mixers, 'mixer')}{f' on {tasks}' if tasks else ''}: "
-        f"{count(len(found), 'setting')}, {count(rates.nunique(), 'learning rate')}{span}, "
-        f"{count(len(seeds), 'seed')}{named}."
+        f"{settings}, {count(of_rates, 'learning rate')}{span}, {count(len(seeds), 'seed')}{named}."
     )
 
 
-def _seeds(found: Sequence[Finding]) -> Iterator[str]:
+def _seeds(found: Sequence[Setting]) -> Iterator[str]:
     numbers = [finding.one.seeds for finding in found]
     single = numbers.count(1)
     if single == len(found):
@@ -119,7 +69,7 @@ def _seeds(found: Sequence[Finding]) -> Iterator[str]:
         yield f"{count(single, 'setting')} of {len(found)} with one seed: no interval there."
 
 
-def _widest(found: Sequence[Finding]) -> Iterator[str]:
+def _widest(found: Sequence[Setting]) -> Iterator[str]:
     solving = sorted((x for x in found if x.solves), key=lambda x: -x.decades.value)
     if not solving:
         yield f"No setting reaches {percent(SOLVED, 0)} at any learning rate."
@@ -137,11 +87,11 @@ def _widest(found: Sequence[Finding]) -> Iterator[str]:
         yield f"{of_all} at the grid's edge: what lies beyond is not known."
 
 
-def _gaps(runs: pd.DataFrame, found: Sequence[Finding], unfinished: int | None) -> Iterator[str]:
-    diverged = runs.loc[runs["diverged_at"].notna(), "mixer"].value_counts()
+def _gaps(found: Summary, unfinished: int | None) -> Iterator[str]:
+    diverged = found.runs.loc[found.runs["diverged_at"].notna(), MIXER].value_counts()
     if len(diverged):
-        by_mixer = listing(f"{mixer} ({number})" for mixer, number in diverged.items())
-        yield f"{diverged.sum()} of {count(len(runs), 'run')} diverged: {by_mixer}."
+        by_mixer = listing(f"{found.names[str(mixer)]} ({n})" for mixer, n in diverged.items())
+        yield f"{diverged.sum()} of {count(len(found.runs), 'run')} diverged: {by_mixer}."
     else:
         yield "No loss became infinite or NaN."
     if unfinished:
@@ -167,11 +117,11 @@ class Place:
     sentences: list[str]
 
 
-def places(found: Sequence[Finding]) -> list[Place]:
+def places(found: Sequence[Setting]) -> list[Place]:
     """The settings but for their mixers, in the order of the figure's panels."""
     mixers = list(dict.fromkeys(finding.mixer for finding in found))
     all_rates = len({float(x) for finding in found for x in finding.one.rates})
-    settings = pd.DataFrame([finding.one.setting for finding in found]).drop(columns="mixer")
+    settings = pd.DataFrame([finding.values for finding in found]).drop(columns=MIXER)
     told = []
     for _, rows in settings.groupby(list(settings), dropna=False):
         here = [found[int(i)] for i in rows.index]
@@ -183,7 +133,7 @@ def places(found: Sequence[Finding]) -> list[Place]:
     return told
 
 
-def _headline(found: Sequence[Finding]) -> str:
+def _headline(found: Sequence[Setting]) -> str:
     parts = []
     for outcome, verbs in OUTCOMES.items():
         names = [finding.mixer for finding in found if finding.outcome == outcome]
@@ -193,7 +143,7 @@ def _headline(found: Sequence[Finding]) -> str:
     return "; ".join(parts) + "."
 
 
-def sentence(finding: Finding, all_rates: int) -> str:
+def sentence(finding: Setting, all_rates: int) -> str:
     """One setting: its best accuracy and where, its window, and what is not known of it;
     `all_rates` are the different learning rates of the whole table."""
     one, seeds = finding.one, len(finding.one.at_best)
@@ -221,7 +171,7 @@ def sentence(finding: Finding, all_rates: int) -> str:
     return text
 
 
-def _decades(finding: Finding) -> str:
+def _decades(finding: Setting) -> str:
     least = "at least " if finding.window.edge else ""
     return f"{least}{finding.decades.value:.2f} decades{_interval(finding.decades, 1, 2)}"
 
@@ -267,23 +217,3 @@ def transition(row: dict) -> str:
         f"Between steps {row['start']:,} and {row['end']:,} the test loss falls suddenly, "
         f"{row['depth']:.2f} nats below any before; accuracy goes from {before} to {after}."
     )
-
-
-def percent(share: float, digits: int = 1) -> str:
-    return f"{100 * share:.{digits}f} %"
-
-
-def rate(learning_rate: float) -> str:
-    """A learning rate to two digits: 1e-5, 5.6e-3."""
-    digits, _, exponent = f"{learning_rate:.1e}".partition("e")
-    return f"{digits.removesuffix('.0')}e{int(exponent)}"
-
-
-def count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def listing(names: Iterable[str]) -> str:
-    """Names as people list them: a, b and c."""
-    *first, last = names
-    return f"{', '.join(first)} and {last}" if first else last

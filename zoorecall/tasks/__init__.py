@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from ..columns import TASK_SIZES
 from .base import Examples, Task, TaskConfig
 from .key_value_sum import KeyValueSum, KeyValueSumConfig
 from .mqar import MQAR, MQARConfig
@@ -21,6 +22,11 @@ def make_task(config: TaskConfig) -> Task:
     return TASKS[config.name](config)
 
 
+def sizes(config: TaskConfig) -> dict[str, int]:
+    """The sizes that every task's config tells, by the names of their columns."""
+    return {name: getattr(config, name.removeprefix("task.")) for name in TASK_SIZES}
+
+
 __all__ = [
     "TASKS",
     "AnyTaskConfig",
@@ -30,4 +36,5 @@ __all__ = [
     "Task",
     "TaskConfig",
     "make_task",
+    "sizes",
 ]

@@ -1,0 +1,198 @@
+"""The schema of a row: the names of its columns, what each means, and what tells runs apart.
+
+A run's config is a row's first part, under the names a grid uses (`train.learning_rate`). The rest
+is in `COLUMNS`: what the task tells of its sizes, what training measured, and the machine.
+
+An identity is what of a config is not at its default. Defaults never change, and `defaults.json`
+is the record of them, so a new option changes no old id; a test holds it against the code.
+Nothing here needs torch: tables are read and shown without it.
+"""
+
+import copy
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from importlib.resources import files
+from keyword import iskeyword
+from typing import Any, Literal, NamedTuple
+
+RUN_ID, MIXER, SEED, CONFIG = "run_id", "mixer", "seed", "config"
+MIXER_NAME, MIXER_OPTIONS = "mixer.name", "mixer.options"
+TASK, LENGTH, VOCABULARY, QUERIES = (
+    "task.name", "task.seq_len", "task.vocab_size", "task.num_queries",
+)  # fmt: skip
+TASK_SIZES = (LENGTH, VOCABULARY, QUERIES)
+"""What every task tells of itself, as options or as what follows from them."""
+
+WIDTH, DEPTH, POSITIONS, DROPPED = (
+    "model.d_model", "model.num_layers", "model.positions", "model.embed_dropout",
+)  # fmt: skip
+RATE, WARMUP, PRECISION, DATA = (
+    "train.learning_rate", "train.warmup", "train.precision", "train.data",
+)  # fmt: skip
+SOLVED = 0.95
+"""The accuracy from which the papers call a task solved."""
+
+SLICE = "slice."
+"""What the columns of a task's slices begin with: `slice.AR.test_accuracy`."""
+
+CURVE = "curve."
+"""What the columns of a curve begin with in a shard, where each is a list."""
+
+CONFIG_PREFIXES = ("task.", "model.", "train.")
+MIXER_SOURCE = "mixer.source"
+"""Tells the versions of a user's own mixer apart."""
+
+Decider = Literal["config", "task", "training", "machine"]
+
+
+class Column(NamedTuple):
+    """One column of a row that is no option of the config."""
+
+    name: str
+    unit: str
+    meaning: str
+    decided_by: Decider
+
+
+COLUMNS = tuple(
+    Column(*row)
+    for row in (
+        (RUN_ID, "", "hash of what of the config is not at its default", "config"),
+        (MIXER, "", "the mixer with its options, a text of its own for each", "config"),
+        (MIXER_NAME, "", "the mixer's name", "config"),
+        (MIXER_OPTIONS, "JSON", "the mixer's options that are not at their defaults", "config"),
+        (MIXER_SOURCE, "", "hash of the source of a user's own mixer", "config"),
+        (LENGTH, "tokens", "longest sequence of training and test", "task"),
+        (VOCABULARY, "tokens", "how many different tokens there are", "task"),
+        (QUERIES, "", "answers asked for in each sequence", "task"),
+        ("test_accuracy", "share", "of answers, at the last evaluation", "training"),
+        ("test_sequence_accuracy", "share", "of sequences with every answer right", "training"),
+        ("test_loss", "nats", "of an answer, at the last evaluation", "training"),
+        ("train_accuracy", "share", "of answers to training examples, at the end", "training"),
+        ("train_sequence_accuracy", "share", "of training sequences, at the end", "training"),
+        ("train_loss", "nats", "of an answer to training examples, at the end", "training"),
+        ("best_test_accuracy", "share", "the highest of all evaluations", "training"),
+        ("best_step", "steps", "when it was reached first", "training"),
+        ("steps_to_solve", "steps", "to the first evaluation of 95 % or more", "training"),
+        ("diverged_at", "steps", "before loss or gradient was not finite", "training"),
+        ("stopped_at", "steps", "to the accuracy at which the run was to end", "training"),
+        ("num_steps", "steps", "of the whole training", "config"),
+        ("parameters", "numbers", "that are trained", "config"),
+        ("state_size", "numbers", "carried past a position; empty where unknown", "config"),
+        ("forward_flops", "FLOPs", "of one sequence; empty where unknown", "config"),
+        ("pack_id", "", "hash of the ids of the runs trained together", "machine"),
+        ("pack_size", "runs", "trained together", "machine"),
+        ("seconds", "s", "of the pack's training, divided by its runs", "machine"),
+        ("tokens_per_second", "1/s", "of one run", "machine"),
+        ("device", "", "as its maker names it", "machine"),
+        ("kernels", "", "which form of each operation ran", "machine"),
+        ("zoorecall_version", "", "of this package", "machine"),
+        ("torch_version", "", "of torch", "machine"),
+        ("git_commit", "", "of this package, + where it was changed since", "machine"),
+        ("user_code", "", "commit or hash of a mixer of the user's own", "machine"),
+    )
+)
+
+CURVE_COLUMNS = tuple(
+    Column(*row)
+    for row in (
+        ("step", "steps", "after which the run was evaluated", "training"),
+        ("train_loss", "nats", "mean over the steps since the evaluation before", "training"),
+        ("test_loss", "nats", "of an answer", "training"),
+        ("test_accuracy", "share", "of answers", "training"),
+        ("test_sequence_accuracy", "share", "of sequences with every answer right", "training"),
+        ("max_loss", "nats", "the largest of a step since the evaluation before", "training"),
+        ("max_grad_norm", "", "the largest of a step since then, before clipping", "training"),
+    )
+)
+"""Those of a curve; each slice of a task adds its `slice.NAME.test_accuracy`."""
+
+MAYBE_UNKNOWN = ("state_size", "forward_flops")
+"""Empty for a mixer of the user's own that does not tell."""
+
+PROVENANCE = tuple(column.name for column in COLUMNS if column.decided_by == "machine")
+
+NAMES = {TASK: "task", DEPTH: "layers", WIDTH: "width", LENGTH: "length", RATE: "learning rate"}
+
+
+def name(column: str) -> str:
+    """What people call a column: `layers`, `width`, or an option's own name."""
+    return NAMES.get(column, column.rpartition(".")[2])
+
+
+@cache
+def defaults() -> dict[str, Any]:
+    """The default of every option: of `model` and `train`, of each `task` and `mixer` by name."""
+    return json.loads(files(__package__).joinpath("defaults.json").read_text(encoding="utf-8"))
+
+
+def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config, as JSON holds it, with the options that came after it was written."""
+    whole = copy.deepcopy(dict(config))
+    for part, default in _parts(whole):
+        part |= copy.deepcopy({key: default[key] for key in default if key not in part})
+    return whole
+
+
+def run_id(config: Mapping[str, Any]) -> str:
+    """The hash of what of a resolved config, as JSON holds it, is not at its default; names and
+    seed always count."""
+    rest = copy.deepcopy(dict(config))
+    for part, default in _parts(rest):
+        for key in [key for key in part if key in default and part[key] == default[key]]:
+            del part[key]
+    return digest(rest)
+
+
+UNSHOWN = ("name", "source")
+
+
+def mixer_options(mixer: Mapping[str, Any]) -> dict[str, Any]:
+    """A mixer's options that are not at their defaults; of a user's own, those of the class."""
+    default = _of_mixer(mixer["name"]) | {key: mixer[key] for key in mixer if key in UNSHOWN}
+    given = {key: x for key, x in mixer.items() if x != default.get(key)}
+    return given.pop("options", {}) | given
+
+
+def mixer_label(mixer: Mapping[str, Any]) -> str:
+    """A mixer's name and options as one text, which no other mixer has: `attention (conv=qkv)`."""
+    options = ", ".join(f"{key}={_shown(x)}" for key, x in mixer_options(mixer).items())
+    return f"{mixer['name']} ({options})" if options else mixer["name"]
+
+
+def short_labels(labels: Iterable[str]) -> dict[str, str]:
+    """What to call each mixer: a user's own without its module, where that stays different."""
+    short = {label: _without_module(label) for label in dict.fromkeys(labels)}
+    taken = list(short.values())
+    return {label: x if taken.count(x) == 1 else label for label, x in short.items()}
+
+
+def digest(data: Mapping[str, Any]) -> str:
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+
+
+def _parts(config: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """The mappings of a config that hold options, each with the defaults of these."""
+    task, model = config["task"], config["model"]
+    yield task, defaults()["task"][task["name"]]
+    yield model["mixer"], _of_mixer(model["mixer"]["name"])
+    yield model, defaults()["model"]
+    yield config["train"], defaults()["train"]
+
+
+def _of_mixer(name: str) -> dict[str, Any]:
+    return defaults()["mixer"]["custom" if ":" in name else name]
+
+
+def _shown(value: Any) -> str:
+    """An option's value; a string as it is where nothing else is written so."""
+    plain = isinstance(value, str) and value.isidentifier() and not iskeyword(value)
+    return value if plain else repr(value)
+
+
+def _without_module(label: str) -> str:
+    module, colon, rest = label.partition(":")
+    return rest if colon and " (" not in module else label
