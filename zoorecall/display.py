@@ -1,5 +1,6 @@
 """What a sweep looks like in a terminal."""
 
+import math
 import time
 from collections import deque
 from collections.abc import Sequence
