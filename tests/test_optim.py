@@ -36,7 +36,9 @@ def test_a_packed_step_equals_torch_adamw_with_that_runs_settings(dtype):
     ]
     active = torch.ones(len(runs), dtype=torch.bool)
     for step in range(runs[0].num_steps):
-        packed.step(flat, grads[step].clone(), torch.tensor(step), active)
+        updated, norm = packed.step(flat, grads[step].clone(), torch.tensor(step), active)
+        assert updated.all()
+        torch.testing.assert_close(norm, torch.linalg.vector_norm(grads[step], dim=1))
         for r, (parameter, optimizer) in enumerate(zip(solo, optimizers, strict=True)):
             parameter.grad = grads[step, r].clone()
             if runs[r].clip_norm:
@@ -57,7 +59,7 @@ def test_a_run_with_a_gradient_that_is_not_finite_is_left_as_it_was(bad):
     poisoned = grad.clone()
     poisoned[1, 2] = bad
     active = torch.ones(len(runs), dtype=torch.bool)
-    updated = packed.step(flat, poisoned, torch.tensor(0), active)
+    updated, _ = packed.step(flat, poisoned, torch.tensor(0), active)
     clean.step(alone, grad, torch.tensor(0), active)
     assert updated.tolist() == [True, False, True, True]
     assert torch.equal(flat[1], before)

@@ -171,12 +171,28 @@ def test_rows_have_the_accuracy_of_each_slice_and_none_where_a_task_has_no_slice
         pd.testing.assert_frame_equal(alone, together[list(alone)].reset_index(drop=True))
 
 
+def test_rows_of_an_earlier_version_are_read_without_what_it_did_not_measure(packs, tmp_path):
+    train_packs(packs, tmp_path)
+    new = ["max_loss", "max_grad_norm"]
+    now, earlier = load_results(tmp_path).curves, set()
+    for shard in (tmp_path / "shards").iterdir():  # first a folder of both versions, then of one
+        rows = pd.read_parquet(shard)
+        rows.drop(columns=[f"curve.{name}" for name in new]).to_parquet(shard)
+        earlier |= set(rows["run_id"])
+        expected = now.copy()
+        expected.loc[now["run_id"].isin(earlier), new] = float("nan")
+        pd.testing.assert_frame_equal(
+            load_results(tmp_path).curves, expected, check_like=True, check_exact=True
+        )
+    assert load_results(tmp_path).curves[new].isna().all(axis=None)
+
+
 def test_a_checkpoint_of_another_format_counts_as_none(packs, tmp_path):
     pack, whole, again = packs[0], tmp_path / "whole", tmp_path / "again"
     train_packs([pack], whole)
     train_packs([pack], again, stopping=lambda: True)
     saved = read_checkpoint(again, pack.pack_id)
-    trainer = {name: value for name, value in saved["trainer"].items() if name != "loss_sum"}
+    trainer = {name: value for name, value in saved["trainer"].items() if name != "max_loss"}
     for other in ({}, {"format": saved["format"] + 1}):
         checkpoint = {"trainer": trainer, "left": {}} | other
         torch.save(checkpoint, checkpoint_path(again, pack.pack_id))

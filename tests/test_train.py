@@ -1,5 +1,6 @@
 """What must hold of packed training, for every mixer."""
 
+import itertools
 import math
 
 import numpy as np
@@ -72,7 +73,7 @@ def test_a_run_that_diverges_leaves_its_neighbours_untouched_and_says_when():
     assert math.isnan(diverged.test_loss)
     assert diverged.slice_test_accuracy == {"AR": 0.0, "non-AR": 0.0}
     curve = diverged.curve
-    for losses in (curve.test_loss, curve.train_loss):
+    for losses in (curve.test_loss, curve.train_loss, curve.max_loss, curve.max_grad_norm):
         assert math.isnan(losses[-1]) and math.isfinite(losses[1])
     assert ours.diverged_at is None and ours == undisturbed.results()[0]
 
@@ -178,6 +179,28 @@ def test_a_curve_has_the_accuracy_of_each_slice_at_each_evaluation():
         assert mean.tolist() == pytest.approx(result.curve.test_accuracy)
         assert result.slice_test_accuracy == {s: a[-1] for s, a in by_slice.items()}
     assert train([small_run()])[0].slice_test_accuracy == {}
+
+
+def test_a_curve_has_the_largest_loss_and_gradient_norm_of_the_steps_before():
+    runs = [small_run(learning_rate=0.1, clip_norm=clip) for clip in (None, 0.1)]
+    trainer, seen = PackTrainer(runs, CPU), []
+    update = trainer._update
+
+    def spy(loss, grads):
+        squares = sum(grad.flatten(1).double().square().sum(1) for grad in grads)
+        seen.append(torch.stack([loss.double(), squares.sqrt()]))
+        update(loss, grads)
+
+    trainer._update = spy
+    while not trainer.finished:
+        trainer.advance()
+    for r, curve in enumerate(trainer.curves):
+        assert len(curve.max_loss) == len(curve.max_grad_norm) == len(curve.step) > 3
+        assert math.isnan(curve.max_loss[0]) and math.isnan(curve.max_grad_norm[0])
+        for i, (start, end) in enumerate(itertools.pairwise(curve.step), 1):
+            loss, norm = torch.stack(seen[start:end])[:, :, r].amax(0).tolist()
+            assert curve.max_loss[i] == pytest.approx(loss)
+            assert curve.max_grad_norm[i] == pytest.approx(norm) and norm > 0.1
 
 
 def test_one_step_computes_no_logits_but_at_the_queries():

@@ -65,11 +65,13 @@ class AdamW:
         self.exp_avg = torch.zeros_like(flat)
         self.exp_avg_sq = torch.zeros_like(flat)
 
-    def step(self, flat: Tensor, grad: Tensor, step: Tensor, active: Tensor) -> Tensor:
+    def step(
+        self, flat: Tensor, grad: Tensor, step: Tensor, active: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Update `flat` in place with the gradients [R, P] of step `step` (0-dim, from 0).
 
         A run that is not `active` [R], or whose gradient is not finite, is left as it is.
-        Returns the runs [R] that were updated.
+        Returns the runs [R] that were updated, and the norms [R] of the gradients before clipping.
         """
         norm = torch.linalg.vector_norm(grad, dim=1, keepdim=True)
         active = active & norm.isfinite().squeeze(1)
@@ -82,4 +84,4 @@ class AdamW:
         self.exp_avg.lerp_(grad, self.one_minus_beta1)
         self.exp_avg_sq.mul_(self.beta2).addcmul_(grad * self.one_minus_beta2, grad)
         flat.mul_(keep).sub_(size * self.exp_avg / (self.exp_avg_sq.sqrt() / root + self.eps))
-        return active
+        return active, norm.squeeze(1)

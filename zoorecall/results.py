@@ -28,7 +28,7 @@ from .errors import ResultsError
 WRITTEN_ID = "written_id"
 PACKS = "packs"
 
-CHECKPOINT_FORMAT = 1
+CHECKPOINT_FORMAT = 2
 """Counts the changes of what a checkpoint holds; one of another format is as good as none."""
 
 
@@ -58,8 +58,10 @@ def load_results(folder: str | Path) -> Results:
 
 def _curves(lists: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """A row an evaluation, from a row a run with a list in each column; NaN in the columns that a
-    run's row does not have."""
+    run's row does not have: slices of other tasks, what its version did not measure."""
     lists = lists.rename(columns=lambda name: name.removeprefix(CURVE))
+    names = dict.fromkeys([*lists, *(column.name for column in columns.CURVE_COLUMNS)])
+    lists = lists.reindex(columns=list(names))
     missing = lists["step"].map(lambda steps: [float("nan")] * len(steps))
     lists = lists.apply(lambda column: column.astype(object).where(column.notna(), missing))
     curves = pd.concat([runs, lists], axis=1).explode([*lists], ignore_index=True)

@@ -38,6 +38,10 @@ class Curve:
     step: list[int] = field(default_factory=list)
     train_loss: list[float] = field(default_factory=list)
     """Mean over the steps since the evaluation before, nats a query; NaN at step 0."""
+    max_loss: list[float] = field(default_factory=list)
+    """The largest loss of a step since the evaluation before; NaN at step 0."""
+    max_grad_norm: list[float] = field(default_factory=list)
+    """The largest gradient norm of such a step, before clipping; NaN at step 0."""
     test_loss: list[float] = field(default_factory=list)
     test_accuracy: list[float] = field(default_factory=list)
     test_sequence_accuracy: list[float] = field(default_factory=list)
@@ -126,7 +130,10 @@ class PackTrainer:
         self.step_index = torch.zeros((), dtype=torch.int64, device=device)
         self.active = torch.ones(R, dtype=torch.bool, device=device)
         self.diverged_at = torch.full((R,), -1, dtype=torch.int64, device=device)
-        self.loss_sum = torch.zeros(R, dtype=torch.float64, device=device)
+        # since the evaluation before
+        self.loss_sum, self.max_loss, self.max_grad_norm = (
+            torch.zeros(R, dtype=torch.float64, device=device) for _ in range(3)
+        )
         self.step, self.steps_in_sum = 0, 0
         self.seconds = 0.0  # of each run: of the pack's, as many as it has runs
         self.stopped_at: list[int | None] = [None] * R
@@ -250,6 +257,8 @@ class PackTrainer:
             "active": self.active,
             "diverged_at": self.diverged_at,
             "loss_sum": self.loss_sum,
+            "max_loss": self.max_loss,
+            "max_grad_norm": self.max_grad_norm,
         }
 
     def _set_precision(self) -> None:
@@ -332,27 +341,35 @@ class PackTrainer:
     def _update_runs(self, loss: Tensor, grads: list[Tensor]) -> None:
         grad, before = self.pack.join(grads), self.active.clone()
         ok = before & loss.isfinite()
-        updated = self.optimizer.step(self.pack.flat, grad, self.step_index, ok)
+        updated, norm = self.optimizer.step(self.pack.flat, grad, self.step_index, ok)
         diverged = before & ~updated
         self.diverged_at.copy_(torch.where(diverged, self.step_index, self.diverged_at))
-        self.loss_sum.add_(torch.where(updated, loss, 0.0))
+        loss, norm = torch.where(updated, loss, 0.0), torch.where(updated, norm, 0.0)
+        self.loss_sum.add_(loss)
+        self.max_loss.copy_(torch.maximum(self.max_loss, loss))
+        self.max_grad_norm.copy_(torch.maximum(self.max_grad_norm, norm))
         self.active.copy_(updated)
         self.step_index.add_(1)
         self.cursor.add_(1)
 
     def _evaluate(self, step: int) -> None:
         measured = self.measure(self.test_examples, self.train.test_examples)
-        mean_loss = (self.loss_sum / max(1, self.steps_in_sum)).cpu()
+        mean_loss = self.loss_sum / max(1, self.steps_in_sum)
+        of_steps = torch.stack([mean_loss, self.max_loss, self.max_grad_norm]).cpu()
         active, diverged = self.active.tolist(), self.diverged_at.tolist()
         lost = [r for r, at in enumerate(diverged) if at >= 0]
-        measured[:, lost], measured[2, lost], mean_loss[lost] = 0.0, math.nan, math.nan
+        measured[:, lost], measured[2, lost], of_steps[:, lost] = 0.0, math.nan, math.nan
         accuracy, sequence_accuracy, test_loss, *slice_accuracy = measured.tolist()
-        train_loss = mean_loss.tolist() if self.steps_in_sum else [math.nan] * len(self.runs)
+        train_loss, max_loss, max_grad_norm = of_steps.tolist()
+        if not self.steps_in_sum:
+            train_loss = max_loss = max_grad_norm = [math.nan] * len(self.runs)
         for r, curve in enumerate(self.curves):
             if not active[r] and curve.step and (diverged[r] < 0 or curve.step[-1] > diverged[r]):
                 continue  # its last evaluation is written
             curve.step.append(step)
             curve.train_loss.append(train_loss[r])
+            curve.max_loss.append(max_loss[r])
+            curve.max_grad_norm.append(max_grad_norm[r])
             curve.test_loss.append(test_loss[r])
             curve.test_accuracy.append(accuracy[r])
             curve.test_sequence_accuracy.append(sequence_accuracy[r])
@@ -362,7 +379,8 @@ class PackTrainer:
             if stop is not None and accuracy[r] >= stop:
                 self.stopped_at[r] = step
                 self.active[r] = False
-        self.loss_sum.zero_()
+        for tensor in (self.loss_sum, self.max_loss, self.max_grad_norm):
+            tensor.zero_()
         self.steps_in_sum = 0
 
     def _result(self, r: int, on_train: list[float]) -> RunResult:
