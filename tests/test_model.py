@@ -247,19 +247,23 @@ def test_what_a_users_mixer_tells_of_itself_is_the_whole_of_it_and_what_it_does_
     assert forward_flops(telling) is not None and forward_flops(silent) is None
 
 
-def test_the_plan_orders_packs_of_unknown_flops_by_an_estimate(capsys):
-    runs = [custom_run(1, "Plain", kind=kind) for kind in ("fft", "linear")]
-    unknown, known = (PlannedPack((run,)) for run in runs)
+def test_a_users_mixer_is_planned_by_an_estimate_without_calling_it(monkeypatch):
+    own = PlannedPack((small_run(),))
     tokens = 2 * 5 * 8 * 12  # epochs, steps, batch, length
-    assert (unknown.flops, unknown.work) == (None, 6 * count_parameters(runs[0]) * tokens)
-    assert known.work == known.flops == 3 * forward_flops(runs[1]) * tokens / 12
-    assert len(plan([custom_run(s, "Plain", kind="fft") for s in (1, 2)], lambda _: 2, at_least=2))
-    grid = Grid("g", Path("g.yaml"), "", tuple(runs))
-    print_plan(grid, [unknown, known], "cpu")
-    first, second = capsys.readouterr().out.splitlines()[1:3]
-    assert first.split()[-2] == "-" and float(second.split()[-2]) == pytest.approx(
-        known.flops, 0.01
-    )
+    assert own.work == own.flops == 3 * forward_flops(small_run()) * tokens / 12
+    runs = [custom_run(seed, "Plain", kind="linear") for seed in (1, 2)]
+    monkeypatch.setattr(Plain, "forward", lambda *_: pytest.fail("called"))
+    assert PlannedPack(tuple(runs)).work == 2 * 6 * count_parameters(runs[0]) * tokens
+    assert len(plan(runs, lambda _: 2, at_least=2)) == 2
+
+
+def test_a_plan_shows_no_flops_where_they_are_not_known(capsys):
+    runs = [custom_run(1, "Plain", kind=kind) for kind in ("fft", "linear")]
+    packs = [PlannedPack((run,)) for run in runs]
+    print_plan(Grid("g", Path("g.yaml"), "", tuple(runs)), packs, "cpu")
+    unknown, known = (line.split()[-2] for line in capsys.readouterr().out.splitlines()[1:3])
+    assert packs[0].flops is None and unknown == "-"
+    assert float(known) == pytest.approx(packs[1].flops, 0.01)
 
 
 def test_a_pack_of_unknown_flops_is_measured_without_a_share_of_them(capsys):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from .config import RunConfig
+from .mixers import CustomConfig
 from .model import count_parameters, forward_flops
 
 
@@ -31,9 +32,10 @@ class PlannedPack:
 
     @property
     def work(self) -> int:
-        """An estimate of `flops` where they are not known: two a parameter and token, three times.
-        Good for saying which of two packs takes longer."""
-        flops, run = self.flops, self.runs[0]
+        """What says which of two packs takes longer: `flops`, but of a user's own mixer, which only
+        a worker may call, two a parameter and token, three times."""
+        run = self.runs[0]
+        flops = None if isinstance(run.model.mixer, CustomConfig) else self.flops
         of_one = 6 * count_parameters(run) * run.task.seq_len
         return of_one * self._sequences if flops is None else flops
 
