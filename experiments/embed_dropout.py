@@ -8,7 +8,7 @@ study, which calls its code inspired by it, does not say if it did.
 
 Grid: grids/embed_dropout.yaml, trained into results/embed_dropout if nothing of it is there (many
 hours of one H100; its README says which parts). Beside its runs stand those of results/lengths at
-the same sizes. Figure, in results/embed_dropout as .png and .pdf: learning_rates.
+the same sizes. Figure, in results/embed_dropout as .png and .pdf: with_and_without.
 """
 
 import pandas as pd
@@ -30,7 +30,7 @@ def main() -> None:
     if is_trained("lengths"):
         without = load_study("lengths").runs.merge(runs[SIZE].drop_duplicates())
         runs = pd.concat([without, runs], ignore_index=True)
-    draw("embed_dropout", {"learning_rates": accuracy_by_learning_rate(runs)})
+    draw("embed_dropout", {"with_and_without": accuracy_by_learning_rate(runs)})
     print_table(readable(summarize(Results(runs, results.curves)).table()))
     print("\nhow many seeds solve the task, by the share of the embedding that is dropped")
     by_rate = runs.groupby([DROPPED, *SIZE, RATE])["test_accuracy"]

@@ -2,7 +2,8 @@
 
     python experiments/step_cost.py [results/bench/h100.json]
 
-Figure: beside the file, with its name and the ending .png.
+Without a file, of every one in results/bench. Figure: beside the file, with its name and the ending
+.png.
 """
 
 import sys
@@ -17,7 +18,11 @@ from zoorecall.tables import markdown
 
 
 def main() -> None:
-    path = Path(sys.argv[1] if len(sys.argv) > 1 else "results/bench/h100.json")
+    for path in map(Path, sys.argv[1:] or sorted(Path("results/bench").glob("*.json"))):
+        show(path)
+
+
+def show(path: Path) -> None:
     measurements = pd.DataFrame(read_record(path)["measurements"])
     save(step_cost(measurements), path.with_suffix(".png"))
     best = measurements.loc[

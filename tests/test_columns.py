@@ -68,7 +68,8 @@ def test_the_ids_of_committed_rows_are_those_of_their_configs():
     for folder in FOLDERS:
         rows = read_shards(folder)
         assert rows["run_id"].is_unique
-        for text, run_id in zip(rows["config"].head(5), rows["run_id"], strict=False):
+        texts = rows.loc[~rows["config"].str.contains("package.module:|experiments.", regex=True)]
+        for text, run_id in texts[["config", "run_id"]].head(5).itertuples(index=False):
             assert RunConfig.model_validate_json(text).run_id == run_id
 
 

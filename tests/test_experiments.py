@@ -2,6 +2,9 @@
 of verdicts."""
 
 import importlib
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +51,7 @@ FIGURES = {
     "zoology_figure": ["width"],
     "precision": ["precision"],
     "conv_on_values": [],
-    "embed_dropout": ["learning_rates"],
+    "embed_dropout": ["with_and_without"],
     "embed_dropout_small": ["learning_rates"],
     "mamba_norm_small": ["learning_rates"],
     "roster_small": ["learning_rates", "state_size"],
@@ -161,6 +164,42 @@ def test_curve_classes_draws_every_result_but_the_quick_one_and_the_same_each_ti
     first = Path("results/curve_classes.png").read_bytes()
     script.main()
     assert Path("results/curve_classes.png").read_bytes() == first
+
+
+def test_learning_rates_draws_every_result_but_the_quick_one(top):
+    make_up("lr_fine", ("train.learning_rate=1e-3", "seed=42"), slice(2))
+    make_up("zoology", runs=slice(2))
+    make_up("quick", runs=slice(2))
+    importlib.import_module("learning_rates").main()
+    drawn = {path.as_posix() for path in Path("results").rglob("*.p[nd]*")}
+    assert drawn == {f"results/{name}/learning_rates.png" for name in ("lr_fine", "zoology")}
+
+
+def test_step_cost_draws_every_measurement_or_the_one_that_is_named(top, monkeypatch):
+    shutil.copytree(ROOT / "results/bench", "results/bench", ignore=shutil.ignore_patterns("*.png"))
+    script = importlib.import_module("step_cost")
+    for arguments, drawn in ((["results/bench/cpu.json"], ["cpu"]), ([], ["cpu", "h100"])):
+        monkeypatch.setattr(sys, "argv", ["step_cost.py", *arguments])
+        script.main()
+        assert sorted(path.stem for path in Path("results/bench").glob("*.png")) == drawn
+
+
+def test_every_committed_figure_is_one_that_a_script_draws(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    listed = subprocess.run(
+        ["git", "ls-files", "results/*.png", "results/*.pdf"], capture_output=True, text=True
+    )
+    of_scripts = {
+        f"results/{PARTS[script][0]}/{figure}.{ending}"
+        for script, figures in FIGURES.items()
+        for figure in figures
+        for ending in ("png", "pdf")
+    }
+    folders = {path.parents[1] for path in Path("results").glob("*/shards/*.parquet")}
+    of_folders = {f"{x}/learning_rates.png" for x in folders if x.name != "quick"}
+    of_bench = {str(path.with_suffix(".png")) for path in Path("results/bench").glob("*.json")}
+    drawn = of_scripts | of_folders | of_bench | {"results/curve_classes.png"}
+    assert listed.returncode or set(listed.stdout.split()) == drawn  # or this is no repository
 
 
 def test_verdicts_are_written_between_the_marks_and_twice_is_as_once(top):

@@ -1,0 +1,24 @@
+"""Accuracy against learning rate, of everything that is trained.
+
+    python experiments/learning_rates.py
+
+Figure: learning_rates.png in every folder of results/ that holds finished runs, as
+`zoorecall plot results/NAME` draws it.
+"""
+
+from pathlib import Path
+
+from zoorecall.cli import exit_code
+from zoorecall.plots import accuracy_by_learning_rate, save
+from zoorecall.studies import trained_studies
+
+
+def main() -> None:
+    for name, results in trained_studies().items():
+        path = Path("results", name, "learning_rates.png")
+        save(accuracy_by_learning_rate(results.runs), path)
+        print(f"figure  {path}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(exit_code(main))

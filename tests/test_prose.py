@@ -1,0 +1,675 @@
+"""The numbers in the READMEs of results/, against the tables beside them.
+
+A function a folder yields pieces of its README, the numbers in them computed from the shards. Where
+one is not in the page, either has changed: set right the README, or the piece. Whitespace does not
+count, as the text is wrapped. The times in the READMEs are not in the tables, and are not held.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
+from math import comb, log
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from zoorecall.analysis.ablations import ablations as against_baseline
+from zoorecall.analysis.accuracy import SOLVED, best_accuracies
+from zoorecall.analysis.bumps import classify, transitions
+from zoorecall.analysis.claims import BY_POSITION
+from zoorecall.analysis.precision import precision_differences
+from zoorecall.analysis.sparse_grids import ZOOLOGY_RATES, miss_rates, reported
+from zoorecall.analysis.windows import window_differences, windows
+from zoorecall.grid import load_grid
+from zoorecall.results import Results, load_results
+
+ROOT = Path(__file__).parents[1]
+RATE, ACCURACY, BEST = "train.learning_rate", "test_accuracy", "best_test_accuracy"
+COLUMNS = {
+    "layers": "model.num_layers",
+    "width": "model.d_model",
+    "length": "task.seq_len",
+    "dropped": "model.embed_dropout",
+    "positions": "model.positions",
+    "precision": "train.precision",
+    "data": "train.data",
+    "rate": RATE,
+}
+WORDS = (
+    *("no", "one", "two", "three", "four", "five", "six"),
+    *("seven", "eight", "nine", "ten", "eleven", "twelve"),
+)
+GUESSING = log(4096)
+"""The loss of guessing among the values, of which there are 4,096."""
+
+
+@cache
+def study(name: str) -> Results:
+    return load_results(ROOT / "results" / name)
+
+
+def part(runs: pd.DataFrame, **where: object) -> pd.DataFrame:
+    """The rows with these values, in the order of their seeds in the READMEs: 42, 123, 777."""
+    for name, value in where.items():
+        column = runs[COLUMNS.get(name, name)]
+        runs = runs[(column.round(9) if name == "rate" else column) == value]
+    assert len(runs), f"no runs of {where}"
+    order = runs["seed"].map({42: -3, 123: -2, 777: -1}).fillna(runs["seed"])
+    return runs.loc[order.sort_values().index]
+
+
+def runs_of(name: str, **where: object) -> pd.DataFrame:
+    return part(study(name).runs, **where)
+
+
+def counted(name: str) -> str:
+    """`213 of the grid's 4,320 runs`."""
+    return f"{len(study(name))} of the grid's {len(load_grid(grid_of(name)).runs):,} runs"
+
+
+def grid_of(name: str) -> Path:
+    return ROOT / "grids" / f"{name}.yaml"
+
+
+def rate(x: float) -> str:
+    """`2.2e-3`, `1e-3`."""
+    mantissa, _, exponent = f"{x:.1e}".partition("e")
+    return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
+
+
+def fallen_back(runs: pd.DataFrame) -> pd.Series:
+    """Which runs had recalled most pairs, and lost them again."""
+    return (runs[BEST] >= 0.85) & (runs[ACCURACY] < runs[BEST] - 0.5)
+
+
+def each(runs: pd.DataFrame, digits: int = 2, star: str = "") -> str:
+    """The accuracies: `0.05 1.00 1.00`, with a star where a run has fallen back."""
+    marks = fallen_back(runs).map({True: star, False: ""})
+    return " ".join(f"{x:.{digits}f}{mark}" for x, mark in zip(runs[ACCURACY], marks, strict=True))
+
+
+def by_rate(runs: pd.DataFrame, **how: object) -> dict[float, str]:
+    return {x: each(part(runs, rate=x), **how) for x in sorted(runs[RATE].round(9).unique())}
+
+
+def rows(*columns: dict[float, str], name: Callable[[float], str] = rate) -> Iterator[str]:
+    """A table with a row a learning rate, and columns with the accuracies of every seed."""
+    for x in sorted(set().union(*columns)):
+        yield row(name(x), *(column.get(x, "") for column in columns))
+
+
+def row(*cells: object) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def span(values: Iterable[float], digits: int = 2, between: str = " to ") -> str:
+    """`0.25 to 0.26`."""
+    low, high = min(values), max(values)
+    return f"{low:.{digits}f}{between}{high:.{digits}f}"
+
+
+def with_range(values: pd.Series, digits: int = 2) -> str:
+    """`0.93 [0.90, 0.95]`."""
+    return f"{values.mean():.{digits}f} [{span(values, digits, ', ')}]"
+
+
+def interval(found: pd.Series, name: str, digits: int = 2, unit: float = 1, between=", ") -> str:
+    ends = [found[f"{name}_{end}"] * unit for end in ("low", "high")]
+    return f"[{min(ends):.{digits}f}{between}{max(ends):.{digits}f}]"
+
+
+def the(table: pd.DataFrame, **where: object) -> pd.Series:
+    """The one row with these values."""
+    for name, value in where.items():
+        table = table[table[COLUMNS.get(name, name)] == value]
+    assert len(table) == 1, f"{len(table)} rows of {where}"
+    return table.iloc[0]
+
+
+def at_best(runs: pd.DataFrame, **where: object) -> pd.Series:
+    """The accuracies of one setting at its best learning rate."""
+    runs = part(runs, **where)
+    return part(runs, rate=round(best_accuracies(runs).iloc[0]["best_rate"], 9))[ACCURACY]
+
+
+def decades(runs: pd.DataFrame, **where: object) -> pd.Series:
+    return windows(part(runs, **where)).iloc[0]
+
+
+def solved(runs: pd.DataFrame, **where: object) -> int:
+    return int((part(runs, **where)[ACCURACY] >= SOLVED).sum())
+
+
+def lr_fine():
+    runs = runs_of("lr_fine")
+    yield f"{len(runs)} runs: {runs[RATE].nunique()} learning rates"
+    for (mixer, layers), group in runs.groupby(["mixer", "model.num_layers"]):
+        window, best = decades(group), best_accuracies(group).iloc[0]
+        wide = f"{window['decades']:.2f} {interval(window, 'decades')}"
+        wide = wide if window["decades"] > 0 else "0"
+        wide += ", up to the grid's upper edge" if wide != "0" and window["edge"] == "high" else ""
+        yield row(mixer, layers, rate(best["best_rate"]), with_range(at_best(group)), wide)
+    lost = the(reported(runs), mixer="hyena", layers=1)["lost"]
+    yield f"for every mixer but 1-layer Hyena ({lost:.2f} less)"
+    assert (reported(runs)["lost"] > 0.005).sum() == 1
+    nothing = runs[(runs[ACCURACY] < 0.05) & (runs[RATE] > 0.03)]
+    yield f"the {len(nothing)} accuracies below 0.05 at 3.2e-2 and above"
+    yield f"ended at {span(nothing['test_loss'], 1)}"
+    yield f"{WORDS[(nothing[BEST] >= SOLVED).sum()]} of them after they had solved"
+    toss = part(runs, mixer="attention", layers=2, rate=0.031622777)
+    yield f"{WORDS[solved(toss)]} seed of three solves, {WORDS[fallen_back(toss).sum()]} fall back"
+    newer = part(runs[runs["mixer"].isin(["mamba", "mamba2", "delta_net"])], layers=1)
+    wider = window_differences(newer, {"mixer": "mamba"})
+    for mixer, text in (("mamba2", "is {} decades wider than Mamba's {}"), ("delta_net", "{} {}")):
+        found = the(wider, mixer=mixer)
+        yield text.format(f"{found['difference']:.2f}", interval(found, "difference"))
+    for (_, device), group in runs.groupby(["seed", "device"]):
+        yield f"| {len(group)} | {'one' if 'H100' in device else 'two'} {device} |"
+
+
+def ablations():
+    runs = runs_of("ablations")
+    yield counted("ablations")
+    verdicts = {True: "yes", False: "no"}
+    for mixer, group in runs.groupby("mixer"):
+        cells = {
+            width: span(at_best(group, width=width), 3) for width in group["model.d_model"].unique()
+        }
+        solves = best_accuracies(group)["verdict"].eq("solves").all()
+        yield row(mixer, cells.get(64, ""), cells.get(128, ""), verdicts[solves])
+    means = [at_best(runs, mixer=name).mean() for name in ("s6", "s6 (conv=True)")]
+    yield "without and with a convolution in front: {:.2f} and {:.2f}".format(*means)
+    plain = part(runs, mixer="mamba (conv=False)", width=128)
+    beyond = plain[plain[ACCURACY] > 0.3]
+    yield f"{WORDS[len(beyond)].capitalize()} run of fourteen at width 128 goes beyond one pair"
+    yield f"({beyond[ACCURACY].iloc[0]:.2f}, at {rate(beyond[RATE].iloc[0])})"
+    assert len(plain) == 14
+    yield f"and {WORDS[(plain[BEST] < 0.01).sum()]} never leaves the loss of guessing"
+
+
+def conv1d():
+    runs = runs_of("conv1d")
+    yield counted("conv1d")
+    names = ("initial weights of its authors", "of Zoology, N(0, 0.02^2)")
+    for name, (_, group) in zip(names, runs.groupby("mixer"), strict=True):
+        yield row(name, f"{group[ACCURACY].min():.3f}", f"{group[ACCURACY].max():.3f}")
+        yield f"highest of {len(group)} runs"
+    seeds, rates = runs["seed"].nunique(), sorted(runs[RATE].unique())
+    yield f"at any of {WORDS[len(rates)]} rates from {rate(rates[0])} to {rate(rates[-1])}"
+    yield f"in any of {WORDS[seeds]} seeds"
+    yield f"positions alone give away {BY_POSITION[64, 4] * 4:.2f} pairs"
+    yield f"`results/lr_fine`: {at_best(runs_of('lr_fine'), mixer='mamba', layers=1).mean():.3f}"
+    wider = at_best(runs_of("ablations"), mixer="mamba (conv=False)", width=128)
+    yield f"({wider.min():.2f} and {wider.max():.2f} at the best rate)"
+
+
+def conv_on_values():
+    runs = runs_of("conv_on_values")
+    yield f"{len(runs)} runs"
+    names = {
+        "attention (conv=v)": "built in, 4 taps, causal",
+        "ConvOnValues (centred=False)": "own module, 3 taps, causal",
+        "ConvOnValues (centred=True)": "own module, 3 taps, centred",
+    }
+    for mixer, name in names.items():
+        group = part(runs, mixer=mixer)
+        yield row(name, with_range(at_best(group)), span(group[ACCURACY]))
+
+
+def dynamics():
+    results, runs = study("dynamics"), runs_of("dynamics")
+    yield counted("dynamics")
+    attention = part(runs, mixer="attention")
+    yield f"stays at one pair of sixteen ({span(attention[ACCURACY], 3)})"
+    lowest = results.curves.groupby("run_id")["test_loss"].min().rename("lowest").reset_index()
+    narrow, wide = (part(attention.merge(lowest), width=width) for width in (64, 128))
+    yield f"{span(narrow['lowest'], 1)} (width 64) or {span(wide['lowest'], 1)} (128)"
+    yield f"the test loss rises, to {narrow['test_loss'].mean():.1f} and " + (
+        f"{wide['test_loss'].mean():.1f} in the mean"
+    )
+    yield f"falls on, to {narrow['train_loss'].mean():.1f} and {wide['train_loss'].mean():.1f}"
+    kinds = runs.merge(classify(runs, results.curves)[["run_id", "kind"]])
+    smooth = part(kinds, mixer="attention")["kind"].eq("smooth")
+    assert smooth.all()
+    yield f"All {WORDS[len(smooth)]} curves are classified as smooth"
+    for width, text in ((64, "a bump with gain in {} runs of six"), (128, "{} in {} runs, each")):
+        mamba = part(kinds, mixer="mamba", width=width)
+        bumps = mamba[mamba["kind"] == "bump with gain"]
+        number = WORDS[len(bumps)]
+        yield text.format(*((number,) if width == 64 else (span(bumps[ACCURACY]), number)))
+        assert len(mamba) == 6 and (bumps[ACCURACY].min() > 0.8)
+        assert (mamba[mamba["kind"] != "bump with gain"][BEST] < 0.01).all()
+    narrow = part(runs, mixer="mamba", width=64)
+    higher = narrow[(narrow[RATE] > 0.002) & (narrow[ACCURACY] > 0.9)]
+    yield f"{span(higher[ACCURACY])} in {WORDS[len(higher)]} runs of four"
+    falls = transitions(part(narrow, rate=0.003162278), results.curves).sort_values("start")
+    yield f"{span(falls['depth'], 1, ' and ')} nats within {span(falls['end'] - falls['start'], 0)}"
+    after = span(falls["accuracy_after"] * 100, 0)
+    yield f"accuracy goes from {falls['accuracy_before'].mean() * 100:.0f} % to {after} %"
+
+
+def counts(runs: pd.DataFrame) -> dict[float, str]:
+    return {x: str(solved(runs, rate=x)) for x in runs[RATE].round(9).unique()}
+
+
+def embed_dropout():
+    runs, without = runs_of("embed_dropout"), part(study("lengths").runs, layers=2)
+    yield counted("embed_dropout")
+    compared = [
+        part(table, mixer=mixer, width=width, length=length)
+        for mixer, width, length in (("attention", 64, 256), ("mamba", 64, 256))
+        for table in (without, runs)
+    ]
+    wide = [part(x, mixer="attention", width=128, length=64) for x in (without, runs)]
+    rates = set(compared[0][RATE].round(9)) - {1e-4}
+    columns = [counts(x[x[RATE].round(9).isin(rates)]) for x in (*compared, *wide)]
+    yield from rows(*columns)
+    attention, mamba = compared[1], compared[3]
+    window = decades(attention)
+    yield f"over {window['decades']:.1f} decades of learning rates** " + (
+        interval(window, "decades", 1)
+    )
+    yield f"without it nowhere surely, {solved(compared[0])} runs of 24 at the same rates"
+    at = part(mamba, rate=0.002154435)[ACCURACY] * 100
+    yield f"all three seeds solve at 2.2e-3, where it is at {span(at, 1)} %"
+    below = [part(x, rate=1e-3)[ACCURACY] for x in (mamba, compared[2])]
+    yield f"At 1e-3 they have {span(below[0])} ({span(below[1])} without)"
+    high, high_without = (x[x[RATE] > 0.004] for x in (mamba, compared[2]))
+    good = high[high[ACCURACY] >= SOLVED]
+    yield f"{WORDS[len(good)]} runs of twelve solve, and better than at 2.2e-3"
+    yield f"({span(good[ACCURACY], 3)}); the other {WORDS[12 - len(good)]} end at the loss"
+    never, never_without = ((x[BEST] < 0.01).sum() for x in (high, high_without))
+    yield f"{WORDS[never]} of which never left it and {WORDS[12 - len(good) - never]} (4.6e-2)"
+    left = 12 - solved(high_without) - never_without
+    yield f"{WORDS[solved(high_without)]} of twelve do, and {WORDS[left]} of the other eight"
+    window, missed = decades(mamba), the(miss_rates(runs), mixer="mamba")
+    yield f"A window of {window['decades']:.2f} decades {interval(window, 'decades')}"
+    yield f"{missed['missed'] * 100:.0f} % {interval(missed, 'missed', 0, 100)} of all grids"
+    hyena = [at_best(x, mixer="hyena", width=64, length=256).mean() for x in (runs, without)]
+    yield "{:.2f} at its best of six rates, {:.2f} without".format(*hyena)
+
+
+def embed_dropout_small():
+    runs = runs_of("embed_dropout_small")
+    yield f"{len(runs)} runs"
+    kinds = ({"data": "fixed", "dropped": 0.0}, {"data": "fixed", "dropped": 0.1})
+    kinds += ({"data": "fresh", "dropped": 0.0},)
+
+    def share(x: pd.DataFrame) -> str:
+        return f"{solved(x)} of {len(x)}"
+
+    columns = [
+        {x: share(part(runs, rate=x, **kind)) for x in (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)}
+        for kind in kinds
+    ]
+    yield from rows(*columns)
+    ten = {x: part(runs, data="fixed", rate=3e-3, dropped=x) for x in (0.0, 0.03, 0.1, 0.3)}
+    numbers = [solved(x) for x in ten.values()]
+    none, little, tenth, most = numbers
+    yield f"{tenth} seeds of ten instead of {none}"
+    yield f"p = {fisher(tenth, none, 10):.3f}"
+    first = (42, 123, 777)
+    seven = [solved(x[~x["seed"].isin(first)]) for x in (ten[0.1], ten[0.0])]
+    yield f"with the seven alone it is {seven[0]} of 7 against {seven[1]}"
+    yield f"{none} solve where nothing is dropped, {little} with 0.03, {tenth} with 0.1 and {most}"
+    good = ten[0.3][ten[0.3][ACCURACY] >= SOLVED]
+    yield f"whose runs end a little lower ({span(good[ACCURACY])})"
+    fail = part(runs, data="fixed", dropped=0.0)
+    fail = fail[fail[ACCURACY] < SOLVED]
+    gap = fail["test_loss"] - fail["train_loss"]
+    yield f"end with a training loss {span(gap, 1)} nats below the test loss"
+
+
+def fisher(first: int, second: int, of: int) -> float:
+    """Fisher's exact test, two-sided, of two counts of equally many."""
+    both = first + second
+    ways = [comb(of, k) * comb(of, both - k) for k in range(max(0, both - of), min(of, both) + 1)]
+    found = comb(of, first) * comb(of, second)
+    return sum(x for x in ways if x <= found) / comb(2 * of, both)
+
+
+def initial_weights():
+    runs, fine = runs_of("initial_weights"), part(study("lr_fine").runs, layers=2)
+    yield counted("initial_weights")
+    pairs = [
+        (part(fine, mixer=mixer), part(runs, mixer=f"{mixer} ({other})"))
+        for mixer, other in (("hyena", "init_std=None"), ("mamba", "init_std=0.02"))
+    ]
+    for x in sorted(pairs[0][1][RATE].round(9).unique()):
+        found = [part(table, rate=x)[ACCURACY] for table in pairs[0]]
+        yield row(rate(x), *(with_range(y, 3) if x == 0.01 else f"{y.mean():.3f}" for y in found))
+    yield f"{len(pairs[0][1])} runs: 2-layer Hyena"
+    official, zoologys = pairs[1]
+    yield f"{len(zoologys)} runs: 2-layer Mamba"
+    same = official[official[RATE].round(9).isin(zoologys[RATE].round(9))]
+    yield from rows(by_rate(same), by_rate(zoologys))
+    found, other = decades(zoologys), decades(official)
+    yield f"{found['decades']:.2f} decades {interval(found, 'decades')} against " + (
+        f"{other['decades']:.2f} {interval(other, 'decades')}"
+    )
+    slow = [part(x, rate=0.000316228)[ACCURACY].mean() for x in (zoologys, official)]
+    yield "{:.2f} against {:.2f} at 3.2e-4".format(*slow)
+    high = [solved(x, rate=0.031622777) for x in (zoologys, official)]
+    yield f"At 3.2e-2 {WORDS[high[0]]} seed solves with them and {WORDS[high[1]]} without"
+    yield f"at 1e-1 {WORDS[solved(zoologys, rate=0.1)]} of three solve"
+
+
+def lengths():
+    runs = runs_of("lengths")
+    yield counted("lengths")
+    two = part(runs, layers=2)
+
+    def column(mixer: str, width: int, length: int) -> dict[float, str]:
+        return by_rate(part(two, mixer=mixer, width=width, length=length), star="\\*")
+
+    for length in (256, 128):
+        yield from rows(*(column(x, 64, length) for x in ("attention", "mamba", "hyena")))
+    yield from rows(column("hyena", 128, 64), column("hyena", 256, 64))
+    wide = column("attention", 128, 64)
+    yield f"at 1e-2 {wide[0.01]}; at 2.2e-2 {wide[0.021544347]}; at 4.6e-2 {wide[0.046415888]}"
+    low = part(two, mixer="attention", width=128, length=64)
+    low = low[low[RATE] < 0.005]
+    yield f"attention: {span(low[ACCURACY])} at every rate up to 4.6e-3"
+    mamba, attention = (decades(two, mixer=x, length=128) for x in ("mamba", "attention"))
+    yield f"{mamba['decades']:.2f} decades {interval(mamba, 'decades')}"
+    yield f"where attention's is {attention['decades']:.2f} or more"
+    fine = part(study("lr_fine").runs, layers=2)
+    yield f"it is {decades(fine, mixer='mamba')['decades']:.2f} decades at length 64"
+    hyena = [at_best(two, mixer="hyena", width=x, length=64) for x in (128, 256)]
+    narrow = at_best(fine, mixer="hyena").mean()
+    yield f"{narrow:.2f} at width 64 (`lr_fine`), {hyena[0].mean():.2f} at 128, " + (
+        f"{with_range(hyena[1])} at 256"
+    )
+    easy = part(two, mixer="hyena", length=64)
+    yield f"of {len(easy)} runs at the two widths here, {WORDS[solved(easy)]} reaches 0.95"
+    recalled = [at_best(two, mixer="hyena", length=x).mean() * x / 16 for x in (128, 256)]
+    yield f"recalls {recalled[0]:.1f} pairs of 8"
+    yield f"recalls {recalled[1]:.1f} pairs of 16"
+    luck = part(two, mixer="attention", length=256)
+    curves = study("lengths").curves.merge(luck[["run_id"]])
+    first = curves[curves[ACCURACY] >= SOLVED].groupby("run_id")["step"].min()
+    yield f"{WORDS[len(first)].capitalize()} of {len(luck)} come to 95 %, the first at step " + (
+        f"{first.min():,}, the last at {first.max():,} of {curves['step'].max():,}"
+    )
+    deep = [solved(runs_of("width_depth", layers=2), rate=x) for x in (0.001, 0.002154435)]
+    assert deep == [2, 2] and (part(luck, seed=42)[BEST] < SOLVED).all()
+    high = part(two, mixer="mamba", length=256)
+    high, below = high[high[RATE] > 0.004], part(high, rate=0.002154435)
+    good = high[high[ACCURACY] >= SOLVED]
+    yield f"either solves ({span(good[ACCURACY])}, at 2.2e-3 {span(below[ACCURACY])}) or ends at"
+    yield f"which {WORDS[(high[BEST] < 0.01).sum()]} of the {WORDS[len(high) - len(good)]} never"
+    lost = part(two, mixer="attention")
+    lost = lost[(lost[BEST] >= SOLVED) & (lost[ACCURACY] < SOLVED)]
+    yield f"{WORDS[len(lost)]} runs solved and fell back"
+    one = part(runs, layers=1)
+    plain = at_best(study("lr_fine").runs, mixer="attention", layers=1).mean()
+    yield row("attention", f"{plain:.3f} (`lr_fine`)", span(at_best(one, mixer="attention"), 3))
+    small, large = (at_best(one, mixer="hyena", width=x) for x in (64, 128))
+    yield row("Hyena", span(small, 3), span(large, 3))
+    yield f"Hyena gains {large.mean() - small.mean():.2f} from twice the width"
+    yield f"{len(one)} runs, two seeds, which decide C4"
+
+
+def mamba_norm_small():
+    runs = runs_of("mamba_norm_small")
+    yield f"All {len(runs)} runs"
+    runs = runs.assign(fails=~(runs["test_loss"] < log(256) - 0.2))
+    groups = [("mamba", "fp32"), ("mamba (norm=True)", "fp32"), ("mamba", "bf16")]
+    columns = []
+    for mixer, precision in groups:
+        group = part(runs, mixer=mixer, precision=precision).groupby(RATE)["fails"]
+        columns.append({x: f"{sum(y)} of {len(y)}" for x, y in group})
+    yield from rows(*columns)
+    first = part(runs, mixer="mamba", precision="fp32", rate=0.03, seed=42)[ACCURACY].iloc[0]
+    yield f"comes back from there and ends at {first:.2f}"
+
+
+def positions():
+    runs = runs_of("positions")
+    yield counted("positions")
+    names = {"mamba": "Mamba", "mamba2": "Mamba2", "delta_net": "DeltaNet", "hyena": "Hyena"}
+    for mixer, name in names.items():
+        both = (at_best(runs, mixer=mixer, positions=x) for x in ("none", "learned"))
+        yield row(name, *(span(x, 3) for x in both))
+    table = against_baseline(runs, {"model.positions": "none"})
+    hyena = the(table, mixer="hyena", positions="learned")
+    taken = interval(hyena, "difference", 1, -100)
+    yield f"take {-100 * hyena['difference']:.1f} points {taken} from Hyena"
+    high = part(runs, mixer="mamba2", rate=0.046415888)
+    without, learned = (list(part(high, positions=x)[ACCURACY]) for x in ("none", "learned"))
+    yield f"from {without[0]:.3f} and {without[1]:.3f} to {learned[0]:.3f} and {learned[1]:.3f}"
+
+
+def precision():
+    runs = runs_of("precision")
+    yield counted("precision")
+    found = precision_differences(runs)
+    for mixer, name in (("attention", "attention"), ("delta_net", "DeltaNet")):
+        one = the(found, mixer=mixer)
+        both = "both within seed spread" if one["within_seed_spread"] == "yes" else "apart"
+        for kind, start, end in (("bf16", "", ""), ("fp32", "reference_", both)):
+            accuracy, wide = (
+                f"{one[name] * unit:.2f} "
+                f"[{one[f'{name}_min'] * unit:.2f}, {one[f'{name}_max'] * unit:.2f}]"
+                for name, unit in ((f"{start}accuracy", 100), (f"{start}decades", 1))
+            )
+            yield row(f"{name}, {kind}", accuracy, wide, end)
+    toss = part(runs, mixer="attention", rate=0.031622777)
+    means = [part(toss, precision=x)[ACCURACY] for x in ("bf16", "fp32")]
+    yield f"ends at {means[0].mean():.3f} in bf16 and {means[1].mean():.3f} in fp32"
+    yield f"falls to {means[1].min():.2f}"
+    apart = the(found, mixer="attention")["decades_difference"]
+    yield f"means {apart:.2f} decades apart"
+
+
+ROSTER = {
+    "delta_net": "DeltaNet",
+    "gated_delta_net": "Gated DeltaNet",
+    "gla (conv=True)": "GLA, convolutions",
+    "attention (conv=qkv)": "attention, convolutions",
+    "mamba2 (d_state=16, headdim=32)": "Mamba2",
+    "mamba": "Mamba",
+    "h3": "H3",
+    "rwkv": "RWKV-4",
+    "based": "Based",
+    "attention": "attention",
+    "hyena": "Hyena",
+}
+
+
+def roster_small():
+    runs = runs_of("roster_small")
+    yield f"All {len(runs)} runs"
+    solves = {}
+    for layers in (1, 2):
+        for mixer, name in ROSTER.items():
+            group = part(runs, mixer=mixer, layers=layers)
+            solves[name.partition(",")[0] if name[0] == "G" else name, layers] = solved(group)
+            marks = group["diverged_at"].notna().map({True: "\\*", False: ""})
+            group = group.assign(mark=marks)
+            cells = [
+                " ".join(f"{y:.2f}{z}" for y, z in zip(x[ACCURACY], x["mark"], strict=True))
+                for x in (part(group, rate=x) for x in sorted(group[RATE].round(9).unique()))
+            ]
+            yield row(name, *cells)
+    state = {x: runs_of("roster_small", mixer=x, layers=1)["state_size"].iloc[0] for x in ROSTER}
+    based = part(runs, mixer="based", layers=1)[ACCURACY]
+    yield f"({span(based)}), though it has the larger state here"
+    yield f"({state['based']:,} numbers against {state['attention']:,})"
+    yield f"smallest by far ({min(state.values())} numbers)"
+    assert min(state, key=state.get) == "rwkv"
+    yield (
+        "DeltaNet in {DeltaNet} runs of 18, Gated DeltaNet in {Gated DeltaNet}, GLA in {GLA}, "
+        "Mamba2 in {Mamba2}, Mamba in {Mamba}; and attention with convolutions in {attention, "
+        "convolutions}"
+    ).format(**{name: number for (name, layers), number in solves.items() if layers == 1})
+    assert solves["Gated DeltaNet", 2] == solves["Mamba2", 2]
+    yield (
+        f"GLA solves in {solves['GLA', 2]}, Gated DeltaNet and Mamba2 in {solves['Mamba2', 2]}, "
+        f"Mamba in {solves['Mamba', 2]}"
+    )
+
+
+def width_depth():
+    runs = runs_of("width_depth")
+    yield counted("width_depth")
+    names = {"attention": "attention", "mamba": "Mamba", "hyena": "Hyena"}
+    given = BY_POSITION[256, 64] * 64
+    setting = ["mixer", "model.num_layers", "model.d_model"]
+    for (mixer, layers, width), group in runs.groupby(setting):
+        pairs = at_best(group) * 64
+        shown = span(pairs, 1) if pairs.max() - pairs.min() > 2 else f"{pairs.mean():.1f}"
+        accuracy = " ".join(f"{x / 64:.3f}" for x in pairs)
+        parameters = f"{group['parameters'].iloc[0]:,}"
+        yield row(f"{layers}-layer {names[mixer]}, width {width}", parameters, accuracy, shown)
+    deep = part(runs, mixer="attention", layers=2)
+    high = deep[deep[RATE] > 0.003]
+    most = high.loc[high[ACCURACY].idxmax()]
+    rest = high.drop(most.name)[ACCURACY] * 64
+    yield f"recalls {most[ACCURACY] * 64:.1f} pairs with seed {most['seed']} at {rate(most[RATE])}"
+    yield f"and {span(rest, 1)} else"
+    assert [solved(deep, rate=x) for x in (0.000464159, 0.001, 0.002154435)] == [1, 2, 2]
+    mamba = part(runs, mixer="mamba", width=128)
+    best = at_best(mamba) * 100
+    yield f"to {best.mean():.0f} %** [{span(best, 0, ', ')}] at 2.2e-3"
+    hits = [part(mamba, rate=x)[ACCURACY].max() * 100 for x in (0.001, 0.004641589)]
+    yield f"At 1e-3 one seed has {hits[0]:.0f} %, at 4.6e-3 one has {hits[1]:.0f} %"
+    yield f"gives away {given:.1f} of the 64"
+
+
+def zoology():
+    runs = runs_of("zoology")
+    yield counted("zoology")
+    mixers = ("attention", "mamba (init_std=0.02)", "hyena")
+
+    def bold(x: float) -> str:
+        known = min(abs(log(x / y)) for y in ZOOLOGY_RATES) < 0.01
+        return f"**{rate(x)}**" if known else rate(x)
+
+    yield from rows(*(by_rate(part(runs, mixer=x)) for x in mixers), name=bold)
+    hyena = the(reported(runs), mixer="hyena")
+    yield f"{with_range(at_best(runs, mixer='hyena'))} at 4.6e-3, {hyena['accuracy']:.2f} at the"
+    yield f"gains it {100 * hyena['lost']:.0f} points"
+
+
+TARGETS = {
+    "attention": ("0.30", "1.2", "0.60", "2.4"),
+    "attention (conv=qkv)": ("0.40", "1.6", "0.80", "3.2"),
+    "hyena": ("0.40", "1.6", "0.80", "3.2"),
+    "delta_net": ("0.50", "2.0", "1.0", "4.0"),
+    "mamba2": ("0.50", "2.0", "1.0", "4.0"),
+    "mamba": ("0.90", "3.2", "1.8", "6.4"),
+}
+"""Milliseconds a run-step that were asked for, by width and length as in `SIZES`."""
+SIZES = ((64, 64), (256, 64), (64, 256), (256, 256))
+
+
+def bench():
+    setting = ["mixer", "d_model", "seq_len"]
+    times, alone = {}, {}
+    for name in ("cpu", "h100"):
+        record = json.loads((ROOT / "results/bench" / f"{name}.json").read_text())
+        table = pd.DataFrame(record["measurements"])
+        times[name] = table.groupby(setting)["ms_per_run_step"].min()
+        alone[name] = table[table["pack_size"] == 1].set_index(setting)["ms_per_run_step"]
+    yield f"takes {span(times['cpu'] / alone['cpu'])} of the time a run alone takes"
+    met = 0
+    for mixer, targets in TARGETS.items():
+        cells = []
+        for size, target in zip(SIZES, targets, strict=True):
+            time = times["h100"][mixer, *size]
+            shown = f"{time:.3f}" if time < 1 else f"{time:.2f}"
+            met += time <= float(target)
+            cells.append(f"{f'**{shown}**' if time <= float(target) else shown} ({target})")
+        yield row(mixer, *cells)
+    yield f"{WORDS[met].capitalize()} of {len(TARGETS) * len(SIZES)} are met"
+    yield f"attention takes {alone['h100']['attention', 64, 64]:.3f} or"
+
+
+def overview():
+    for name in FOLDERS:
+        if not (ROOT / "results" / name / "shards").is_dir():
+            continue
+        runs, total = len(study(name)), len(load_grid(grid_of(name)).runs)
+        yield f"complete: {runs} runs" if runs == total else f"{runs} of {total:,} runs"
+    attention, dropped = (
+        part(runs_of(x), mixer="attention", length=256, layers=2)
+        for x in ("lengths", "embed_dropout")
+    )
+    attention = attention[attention[RATE] > 2e-4]
+    yield f"attention solves in {solved(attention)} of {len(attention)} runs over eight"
+    yield f"of the embedding dropped in {solved(dropped)}"
+    yield f"attention solves over {decades(dropped)['decades']:.1f} decades"
+    mamba = [part(runs_of(x), mixer="mamba", length=256) for x in ("lengths", "embed_dropout")]
+    high = pd.concat([x[x[RATE] > 0.004] for x in mamba])
+    bad = high[high["test_loss"] > GUESSING - 0.2]
+    yield f"on {len(bad)} of {len(high)} runs, with and without dropout, end at the loss of"
+    yield f"{(bad[BEST] < 0.01).sum()} of them never left it"
+    gap = the(
+        window_differences(part(runs_of("embed_dropout"), length=256), {"mixer": "attention"}),
+        mixer="mamba",
+    )
+    yield f"attention's window is {-gap['difference']:.1f} decades wider than Mamba's"
+    fine, longer = runs_of("lr_fine", layers=2), runs_of("lengths", layers=2)
+    spans = [decades(fine, mixer="mamba"), decades(longer, mixer="mamba", length=128)]
+    yield "{:.2f} decades at length 64 and {:.2f} at 128".format(*(x["decades"] for x in spans))
+    hyena = [at_best(longer, mixer="hyena", width=x, length=64).mean() for x in (128, 256)]
+    yield "{:.2f}, {:.2f} and {:.2f}".format(at_best(fine, mixer="hyena").mean(), *hyena)
+    lost = reported(longer)
+    gains = [100 * the(lost, mixer="hyena", length=x, width=64)["lost"] for x in (256, 128)]
+    yield "Hyena gains {:.0f} and {:.0f} points there".format(*gains)
+    assert all(the(lost, mixer="mamba", length=x)["lost"] < 1e-9 for x in (128, 256))
+    yield "its best rate is one of Zoology's four at both lengths"
+    near = at_best(longer, mixer="mamba", length=256).mean() * 100
+    yield f"by the mean of three seeds ({near:.1f} %)"
+    values = [at_best(runs_of("ablations"), mixer="attention (conv=v)", width=x) for x in (64, 128)]
+    yield "({:.0f} % at width 64, {:.0f} % at 128)".format(*(100 * x.mean() for x in values))
+    s6 = [at_best(runs_of("ablations"), mixer=x).mean() for x in ("s6 (conv=True)", "s6")]
+    yield "({:.2f}) and not without ({:.2f})".format(*s6)
+    yield f"in all of {len(study('conv1d'))} runs of five seeds and eight rates"
+    deep = runs_of("width_depth", layers=1)
+    pairs = {x: at_best(deep, mixer="hyena", width=x) * 64 for x in (64, 128, 256)}
+    yield f"goes from {pairs[64].mean():.1f} to {pairs[128].mean():.1f} pairs of 64"
+    yield f"and to {pairs[256].min():.1f} and {pairs[256].max():.1f} by four times"
+    yield f"the order of the queries gives away {BY_POSITION[256, 64] * 64:.1f}"
+    yield f"recalls {at_best(deep, mixer='attention', width=128).mean() * 64:.1f} pairs, not one"
+
+
+FOLDERS = {
+    "": overview,
+    "ablations": ablations,
+    "bench": bench,
+    "conv1d": conv1d,
+    "conv_on_values": conv_on_values,
+    "dynamics": dynamics,
+    "embed_dropout": embed_dropout,
+    "embed_dropout_small": embed_dropout_small,
+    "initial_weights": initial_weights,
+    "lengths": lengths,
+    "lr_fine": lr_fine,
+    "mamba_norm_small": mamba_norm_small,
+    "positions": positions,
+    "precision": precision,
+    "roster_small": roster_small,
+    "width_depth": width_depth,
+    "zoology": zoology,
+}
+
+
+def flat(text: str) -> str:
+    return " ".join(text.split())
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_the_numbers_of_a_readme_are_those_of_its_tables(name):
+    page = flat((ROOT / "results" / name / "README.md").read_text())
+    missing = [piece for piece in map(flat, FOLDERS[name]()) if piece not in page]
+    assert not missing, f"not in results/{name}/README.md, by its tables:\n" + "\n".join(missing)
+
+
+def test_every_readme_of_results_is_held():
+    assert set(FOLDERS) == {
+        path.parent.relative_to(ROOT / "results").as_posix().replace(".", "")
+        for path in (ROOT / "results").rglob("README.md")
+    }
