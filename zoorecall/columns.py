@@ -35,7 +35,20 @@ SOLVED = 0.95
 """The accuracy from which the papers call a task solved."""
 
 SLICE = "slice."
-"""What the columns of a task's slices begin with: `slice.AR.test_accuracy`."""
+
+
+def slice_accuracy(name: str) -> str:
+    """The column of the accuracy on one of a task's slices: `slice.AR.test_accuracy`."""
+    return f"{SLICE}{name}.test_accuracy"
+
+
+def slices(names: Iterable[str]) -> dict[str, str]:
+    """The slices that a table has columns of: the column of each by its name."""
+    found = [
+        name.removeprefix(SLICE).rpartition(".")[0] for name in names if name.startswith(SLICE)
+    ]
+    return {name: slice_accuracy(name) for name in found}
+
 
 CURVE = "curve."
 """What the columns of a curve begin with in a shard, where each is a list."""

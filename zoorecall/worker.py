@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from . import results
+from .columns import slice_accuracy
 from .config import RunConfig
 from .errors import ResultsError
 from .model import count_parameters, forward_flops, state_size
@@ -110,7 +111,7 @@ def _columns(fields: RunResult | Curve) -> dict[str, Any]:
     """The fields by name, the accuracy of each slice in a column of its own."""
     columns = dict(vars(fields))
     by_slice = columns.pop("slice_test_accuracy")
-    return columns | {f"slice.{name}.test_accuracy": value for name, value in by_slice.items()}
+    return columns | {slice_accuracy(name): value for name, value in by_slice.items()}
 
 
 def main() -> None:

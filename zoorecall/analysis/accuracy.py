@@ -7,7 +7,7 @@ the highest mean over seeds, so that no single lucky run decides; of equals it i
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -28,6 +28,7 @@ from ..columns import (
     TASK_SIZES,
     VOCABULARY,
     WIDTH,
+    slices,
 )
 from ..errors import ResultsError
 from ..words import missing
@@ -72,6 +73,7 @@ class Accuracies:
     parameters: int
     state_size: int | None  # None where unknown
     diverged: tuple[float, ...] = ()  # learning rates of its diverged runs
+    slices: Mapping[str, pd.DataFrame] = field(default_factory=dict)  # tables by slice of the task
 
     @property
     def rates(self) -> np.ndarray:
@@ -138,6 +140,11 @@ def accuracies(runs: pd.DataFrame, measure: str = "test_accuracy") -> list[Accur
                 parameters=int(group["parameters"].iloc[0]),
                 state_size=None if pd.isna(state_size) else int(state_size),
                 diverged=tuple(group.loc[group["diverged_at"].notna(), RATE]),
+                slices={
+                    name: _by_seed_and_rate(group, column)
+                    for name, column in slices(group).items()
+                    if group[column].notna().any()
+                },
             )
         )
     return found

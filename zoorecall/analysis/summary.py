@@ -47,6 +47,11 @@ class Setting:
         return self.one.diverged
 
     @property
+    def slices(self) -> dict[str, float]:
+        """Accuracy at the best learning rate by slice of the task, the mean over seeds."""
+        return {name: x.iloc[:, self.one.best].mean() for name, x in self.one.slices.items()}
+
+    @property
     def solves(self) -> bool:
         return not np.isnan(self.window.low)
 
@@ -108,6 +113,7 @@ class Summary:
         """One row a setting, for people: best learning rate, accuracy over seeds there, window,
         size. `edge` says where a window, or the best learning rate where there is no window, lies
         at the grid's end, so that more may be beyond."""
+        parts = dict.fromkeys(part for setting in self.settings for part in setting.slices)
         return pd.DataFrame(
             [
                 {name(column): value for column, value in setting.values.items()}
@@ -115,6 +121,7 @@ class Summary:
                     "mixer": setting.mixer,
                     "best learning rate": setting.one.rates[setting.one.best],
                     "accuracy": setting.one.at_best.mean(),
+                    **(parts | setting.slices),
                     "min": setting.one.at_best.min(),
                     "max": setting.one.at_best.max(),
                     "window": setting.window.decades,

@@ -26,6 +26,7 @@ from ..columns import (
     RUN_ID,
     SEED,
     SOLVED,
+    slices,
 )
 from ..plots.style import mixer_looks
 from ..results import Results
@@ -102,7 +103,8 @@ def _table(found: Summary) -> pd.DataFrame:
         if runs[column].nunique(dropna=False) > 1:
             table[NAMES.get(column, column)] = runs[column].map(text)
     table["learning rate"] = runs[RATE].map(rate)
-    for column, (heading, scale, style) in MEASURED.items():
+    parts = {column: (f"{x}, %", 100.0, ".2f") for x, column in slices(runs).items()}
+    for column, (heading, scale, style) in (MEASURED | parts).items():
         if column in runs:
             values = scale * runs[column].astype(float)
             table[heading] = values.map(f"{{:{style}}}".format).where(values.notna(), NOTHING)
