@@ -11,7 +11,7 @@ Nothing here needs torch: tables are read and shown without it.
 import copy
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from functools import cache
 from importlib.resources import files
 from keyword import iskeyword
@@ -42,12 +42,10 @@ def slice_accuracy(name: str) -> str:
     return f"{SLICE}{name}.test_accuracy"
 
 
-def slices(names: Iterable[str]) -> dict[str, str]:
+def slices(names: Iterable[Hashable]) -> dict[str, str]:
     """The slices that a table has columns of: the column of each by its name."""
-    found = [
-        name.removeprefix(SLICE).rpartition(".")[0] for name in names if name.startswith(SLICE)
-    ]
-    return {name: slice_accuracy(name) for name in found}
+    found = [name for name in map(str, names) if name.startswith(SLICE)]
+    return {name.removeprefix(SLICE).rpartition(".")[0]: name for name in found}
 
 
 CURVE = "curve."
