@@ -7,15 +7,20 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from made_up import made_up_runs
 
-from zoorecall import columns, words
+from zoorecall import columns, load_grid, load_results, words
 from zoorecall.analysis.accuracy import accuracies, setting_columns
+from zoorecall.cli import main
 from zoorecall.config import RunConfig, current_defaults
 from zoorecall.errors import ResultsError
 from zoorecall.mixers import MIXERS
+from zoorecall.plan import PlannedPack
 from zoorecall.results import read_shards
+from zoorecall.sweeper import plan_packs
 from zoorecall.tasks import TASKS
+from zoorecall.worker import train_pack
 
 RESULTS = Path(__file__).parents[1] / "results"
 FOLDERS = sorted({path.parents[1] for path in RESULTS.glob("*/shards/*.parquet")})
@@ -162,3 +167,37 @@ def test_a_table_is_shown_without_torch():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     table, _, loaded = done.stdout.rpartition("]\n[")
     assert json.loads(table + "]") and loaded == "]\n"
+
+
+def test_a_folder_of_the_version_before_reads_resumes_and_draws(tmp_path, capsys):
+    """Its rows have ids of their own, no sizes of the task, and no options that are newer."""
+    (tmp_path / "small.yaml").write_text(SMALL_GRID)
+    grid, folder = load_grid(tmp_path / "small.yaml"), tmp_path / "out"
+    train_pack(PlannedPack(grid.runs), folder, torch.device("cpu"), 60, lambda event: None)
+    (shard,) = (folder / "shards").iterdir()
+    rows = pd.read_parquet(shard)
+    configs = [json.loads(text) for text in rows["config"]]
+    for config in configs:
+        del config["model"]["embed_dropout"]
+    before = rows.drop(columns=[*columns.TASK_SIZES, "curve.max_loss", "curve.max_grad_norm"])
+    before = before.assign(run_id=["0ld0", "0ld1"], config=[json.dumps(x) for x in configs])
+    before.to_parquet(shard)
+    (folder / "plan.json").write_text(json.dumps({"pack": ["0ld0", "0ld1", "0ld2"]}))
+
+    assert plan_packs(grid, "cpu", folder) == []
+    again = load_results(folder)
+    assert set(again.runs["run_id"]) == {run.run_id for run in grid.runs}
+    assert set(again.runs["model.embed_dropout"]) == {0.0}
+    assert again.curves["max_loss"].isna().all()
+    for command in ("table", "plot", "report"):
+        assert main([command, str(folder)]) == 0
+
+
+SMALL_GRID = """
+base:
+  task: {name: mqar, vocab_size: 32, seq_len: 12, num_kv_pairs: 2}
+  model: {d_model: 8, num_layers: 1}
+  train: {train_examples: 40, batch_size: 20, test_examples: 10, evaluations: 1, epochs: 1}
+axes:
+  train.learning_rate: [1e-3, 1e-2]
+"""
