@@ -209,8 +209,8 @@ def conv_on_values():
     yield f"{len(runs)} runs"
     names = {
         "attention (conv=v)": "built in, 4 taps, causal",
-        "experiments.conv_on_values:ConvOnValues (centred=False)": "own module, 3 taps, causal",
-        "experiments.conv_on_values:ConvOnValues (centred=True)": "own module, 3 taps, centred",
+        "experiments.centred_conv:ConvOnValues (centred=False)": "own module, 3 taps, causal",
+        "experiments.centred_conv:ConvOnValues (centred=True)": "own module, 3 taps, centred",
     }
     for mixer, name in names.items():
         group = part(runs, mixer=mixer)
