@@ -24,7 +24,7 @@ from zoorecall.grid import load_grid
 from zoorecall.plots import accuracy_by_learning_rate
 from zoorecall.studies import draw, load_study, missing_runs
 from zoorecall.tables import print_table, readable
-from zoorecall.train import PackTrainer
+from zoorecall.training.trainer import PackTrainer
 
 GUESSING = math.log(256)
 """The loss of the values' frequencies, in nats: half of the 512 tokens are values."""

@@ -10,11 +10,7 @@ results/width_depth as .png and .pdf: width (figure 3), parameters (figure 4), s
 from zoorecall.analysis.scaling import along_depth, along_width
 from zoorecall.cli import exit_code
 from zoorecall.columns import DEPTH, WIDTH
-from zoorecall.plots import (
-    accuracy_by_parameters,
-    accuracy_by_state_size,
-    accuracy_by_width,
-)
+from zoorecall.plots import accuracy_by_parameters, accuracy_by_state_size, accuracy_by_width
 from zoorecall.studies import draw, load_study, missing_runs
 from zoorecall.tables import print_table, readable
 

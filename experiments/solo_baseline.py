@@ -19,9 +19,9 @@ from zoorecall import load_grid, sweep
 from zoorecall.cli import exit_code
 from zoorecall.config import RunConfig
 from zoorecall.model import build_model
-from zoorecall.optim import learning_rates
 from zoorecall.seeding import Stream
 from zoorecall.tasks import make_task
+from zoorecall.training.optim import learning_rates
 
 
 def solo_seconds(run: RunConfig, steps: int) -> float:

@@ -7,7 +7,7 @@ from official_fla import Based as OfficialBased
 from torch.testing import assert_close
 
 from zoorecall.mixers.based import Based, BasedConfig
-from zoorecall.ops.taylor_attention import (
+from zoorecall.ops.taylor_attention.reference import (
     features,
     num_features,
     taylor_attention,

@@ -16,11 +16,11 @@ from zoorecall.cli import main
 from zoorecall.config import RunConfig, current_defaults
 from zoorecall.errors import ResultsError
 from zoorecall.mixers import MIXERS
-from zoorecall.plan import PlannedPack
 from zoorecall.results import read_shards
-from zoorecall.sweeper import plan_packs
+from zoorecall.sweeps.child import train_pack
+from zoorecall.sweeps.plan import PlannedPack
+from zoorecall.sweeps.sweeper import plan_packs
 from zoorecall.tasks import TASKS
-from zoorecall.worker import train_pack
 
 RESULTS = Path(__file__).parents[1] / "results"
 FOLDERS = sorted({path.parents[1] for path in RESULTS.glob("*/shards/*.parquet")})

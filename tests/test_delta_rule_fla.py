@@ -5,7 +5,7 @@ import torch
 from kernels.comparing import assert_near, results
 from kernels.test_delta_rule import NAMES, case, repeated
 
-from zoorecall.ops.delta_rule_fla import delta_rule_fla
+from zoorecall.ops.delta_rule.fla import delta_rule_fla
 
 
 @pytest.mark.gpu

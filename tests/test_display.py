@@ -8,8 +8,8 @@ from rich.console import Console
 from zoorecall import display
 from zoorecall.config import RunConfig
 from zoorecall.display import SweepDisplay
-from zoorecall.plan import PlannedPack
-from zoorecall.sweeper import Progress, Started
+from zoorecall.sweeps.plan import PlannedPack
+from zoorecall.sweeps.sweeper import Progress, Started
 
 
 @pytest.fixture

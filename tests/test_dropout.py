@@ -8,7 +8,7 @@ from torch.testing import assert_close
 from zoorecall.config import RunConfig
 from zoorecall.ops.dropout import WORDS, dropout, mix
 from zoorecall.results import load_results, write_shard
-from zoorecall.train import PackTrainer
+from zoorecall.training.trainer import PackTrainer
 
 CPU = torch.device("cpu")
 

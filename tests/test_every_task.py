@@ -8,9 +8,9 @@ import torch
 from zoorecall import columns, load_results
 from zoorecall.cli import main
 from zoorecall.config import RunConfig
-from zoorecall.plan import PlannedPack
+from zoorecall.sweeps.child import train_pack
+from zoorecall.sweeps.plan import PlannedPack
 from zoorecall.tasks import TASKS
-from zoorecall.worker import train_pack
 
 SMALL = {"train_examples": 40, "batch_size": 20, "test_examples": 10, "evaluations": 1, "epochs": 1}
 FORMS = [*({"name": name} for name in TASKS), {"name": "key_value_sum", "recall": "both"}]

@@ -7,7 +7,7 @@ from conftest import assert_pack_is_its_runs, gradients
 from torch.testing import assert_close
 
 from zoorecall.mixers.hyena import Hyena, HyenaConfig
-from zoorecall.ops.long_conv import (
+from zoorecall.ops.long_conv.reference import (
     TOEPLITZ_UP_TO,
     long_conv,
     long_conv_direct,

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from zoorecall.layers import Embedding, LayerNorm, Linear, RMSNorm, ShortConv
-from zoorecall.ops.causal_conv import causal_conv, causal_conv_reference
-from zoorecall.ops.embedding import _SpreadFiller, embedding_reference
+from zoorecall.ops.causal_conv.reference import causal_conv, causal_conv_reference
+from zoorecall.ops.embedding.reference import _SpreadFiller, embedding_reference
 
 R, B, L, D = 3, 2, 7, 5
 

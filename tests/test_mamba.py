@@ -14,8 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from zoorecall.layers import Linear
 from zoorecall.mixers.mamba import S6, Mamba, MambaConfig, S6Config
-from zoorecall.ops import selective_scan as ops
-from zoorecall.ops.selective_scan import selective_scan, selective_scan_recurrent
+from zoorecall.ops.selective_scan import reference as ops
+from zoorecall.ops.selective_scan.reference import selective_scan, selective_scan_recurrent
 
 CASES = [
     (Mamba, {}),

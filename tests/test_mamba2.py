@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from zoorecall.layers import Linear
 from zoorecall.mixers.mamba2 import Mamba2, Mamba2Config
-from zoorecall.ops.ssd import ssd, ssd_recurrent
+from zoorecall.ops.ssd.reference import ssd, ssd_recurrent
 
 CASES = [
     {"headdim": 8},

@@ -22,9 +22,9 @@ from zoorecall.grid import Grid
 from zoorecall.mixers import MIXERS, CustomConfig
 from zoorecall.mixers.custom import Custom
 from zoorecall.model import Pack, build_model, count_parameters, forward_flops, state_size
-from zoorecall.plan import PlannedPack, plan
+from zoorecall.sweeps.plan import PlannedPack, plan
 from zoorecall.tasks import make_task
-from zoorecall.train import PackTrainer
+from zoorecall.training.trainer import PackTrainer
 
 CPU = torch.device("cpu")
 LIMITS = benchmark.Ceilings(1e9, 1e9)

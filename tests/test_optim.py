@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from zoorecall.config import TrainConfig
-from zoorecall.optim import AdamW, learning_rates
+from zoorecall.training.optim import AdamW, learning_rates
 
 SETTINGS = [
     {"learning_rate": 3e-3, "weight_decay": 0.1, "betas": (0.9, 0.999)},

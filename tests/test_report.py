@@ -16,7 +16,7 @@ from zoorecall.analysis.bumps import classify, transitions
 from zoorecall.analysis.summary import Summary
 from zoorecall.cli import main
 from zoorecall.plots.style import COLORS, MARKERS
-from zoorecall.report import charts, report, words
+from zoorecall.reporting import charts, report, words
 from zoorecall.results import Results, read_plan, write_plan
 
 LR_FINE = Path(__file__).parents[1] / "results" / "lr_fine"

@@ -7,7 +7,7 @@ import pytest
 from made_up import labelled_curves, made_up_runs
 
 from zoorecall.analysis.bumps import classify
-from zoorecall.report import report
+from zoorecall.reporting import report
 from zoorecall.results import Results
 
 pytestmark = pytest.mark.browser

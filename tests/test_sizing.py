@@ -15,13 +15,15 @@ import torch
 from conftest import small_run
 from rich.console import Console
 
-from zoorecall import load_grid, sizing, sweep, sweeper, workers
+from zoorecall import load_grid, sweep
 from zoorecall.display import SweepDisplay, print_plan
-from zoorecall.plan import MAX_RUNS, SAMPLE_SIZES, PlannedPack
 from zoorecall.results import read_plan
-from zoorecall.sizing import Sample, best_size, measured_size, sample
-from zoorecall.sweeper import Finished, Sizing, Started
-from zoorecall.train import PackTrainer
+from zoorecall.sweeps import local as workers
+from zoorecall.sweeps import sizing, sweeper
+from zoorecall.sweeps.plan import MAX_RUNS, SAMPLE_SIZES, PlannedPack
+from zoorecall.sweeps.sizing import Sample, best_size, measured_size, sample
+from zoorecall.sweeps.sweeper import Finished, Sizing, Started
+from zoorecall.training.trainer import PackTrainer
 
 CPU = torch.device("cpu")
 

@@ -20,11 +20,11 @@ from malformed_grids import MALFORMED
 from zoorecall import load_grid, load_results, sweep
 from zoorecall.cli import main
 from zoorecall.errors import ResultsError
-from zoorecall.plan import PlannedPack
 from zoorecall.results import checkpoint_path, read_checkpoint, read_plan
-from zoorecall.sweeper import Finished, Progress, Started, _next
-from zoorecall.train import STEPS_TO_PAY
-from zoorecall.worker import train_pack
+from zoorecall.sweeps.child import train_pack
+from zoorecall.sweeps.plan import PlannedPack
+from zoorecall.sweeps.sweeper import Finished, Progress, Started, _next
+from zoorecall.training.trainer import STEPS_TO_PAY
 
 TINY = """
 base:
@@ -318,7 +318,7 @@ def test_a_worker_reports_a_full_disk_though_its_log_is_on_it(grid_file, tmp_pat
     run = load_grid(grid_file).runs[0].model_dump_json()
     setup = {"folder": str(tmp_path / "file" / "out"), "device": "cpu", "threads": 1}
     lines = [setup | {"checkpoint_seconds": 60}, {"train": [run]}]
-    words = [sys.executable, "-m", "zoorecall.worker"]
+    words = [sys.executable, "-m", "zoorecall.sweeps.child"]
     pipe = subprocess.PIPE
     with (
         open("/dev/full", "w") as full,

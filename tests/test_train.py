@@ -10,7 +10,7 @@ from conftest import small_run
 
 from zoorecall.model import build_model
 from zoorecall.tasks import TASKS, make_task
-from zoorecall.train import STEPS_TO_PAY, PackTrainer, RunResult
+from zoorecall.training.trainer import STEPS_TO_PAY, PackTrainer, RunResult
 
 CPU = torch.device("cpu")
 RATES = (1e-3, 3e-3, 1e-2)

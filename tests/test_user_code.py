@@ -14,8 +14,8 @@ from zoorecall import load_grid, load_results, sweep
 from zoorecall.config import RunConfig
 from zoorecall.errors import GridError
 from zoorecall.mixers import CustomConfig
-from zoorecall.provenance import git_commit, user_code
-from zoorecall.sweeper import Finished
+from zoorecall.sweeps.provenance import git_commit, user_code
+from zoorecall.sweeps.sweeper import Finished
 from zoorecall.user_code import source_of
 
 MIXER = """

@@ -9,21 +9,34 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .config import RunConfig
     from .grid import Grid, load_grid
+    from .reporting import report
     from .results import Results, load_results
-    from .sweeper import sweep
-
-__version__ = "0.1.0"
+    from .sweeps.sweeper import sweep
+    from .version import __version__
 
 _HOME = {
     "Grid": "grid",
     "Results": "results",
+    "RunConfig": "config",
+    "__version__": "version",
     "load_grid": "grid",
     "load_results": "results",
-    "sweep": "sweeper",
+    "report": "reporting",
+    "sweep": "sweeps.sweeper",
 }
 
-__all__ = ["Grid", "Results", "load_grid", "load_results", "sweep"]
+__all__ = [
+    "Grid",
+    "Results",
+    "RunConfig",
+    "__version__",
+    "load_grid",
+    "load_results",
+    "report",
+    "sweep",
+]
 
 
 def __getattr__(name: str) -> Any:

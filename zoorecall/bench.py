@@ -22,11 +22,11 @@ import torch
 from .config import RunConfig
 from .errors import UserError
 from .model import count_parameters, forward_flops
-from .ops.dispatch import kernels
-from .plan import memory_bytes, pack_size
-from .provenance import provenance
-from .sizing import measured_size
-from .train import PackTrainer
+from .ops.forms import kernels
+from .sweeps.plan import memory_bytes, pack_size
+from .sweeps.provenance import provenance
+from .sweeps.sizing import measured_size
+from .training.trainer import PackTrainer
 
 PAIRS_PER_TOKEN = 1 / 16
 """Key-value pairs in a sequence, as in the papers' settings up to length 256."""

@@ -138,7 +138,7 @@ def _sweep(args: argparse.Namespace) -> int:
 
     grid = load_grid(args.grid, args.overrides)
     from . import display
-    from .sweeper import default_folder, plan_packs, resolve_device, sweep
+    from .sweeps.sweeper import default_folder, plan_packs, resolve_device, sweep
 
     folder = args.out or default_folder(grid)
     if args.dry_run:
@@ -187,7 +187,7 @@ def _plot(args: argparse.Namespace) -> int:
 
 
 def _report(args: argparse.Namespace) -> int:
-    from .report import report
+    from .reporting import report
 
     print(report(args.folder, args.out or args.folder / "report.html"))
     return 0
@@ -213,7 +213,7 @@ def _bench(args: argparse.Namespace) -> int:
     from .bench import bench, bench_run, ceilings, read_record, record
     from .grid.faults import in_words
     from .results import replacing
-    from .sweeper import resolve_device
+    from .sweeps.sweeper import resolve_device
 
     device = torch.device(resolve_device(args.device))
     torch.set_num_threads(1)  # as a sweep's workers have, one a core

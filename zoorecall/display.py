@@ -12,12 +12,12 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from . import sweeper
 from .bench import Measurement
 from .columns import short_labels
 from .grid import Grid
 from .model import count_parameters
-from .plan import PlannedPack, memory_bytes
+from .sweeps import sweeper
+from .sweeps.plan import PlannedPack, memory_bytes
 from .tables import print_table
 
 

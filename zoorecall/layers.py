@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .ops.dispatch import causal_conv, gated_rms_norm
+from .ops.causal_conv import causal_conv
 from .ops.embedding import embedding
+from .ops.gated_norm import gated_rms_norm
 
 
 def per_run(parameter: Tensor, x: Tensor) -> Tensor:

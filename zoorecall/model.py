@@ -19,8 +19,8 @@ from .config import RunConfig
 from .layers import Embedding, LayerNorm, Linear, normal, per_run
 from .mixers import make_mixer
 from .mixers.base import at_positions
-from .ops.dispatch import mlp
 from .ops.dropout import dropout
+from .ops.mlp import mlp
 from .seeding import derive_seed
 
 

@@ -13,7 +13,7 @@ from .errors import UserError
 from .grid import load_grid
 from .plots import save
 from .results import Results, load_results
-from .sweeper import sweep
+from .sweeps.sweeper import sweep
 
 
 def trained_studies() -> dict[str, Results]:

@@ -9,7 +9,8 @@ if INTERPRETED:
     import triton.language as tl
     from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
-    from zoorecall.ops import causal_conv_triton, gated_norm_triton
+    from zoorecall.ops.causal_conv import triton as causal_conv_triton
+    from zoorecall.ops.gated_norm import triton as gated_norm_triton
 
     @pytest.fixture(autouse=True)
     def bfloat16_as_on_a_gpu(monkeypatch):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from zoorecall.ops.attention import attention, attention_reference
+from zoorecall.ops.attention.reference import attention, attention_reference
 
 from .comparing import (
     DEVICE,
@@ -40,7 +40,7 @@ def attend(*inputs, num_heads, function):
 
 
 def case(R, B, L, H, K, dtype=torch.float32, bias=False, apart=False):
-    from zoorecall.ops.attention_triton import attention_triton
+    from zoorecall.ops.attention.triton import attention_triton
 
     torch.manual_seed(1)
     inputs = [(1.5 * torch.randn(R, B, L, 3 * H * K)).to(DEVICE, dtype)]
@@ -116,7 +116,7 @@ def test_bfloat16_takes_long_sequences_of_wide_heads():
 
 @gpu
 def test_float32_in_tf32_is_near_the_definition():
-    from zoorecall.ops.attention_triton import attention_triton
+    from zoorecall.ops.attention.triton import attention_triton
 
     _, definition, inputs = case(3, 5, 64, 2, 64)
     function = partial(attention_triton, num_heads=2, allow_tf32=True)
@@ -157,7 +157,7 @@ def test_q_k_and_v_may_be_packed_or_apart_in_any_layout():
 
 @on_device
 def test_packed_heads_are_read_where_they_lie():
-    from zoorecall.ops.attention_triton import _rows
+    from zoorecall.ops.attention.triton import _rows
 
     for part in case(2, 3, 19, 2, 8).inputs[0].chunk(3, dim=-1):
         assert _rows(part).data_ptr() == part.data_ptr()
@@ -165,7 +165,7 @@ def test_packed_heads_are_read_where_they_lie():
 
 @on_device
 def test_operator_is_registered_as_torch_expects():
-    from zoorecall.ops.attention_triton import _forward
+    from zoorecall.ops.attention.triton import _forward
 
     qkv = case(2, 1, 5, 2, 8).inputs[0].requires_grad_()
     torch.library.opcheck(_forward, ([qkv], [], 2, False))
@@ -176,7 +176,7 @@ def test_operator_is_registered_as_torch_expects():
 
 @on_device
 def test_misfits_are_refused():
-    from zoorecall.ops.attention_triton import attention_triton
+    from zoorecall.ops.attention.triton import attention_triton
 
     (qkv,) = case(2, 1, 5, 2, 8).inputs
     with pytest.raises(ValueError, match="of 5 heads"):

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch.testing import assert_close
 
 from zoorecall.layers import ShortConv
-from zoorecall.ops.causal_conv import causal_conv, causal_conv_reference
+from zoorecall.ops.causal_conv.reference import causal_conv, causal_conv_reference
 
 from .comparing import (
     DEVICE,
@@ -47,7 +47,7 @@ def of_inputs(function, silu):
 
 
 def case(R, B, L, C, T, bias=True, silu=True, dtype=torch.float32):
-    from zoorecall.ops.causal_conv_triton import causal_conv_triton
+    from zoorecall.ops.causal_conv.triton import causal_conv_triton
 
     torch.manual_seed(1)
     inputs = [torch.randn(R, B, L, C).to(DEVICE, dtype), torch.randn(R, C, T).to(DEVICE)]
@@ -142,7 +142,7 @@ def test_inputs_of_any_layout_give_the_same():
 
 @on_device
 def test_operator_is_registered_as_torch_expects():
-    from zoorecall.ops.causal_conv_triton import _forward
+    from zoorecall.ops.causal_conv.triton import _forward
 
     x, weight, bias = (t.requires_grad_() for t in case(2, 1, 3, 5, 3).inputs)
     torch.library.opcheck(_forward, (x, weight, bias, True))

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from zoorecall.ops.delta_rule import delta_rule_recurrent
+from zoorecall.ops.delta_rule.reference import delta_rule_recurrent
 
 from .comparing import (
     DEVICE,
@@ -42,7 +42,7 @@ LARGE_CHUNK_SIZES += [(3, 7, 65, 1, 64, 64), (3, 7, 129, 2, 33, 64), (2, 9, 500,
 
 def case(R, B, L, H, K, V, dtype=torch.float32):
     """Queries and keys of norm one, as DeltaNet makes them."""
-    from zoorecall.ops.delta_rule_triton import delta_rule_triton
+    from zoorecall.ops.delta_rule.triton import delta_rule_triton
 
     torch.manual_seed(2)
     q, k = (F.normalize(torch.randn(R, B, L, H, K), dim=-1) for _ in range(2))
@@ -52,7 +52,7 @@ def case(R, B, L, H, K, V, dtype=torch.float32):
 
 def in_chunks(*inputs):
     """The kernel of several chunks, which takes shorter sequences too."""
-    from zoorecall.ops.delta_rule_chunks_triton import delta_rule_chunks
+    from zoorecall.ops.delta_rule.triton_chunks import delta_rule_chunks
 
     save = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
     return delta_rule_chunks(*inputs, save)[0]
@@ -172,8 +172,8 @@ def test_without_gradients_the_output_is_the_same(L, H):
 
 @on_device
 def test_operators_are_registered_as_torch_expects():
-    from zoorecall.ops.delta_rule_chunks_triton import delta_rule_chunks
-    from zoorecall.ops.delta_rule_triton import _forward
+    from zoorecall.ops.delta_rule.triton import _forward
+    from zoorecall.ops.delta_rule.triton_chunks import delta_rule_chunks
 
     inputs = [x.requires_grad_() for x in case(2, 1, 5, 2, 8, 3).inputs]
     for operator in (_forward, delta_rule_chunks):

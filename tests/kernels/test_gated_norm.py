@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from zoorecall.ops.gated_norm import gated_rms_norm
+from zoorecall.ops.gated_norm.reference import gated_rms_norm
 
 from .comparing import (
     DEVICE,
@@ -47,7 +47,7 @@ def make_inputs(R, B, L, E, dtype=torch.float32, device=DEVICE):
 
 
 def case(R, B, L, E, G, dtype=torch.float32):
-    from zoorecall.ops.gated_norm_triton import gated_rms_norm_triton
+    from zoorecall.ops.gated_norm.triton import gated_rms_norm_triton
 
     forms = (partial(form, num_groups=G) for form in (gated_rms_norm_triton, norm_by_group))
     return Case(*forms, make_inputs(R, B, L, E, dtype))
@@ -94,7 +94,7 @@ def test_inputs_of_any_layout_give_the_same(layout):
 
 @on_device
 def test_operator_is_registered_as_torch_expects():
-    from zoorecall.ops.gated_norm_triton import _forward
+    from zoorecall.ops.gated_norm.triton import _forward
 
     inputs = [x.requires_grad_() for x in make_inputs(2, 1, 5, 6)]
     torch.library.opcheck(_forward, (*inputs, 2, 1e-5))
@@ -102,7 +102,7 @@ def test_operator_is_registered_as_torch_expects():
 
 @on_device
 def test_misfits_are_refused():
-    from zoorecall.ops.gated_norm_triton import gated_rms_norm_triton
+    from zoorecall.ops.gated_norm.triton import gated_rms_norm_triton
 
     y, z, weight = make_inputs(2, 1, 5, 6)
     with pytest.raises(ValueError, match="4 groups do not fit"):

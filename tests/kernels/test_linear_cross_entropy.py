@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from zoorecall.ops.linear_cross_entropy import linear_cross_entropy_reference
+from zoorecall.ops.linear_cross_entropy.reference import linear_cross_entropy_reference
 
 from .comparing import (
     DEVICE,
@@ -36,7 +36,7 @@ def cross_entropy(hidden, weight, targets):
 
 
 def case(R, M, V, D, dtype=torch.float32):
-    from zoorecall.ops.linear_cross_entropy_triton import linear_cross_entropy_triton
+    from zoorecall.ops.linear_cross_entropy.triton import linear_cross_entropy_triton
 
     torch.manual_seed(2)
     hidden, weight = torch.randn(R, M, D), torch.randn(R, V, D)
@@ -121,7 +121,7 @@ def test_the_small_gradients_of_a_solved_task_are_kept():
 
 @on_device
 def test_operator_is_registered_as_torch_expects():
-    from zoorecall.ops.linear_cross_entropy_triton import _forward
+    from zoorecall.ops.linear_cross_entropy.triton import _forward
 
     hidden, weight, targets = case(2, 3, 17, 16).inputs
     torch.library.opcheck(_forward, (hidden.requires_grad_(), weight.requires_grad_(), targets))

@@ -12,7 +12,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from zoorecall.model import Layer, Pack
-from zoorecall.ops.mlp import mlp_reference
+from zoorecall.ops.mlp.reference import mlp_reference
 
 from .comparing import (
     DEVICE,
@@ -54,7 +54,7 @@ def make_inputs(R, T, D, F, dtype=torch.float32, device=DEVICE):
 
 
 def case(R, T, D, F, dtype=torch.float32):
-    from zoorecall.ops.mlp_triton import mlp_triton
+    from zoorecall.ops.mlp.triton import mlp_triton
 
     return Case(partial(mlp_triton, eps=EPS), definition, make_inputs(R, T, D, F, dtype))
 
@@ -172,7 +172,7 @@ def test_the_same_inputs_give_the_same_bits():
 
 @on_device
 def test_operator_is_registered_as_torch_expects():
-    from zoorecall.ops.mlp_triton import _forward
+    from zoorecall.ops.mlp.triton import _forward
 
     inputs = [x.requires_grad_() for x in make_inputs(2, 5, 8, 12)]
     torch.library.opcheck(_forward, (*inputs, EPS, False))
@@ -188,7 +188,7 @@ def test_a_layer_on_a_gpu_is_near_its_plain_form():
 
 @on_device
 def test_misfits_are_refused():
-    from zoorecall.ops.mlp_triton import fits
+    from zoorecall.ops.mlp.triton import fits
 
     kernel, _, inputs = case(2, 3, 8, 12)
     with pytest.raises(ValueError, match="does not fit"):

@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from zoorecall.ops.selective_scan import selective_scan_recurrent
+from zoorecall.ops.selective_scan.reference import selective_scan_recurrent
 
 from .comparing import (
     DEVICE,
@@ -29,7 +29,7 @@ LARGE_SIZES = [(4, 17, 64, 128, 16), (2, 5, 511, 200, 16), (2, 7, 129, 512, 64)]
 
 
 def case(R, B, L, C, N, dtype=torch.float32, delta_dtype=None):
-    from zoorecall.ops.selective_scan_triton import selective_scan_triton
+    from zoorecall.ops.selective_scan.triton import selective_scan_triton
 
     torch.manual_seed(1)
     shapes = {"u": (R, B, L, C), "delta": (R, B, L, C), "A": (R, C, N)}
@@ -85,7 +85,7 @@ def test_without_gradients_the_output_is_the_same():
 
 @on_device
 def test_operator_is_registered_as_torch_expects():
-    from zoorecall.ops.selective_scan_triton import _forward
+    from zoorecall.ops.selective_scan.triton import _forward
 
     inputs = [x.requires_grad_() for x in case(2, 1, 3, 5, 3).inputs]
     torch.library.opcheck(_forward, (*inputs, True))

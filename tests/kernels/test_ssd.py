@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from zoorecall.mixers.mamba2 import Mamba2, Mamba2Config
-from zoorecall.ops.ssd import ssd_recurrent, ssd_with_skip
+from zoorecall.ops.ssd.reference import ssd_recurrent, ssd_with_skip
 
 from .comparing import (
     DEVICE,
@@ -62,7 +62,7 @@ def make_inputs(R, B, L, H, G, P, N, dtype=torch.float32, device=DEVICE, step=1.
 
 
 def case(R, B, L, H, G, P, N, dtype=torch.float32, step=1.0):
-    from zoorecall.ops.ssd_triton import ssd_triton
+    from zoorecall.ops.ssd.triton import ssd_triton
 
     forms = (partial(form, num_groups=G, d_state=N) for form in (ssd_triton, recurrent))
     return Case(*forms, make_inputs(R, B, L, H, G, P, N, dtype, step=step))
@@ -70,7 +70,7 @@ def case(R, B, L, H, G, P, N, dtype=torch.float32, step=1.0):
 
 def chunks_case(R, B, L, H, G, P, N, dtype=torch.float32):
     """The kernels for several chunks, of any length."""
-    from zoorecall.ops.ssd_triton import _forward
+    from zoorecall.ops.ssd.triton import _forward
 
     _, definition, inputs = case(R, B, L, H, G, P, N, dtype, SLOW)
     options = dict(num_groups=G, d_state=N, allow_tf32=False, one_chunk=False)
@@ -189,7 +189,7 @@ def test_inputs_of_any_layout_give_the_same(L, H, G, layout):
 
 @on_device
 def test_operator_is_registered_as_torch_expects():
-    from zoorecall.ops.ssd_triton import _forward
+    from zoorecall.ops.ssd.triton import _forward
 
     inputs = [x.requires_grad_() for x in make_inputs(2, 1, 5, 4, 2, 3, 6)]
     for one_chunk in (True, False):
@@ -210,7 +210,7 @@ def test_a_layer_gives_the_same_on_both_devices(length):
 
 @on_device
 def test_misfits_are_refused():
-    from zoorecall.ops.ssd_triton import ssd_triton
+    from zoorecall.ops.ssd.triton import ssd_triton
 
     xBC, *others = make_inputs(2, 1, 5, 4, 2, 3, 6)
     with pytest.raises(ValueError, match="not 3 groups"):

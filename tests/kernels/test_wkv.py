@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 import torch
 
-from zoorecall.ops.wkv import wkv_recurrent
+from zoorecall.ops.wkv.reference import wkv_recurrent
 
 from .comparing import (
     DEVICE,
@@ -32,7 +32,7 @@ LARGE_SIZES = [(4, 33, 64, 64), (2, 5, 511, 200), (3, 7, 256, 128)]
 
 
 def case(R, B, L, C, dtype=torch.float32):
-    from zoorecall.ops.wkv_triton import wkv_triton
+    from zoorecall.ops.wkv.triton import wkv_triton
 
     torch.manual_seed(1)
     k, v = (torch.randn(R, B, L, C).to(DEVICE, dtype) for _ in range(2))
@@ -116,7 +116,7 @@ def test_without_gradients_the_output_is_the_same():
 
 @on_device
 def test_operator_is_registered_as_torch_expects():
-    from zoorecall.ops.wkv_triton import _forward
+    from zoorecall.ops.wkv.triton import _forward
 
     inputs = [x.requires_grad_() for x in case(2, 1, 3, 5).inputs]
     torch.library.opcheck(_forward, (*inputs, True))

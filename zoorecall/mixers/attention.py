@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ..layers import Linear, ShortConv
-from ..ops.dispatch import attention
+from ..ops.attention import attention
 from .base import MixerConfig, SequenceMixer
 
 

@@ -19,7 +19,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ..layers import Linear, RMSNorm, ShortConv
-from ..ops.dispatch import delta_rule
+from ..ops.delta_rule import delta_rule
 from .base import MixerConfig, SequenceMixer
 
 

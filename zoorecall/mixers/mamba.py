@@ -32,7 +32,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ..layers import GatedRMSNorm, Linear, ShortConv, per_run
-from ..ops.dispatch import selective_scan
+from ..ops.selective_scan import selective_scan
 from .base import MixerConfig, SequenceMixer
 
 DT_MIN, DT_MAX = 0.001, 0.1

@@ -22,7 +22,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ..layers import GatedRMSNorm, Linear, ShortConv, per_run
-from ..ops.dispatch import ssd
+from ..ops.ssd import ssd
 from .base import MixerConfig, SequenceMixer
 from .mamba import initial_dt_bias
 

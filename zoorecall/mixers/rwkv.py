@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..layers import Linear, per_run
-from ..ops.dispatch import wkv
+from ..ops.wkv import wkv
 from .base import MixerConfig, SequenceMixer
 
 LAYERS = 12

@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .attention import QKV
+from .reference import QKV
 
 MAX_LENGTH = 128
 """The longest sequence whose L x L matrices fit on chip."""

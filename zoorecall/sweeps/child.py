@@ -1,4 +1,4 @@
-"""A process that trains packs: `python -m zoorecall.worker` reads orders from its standard input.
+"""A process that trains packs. `python -m zoorecall.sweeps.child` reads orders from its input.
 
 One line of JSON an order comes in, `{"train": runs}` or `{"size": run}`, the latter to measure how
 many runs like it make a pack; one line of JSON an event goes out. When the input ends, because
@@ -20,16 +20,16 @@ from typing import Any
 
 import torch
 
-from . import results
-from .columns import slice_accuracy
-from .config import RunConfig
-from .errors import ResultsError
-from .model import count_parameters, forward_flops, state_size
+from .. import results
+from ..columns import slice_accuracy
+from ..config import RunConfig
+from ..errors import ResultsError
+from ..model import count_parameters, forward_flops, state_size
+from ..tasks import sizes
+from ..training.trainer import Curve, PackTrainer, RunResult
 from .plan import PlannedPack
 from .provenance import provenance, user_code
 from .sizing import measured_size, release_memory
-from .tasks import sizes
-from .train import Curve, PackTrainer, RunResult
 
 Emit = Callable[[dict[str, Any]], None]
 

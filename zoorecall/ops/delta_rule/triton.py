@@ -18,10 +18,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from . import delta_rule_chunks_triton
-from .attention_triton import fits as is_one_chunk
-from .attention_triton import load_rows, padded, store_rows
-from .delta_rule_chunks_triton import delta_rule_chunks
+from ..attention.triton import fits as is_one_chunk
+from ..attention.triton import load_rows, padded, store_rows
+from . import triton_chunks as delta_rule_chunks_triton
+from .triton_chunks import delta_rule_chunks
 
 SLICE = 64
 """Numbers of a head that a product takes at once. Not fewer: with 32 and bfloat16, Triton 3.6

@@ -22,7 +22,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .causal_conv_triton import _rows, _store
+from ..causal_conv.triton import _rows, _store
 
 CHUNK = 8
 """Positions between two stored states, K: more of them need less memory and more registers."""

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import torch
 
-from .config import RunConfig
-from .mixers import CustomConfig
-from .model import count_parameters, forward_flops
+from ..config import RunConfig
+from ..mixers import CustomConfig
+from ..model import count_parameters, forward_flops
 
 
 @dataclass(frozen=True)

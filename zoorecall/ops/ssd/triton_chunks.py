@@ -30,7 +30,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .attention_triton import _rows, load_rows, padded, store_rows
+from ..attention.triton import _rows, load_rows, padded, store_rows
 
 CHUNK = 64
 """Positions of a chunk, T."""

@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .attention_triton import _rows
+from ..attention.triton import _rows
 
 MAX_WIDTH = 4096
 """The widest group of channels that fits in registers."""

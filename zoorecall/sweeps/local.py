@@ -124,7 +124,7 @@ class _Worker:
     ):
         self.place: str = setup["device"]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "zoorecall.worker"],
+            [sys.executable, "-m", "zoorecall.sweeps.child"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,

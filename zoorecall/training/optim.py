@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .config import TrainConfig
+from ..config import TrainConfig
 
 
 def learning_rates(train: TrainConfig) -> Tensor:

@@ -17,10 +17,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from . import ssd_chunks_triton
-from .attention_triton import _rows, load_rows, padded, store_rows
-from .attention_triton import fits as fit_on_chip
-from .ssd_chunks_triton import MAX_SIZE
+from ..attention.triton import _rows, load_rows, padded, store_rows
+from ..attention.triton import fits as fit_on_chip
+from . import triton_chunks as ssd_chunks_triton
+from .triton_chunks import MAX_SIZE
 
 
 @triton.jit

@@ -17,14 +17,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .columns import SOLVED
-from .config import RunConfig
-from .model import Pack
-from .ops.dispatch import forget_forms, linear_cross_entropy
-from .ops.dropout import WORDS, mix
+from ..columns import SOLVED
+from ..config import RunConfig
+from ..model import Pack
+from ..ops.dropout import WORDS, mix
+from ..ops.forms import forget_forms
+from ..ops.linear_cross_entropy import linear_cross_entropy
+from ..seeding import Stream, derive_seed
+from ..tasks import make_task
 from .optim import AdamW
-from .seeding import Stream, derive_seed
-from .tasks import make_task
 
 STEPS_TO_PAY = {"cpu": 50, "cuda": 5000}
 """The steps that must remain for a smaller pack to pay. On a GPU it must be compiled and captured,

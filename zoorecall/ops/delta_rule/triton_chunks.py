@@ -26,8 +26,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .attention_triton import load_rows, store_rows
-from .ssd_chunks_triton import _length
+from ..attention.triton import load_rows, store_rows
+from ..ssd.triton_chunks import _length
 
 CHUNK = 64
 """Positions of a chunk, T."""

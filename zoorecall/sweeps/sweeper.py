@@ -10,13 +10,13 @@ from pathlib import Path
 
 import torch
 
-from . import results
-from .config import RunConfig
-from .errors import DeviceError, ResultsError, SweepFailed
-from .grid import Grid
+from .. import results
+from ..config import RunConfig
+from ..errors import DeviceError, ResultsError, SweepFailed
+from ..grid import Grid
+from ..results import Results
+from .local import Workers, places
 from .plan import SAMPLE_SIZES, PlannedPack, kept_and_groups, pack_size, plan
-from .results import Results
-from .workers import Workers, places
 
 
 @dataclass(frozen=True)

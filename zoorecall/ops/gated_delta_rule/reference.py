@@ -14,7 +14,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from .ssd import masked_decay
+from ..ssd.reference import masked_decay
 
 
 def gated_delta_rule_recurrent(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor) -> Tensor:

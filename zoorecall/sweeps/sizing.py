@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import torch
 
-from .config import RunConfig
+from ..config import RunConfig
+from ..training.trainer import PackTrainer
 from .plan import MAX_RUNS, SAMPLE_SIZES, memory_bytes, pack_memory, pack_size
-from .train import PackTrainer
 
 OVERHEAD = 0.1
 """Of a pack's step, `a` may take so much of what its runs take."""

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 
-from . import __version__
-from .mixers import CustomConfig, MixerConfig
-from .ops.dispatch import kernels
-from .user_code import find_file
+from ..mixers import CustomConfig, MixerConfig
+from ..ops.forms import kernels
+from ..user_code import find_file
+from ..version import __version__
 
 
 def provenance(device: torch.device) -> dict[str, str]:

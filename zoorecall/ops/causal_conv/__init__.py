@@ -1,0 +1,19 @@
+"""The short causal convolution, a filter a feature."""
+
+import torch
+from torch import Tensor
+
+from ..forms import HAS_TRITON, call
+from . import reference
+
+if HAS_TRITON:
+    from .triton import MAX_TAPS, causal_conv_triton
+
+
+def causal_conv(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, silu: bool = False
+) -> Tensor:
+    """Short causal convolution, as `reference.causal_conv_reference` defines it."""
+    if HAS_TRITON and x.is_cuda and weight.dtype == torch.float32 and weight.shape[-1] <= MAX_TAPS:
+        return call(causal_conv_triton, x, weight, bias, silu)
+    return call(reference.causal_conv, x, weight, bias, silu)

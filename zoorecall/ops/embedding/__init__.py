@@ -1,0 +1,5 @@
+"""The embedding of tokens."""
+
+from .reference import embedding
+
+__all__ = ["embedding"]

@@ -1,0 +1,27 @@
+"""Norm, MLP and residual in one operation."""
+
+import torch
+from torch import Tensor
+
+from ..forms import HAS_TRITON, call, tf32
+from .reference import mlp_reference
+
+if HAS_TRITON:
+    from .triton import fits, mlp_triton
+
+
+def mlp(
+    x: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    w1: Tensor,
+    b1: Tensor,
+    w2: Tensor,
+    b2: Tensor,
+    eps: float,
+) -> Tensor:
+    """Norm, MLP and residual of x [R, ..., D], as `mlp_reference` defines them."""
+    tokens, parameters = x.flatten(1, -2), (norm_weight, norm_bias, w1, b1, w2, b2)
+    if HAS_TRITON and x.is_cuda and w1.dtype == torch.float32 and fits(x.dtype, x.shape[-1]):
+        return call(mlp_triton, tokens, *parameters, eps, tf32()).view(x.shape)
+    return call(mlp_reference, tokens, *parameters, eps).view(x.shape)

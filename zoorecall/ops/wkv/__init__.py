@@ -1,0 +1,16 @@
+"""RWKV-4's weighted mean of values."""
+
+from torch import Tensor
+
+from ..forms import HAS_TRITON, call
+from . import reference
+
+if HAS_TRITON:
+    from .triton import wkv_triton
+
+
+def wkv(k: Tensor, v: Tensor, w: Tensor, u: Tensor) -> Tensor:
+    """RWKV's WKV, as `reference.wkv_recurrent` defines it."""
+    if HAS_TRITON and k.is_cuda:
+        return call(wkv_triton, k, v, w, u)
+    return call(reference.wkv, k, v, w, u)

@@ -1,0 +1,1 @@
+"""Sweeps: the packs of a grid, trained by processes, into a results folder."""
