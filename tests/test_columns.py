@@ -17,7 +17,7 @@ from zoorecall.config import RunConfig, current_defaults
 from zoorecall.errors import ResultsError
 from zoorecall.mixers import MIXERS
 from zoorecall.results import read_shards
-from zoorecall.sweeps.child import train_pack
+from zoorecall.sweeps.pack_job import train_pack
 from zoorecall.sweeps.plan import PlannedPack
 from zoorecall.sweeps.sweeper import plan_packs
 from zoorecall.tasks import TASKS
@@ -173,7 +173,7 @@ def test_a_folder_of_the_version_before_reads_resumes_and_draws(tmp_path, capsys
     """Its rows have ids of their own, no sizes of the task, and no options that are newer."""
     (tmp_path / "small.yaml").write_text(SMALL_GRID)
     grid, folder = load_grid(tmp_path / "small.yaml"), tmp_path / "out"
-    train_pack(PlannedPack(grid.runs), folder, torch.device("cpu"), 60, lambda event: None)
+    train_pack(PlannedPack(grid.runs), folder, torch.device("cpu"), 60, lambda *_: None)
     (shard,) = (folder / "shards").iterdir()
     rows = pd.read_parquet(shard)
     configs = [json.loads(text) for text in rows["config"]]

@@ -8,7 +8,7 @@ import torch
 from zoorecall import columns, load_results
 from zoorecall.cli import main
 from zoorecall.config import RunConfig
-from zoorecall.sweeps.child import train_pack
+from zoorecall.sweeps.pack_job import train_pack
 from zoorecall.sweeps.plan import PlannedPack
 from zoorecall.tasks import TASKS
 
@@ -24,7 +24,7 @@ def train(folder, tasks) -> None:
             RunConfig.model_validate(settings | {"train": SMALL | {"learning_rate": rate}})
             for rate in (1e-3, 1e-2)
         )
-        assert train_pack(PlannedPack(runs), folder, torch.device("cpu"), 60, lambda event: None)
+        assert train_pack(PlannedPack(runs), folder, torch.device("cpu"), 60, lambda *_: None)
 
 
 def shown(folder, capsys) -> list[dict]:

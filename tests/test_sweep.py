@@ -21,7 +21,7 @@ from zoorecall import load_grid, load_results, sweep
 from zoorecall.cli import main
 from zoorecall.errors import ResultsError
 from zoorecall.results import checkpoint_path, read_checkpoint, read_plan
-from zoorecall.sweeps.child import train_pack
+from zoorecall.sweeps.pack_job import train_pack
 from zoorecall.sweeps.plan import PlannedPack
 from zoorecall.sweeps.sweeper import Finished, Progress, Started, _next
 from zoorecall.training.trainer import STEPS_TO_PAY
@@ -121,11 +121,11 @@ def test_runs_that_are_done_leave_their_pack_and_a_stop_in_between_changes_nothi
     pack, sizes = PlannedPack(runs), set()
     cpu, never = torch.device("cpu"), float("inf")
 
-    def emit(event):
-        assert len(event["accuracy"]) == len(runs)
+    def heard(step, accuracy):
+        assert len(accuracy) == len(runs)
 
-    train_pack(pack, tmp_path / "whole", cpu, never, emit)
-    while not train_pack(pack, tmp_path / "broken", cpu, never, emit, lambda: True):
+    train_pack(pack, tmp_path / "whole", cpu, never, heard)
+    while not train_pack(pack, tmp_path / "broken", cpu, never, heard, lambda: True):
         saved = read_checkpoint(tmp_path / "broken", pack.pack_id)
         sizes.add(len(saved["trainer"]["curves"]))
         assert len(saved["left"]) + len(saved["trainer"]["curves"]) == len(runs)
@@ -148,7 +148,7 @@ def packs() -> list[PlannedPack]:
 
 def train_packs(packs, folder, stopping=lambda: False) -> None:
     for pack in packs:
-        train_pack(pack, folder, torch.device("cpu"), float("inf"), lambda event: None, stopping)
+        train_pack(pack, folder, torch.device("cpu"), float("inf"), lambda *_: None, stopping)
 
 
 def test_rows_have_the_accuracy_of_each_slice_and_none_where_a_task_has_no_slices(packs, tmp_path):

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .grid import Grid, load_grid
     from .reporting import report
     from .results import Results, load_results
+    from .sweeps.in_process import train
     from .sweeps.sweeper import sweep
     from .version import __version__
 
@@ -25,6 +26,7 @@ _HOME = {
     "load_results": "results",
     "report": "reporting",
     "sweep": "sweeps.sweeper",
+    "train": "sweeps.in_process",
 }
 
 __all__ = [
@@ -36,6 +38,7 @@ __all__ = [
     "load_results",
     "report",
     "sweep",
+    "train",
 ]
 
 

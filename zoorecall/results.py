@@ -51,9 +51,18 @@ def load_results(folder: str | Path) -> Results:
     shards = read_shards(folder)
     if shards.empty:
         raise ResultsError(f"{folder}: no finished runs here; `zoorecall sweep GRID` makes them")
-    lists = [name for name in map(str, shards) if name.startswith(CURVE)]
-    runs = _table(shards.drop(columns=lists))
-    return Results(runs, _curves(shards[lists], runs[[RUN_ID, MIXER]]))
+    return _as_results(shards)
+
+
+def as_results(rows: pd.DataFrame) -> Results:
+    """The results of rows as a shard has them, which need not be on a disk."""
+    return _as_results(_as_written_now(rows).sort_values(RUN_ID, ignore_index=True))
+
+
+def _as_results(rows: pd.DataFrame) -> Results:
+    lists = [name for name in map(str, rows) if name.startswith(CURVE)]
+    runs = _table(rows.drop(columns=lists))
+    return Results(runs, _curves(rows[lists], runs[[RUN_ID, MIXER]]))
 
 
 def _curves(lists: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:

@@ -1,0 +1,31 @@
+"""Training without a sweep: in this process, without a file."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+import torch
+
+from ..config import RunConfig
+from ..results import Results, as_results
+from .pack_job import PackJob
+from .plan import pack_size, plan
+from .sweeper import resolve_device
+
+
+def train(runs: RunConfig | Sequence[RunConfig], device: str = "auto") -> Results:
+    """Train one run, or some, in this process; returns their table and curves.
+
+    The runs train in packs, as in a sweep, and come to the same numbers. Raises DeviceError where
+    there is no such device, ValueError where there are no runs, and whatever a mixer of the
+    user's own raises.
+    """
+    each = [runs] if isinstance(runs, RunConfig) else list(runs)
+    if not each:
+        raise ValueError("there are no runs to train")
+    place, rows = torch.device(resolve_device(device)), []
+    for pack in plan(each, lambda run: pack_size(run, place)):
+        job = PackJob(pack, place)
+        while not job.finished:
+            job.advance()
+        rows += job.rows()
+    return as_results(pd.DataFrame(rows))
