@@ -16,8 +16,8 @@ import pandas as pd
 from zoorecall.analysis.precision import in_all_precisions, precision_differences
 from zoorecall.cli import exit_code
 from zoorecall.columns import PRECISION
+from zoorecall.files import replacing
 from zoorecall.plots import accuracy_by_precision
-from zoorecall.results import replacing
 from zoorecall.studies import draw, load_study, missing_runs
 from zoorecall.tables import print_table
 

@@ -286,7 +286,7 @@ def test_a_sweep_clears_what_a_killed_one_was_writing(grid_file, tmp_path):
 
 
 def test_two_sweeps_do_not_write_to_one_folder(grid_file, tmp_path):
-    from zoorecall.results import locked
+    from zoorecall.files import locked
 
     with locked(tmp_path / "out"), pytest.raises(ResultsError, match="another sweep"):
         sweep(load_grid(grid_file), tmp_path / "out", device="cpu")

@@ -211,8 +211,8 @@ def _bench(args: argparse.Namespace) -> int:
 
     from . import display
     from .bench import bench, bench_run, ceilings, read_record, record
+    from .files import replacing
     from .grid.faults import in_words
-    from .results import replacing
     from .sweeps.sweeper import resolve_device
 
     device = torch.device(resolve_device(args.device))

@@ -9,13 +9,10 @@
 The columns, and what tells runs apart, are in `columns`.
 """
 
-import contextlib
 import dataclasses
-import fcntl
 import json
-import os
 import pickle
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +21,7 @@ import pandas as pd
 from . import columns
 from .columns import CONFIG, CURVE, MIXER, PROVENANCE, RUN_ID
 from .errors import ResultsError
+from .files import replacing
 
 WRITTEN_ID = "written_id"
 PACKS = "packs"
@@ -232,45 +230,3 @@ def read_plan(folder: Path) -> dict[str, list[str]]:
         raise ResultsError(
             f"{path}: cannot be read ({error}); delete it to plan the unfinished packs anew"
         ) from error
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place, synced, if the block succeeds.
-
-    Raises ResultsError where the disk does not take it (full, read-only); `path` is then as before.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except (OSError, RuntimeError) as error:  # torch.save raises RuntimeError on a full disk
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise ResultsError(f"{path}: cannot be written: {reason}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def clear_temporaries(folder: Path) -> None:
-    """Delete what a killed sweep was writing; a worker of it that still writes gives up."""
-    for path in folder.rglob(".*.tmp"):
-        path.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder against a second sweep; raises ResultsError where one is at work on it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / ".lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise ResultsError(f"{folder}: another sweep is writing here") from error
-            yield
-    except OSError as error:
-        raise ResultsError(f"{folder}: cannot be written: {error.strerror}") from error

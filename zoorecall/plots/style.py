@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter, NullLocator, PercentFormatter
 
 from ..columns import MIXER, MIXER_NAME, SOLVED, short_labels
-from ..results import replacing
+from ..files import replacing
 
 COLORS = {
     "attention": "#0072B2",

@@ -6,7 +6,8 @@ puts both into `page.html`.
 
 from pathlib import Path
 
-from ..results import Results, load_results, read_plan, replacing
+from ..files import replacing
+from ..results import Results, load_results, read_plan
 from .page import render
 
 __all__ = ["report"]

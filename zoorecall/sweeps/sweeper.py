@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from .. import results
+from .. import files, results
 from ..config import RunConfig
 from ..errors import DeviceError, ResultsError, SweepFailed
 from ..grid import Grid
@@ -139,8 +139,8 @@ def sweep(
     device = resolve_device(device)
     if not resume and folder.exists():
         _move_aside(folder)
-    with results.locked(folder):
-        results.clear_temporaries(folder)
+    with files.locked(folder):
+        files.clear_temporaries(folder)
         order = {run.run_id: i for i, run in enumerate(grid.runs)}
         try:
             with Workers(places(device), folder, checkpoint_seconds) as workers:
