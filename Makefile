@@ -18,6 +18,18 @@ figures: .venv/ready
 		echo $$script; $(BIN)/python $$script > /dev/null || exit 1; \
 	done
 
+define DEFAULTS
+import json
+from zoorecall.config import current_defaults
+print(json.dumps(current_defaults(), indent=1))
+endef
+export DEFAULTS
+
+# what is made from the code: the schema of grids, and the record of defaults
+schema: .venv/ready
+	$(BIN)/zoorecall schema > grids/grid.schema.json
+	$(BIN)/python -c "$$DEFAULTS" > defaults.new && mv defaults.new zoorecall/defaults.json
+
 # the report in a real browser; needs chromium and chromedriver on the PATH
 test-browser: .venv/ready-dev
 	$(BIN)/pytest -m browser
@@ -39,4 +51,4 @@ test-browser: .venv/ready-dev
 clean:
 	rm -rf .venv build *.egg-info
 
-.PHONY: quick test test-browser figures clean
+.PHONY: quick test test-browser figures schema clean

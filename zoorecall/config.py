@@ -151,10 +151,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def current_defaults() -> dict[str, Any]:
-    """The default of every option as the code has it, which `defaults.json` records.
-
-    python -c "from zoorecall.config import *; print(json.dumps(current_defaults(), indent=1))"
-    """
+    """The default of every option as the code has it; `make schema` records it."""
 
     def of(config: type[BaseModel]) -> dict[str, Any]:
         fields = {key: x for key, x in config.model_fields.items() if not x.is_required()}

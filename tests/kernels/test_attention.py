@@ -157,10 +157,10 @@ def test_q_k_and_v_may_be_packed_or_apart_in_any_layout():
 
 @on_device
 def test_packed_heads_are_read_where_they_lie():
-    from zoorecall.ops.attention.triton import _rows
+    from zoorecall.ops.tiles import flat_rows
 
     for part in case(2, 3, 19, 2, 8).inputs[0].chunk(3, dim=-1):
-        assert _rows(part).data_ptr() == part.data_ptr()
+        assert flat_rows(part).data_ptr() == part.data_ptr()
 
 
 @on_device

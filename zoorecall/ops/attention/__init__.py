@@ -7,13 +7,14 @@ from . import reference
 from .reference import QKV
 
 if HAS_TRITON:
-    from .triton import attention_triton, fits
+    from ..tiles import fits_on_chip
+    from .triton import attention_triton
 
 
 def attention(qkv: QKV, num_heads: int, bias: QKV | None = None) -> Tensor:
     """Causal softmax attention, as `reference.attention_reference` defines it."""
     q = qkv if isinstance(qkv, Tensor) else qkv[0]
     head_dim = q.shape[-1] // num_heads // (3 if q is qkv else 1)
-    if HAS_TRITON and q.is_cuda and fits(q.dtype, q.shape[2], head_dim):
+    if HAS_TRITON and q.is_cuda and fits_on_chip(q.dtype, q.shape[2], head_dim):
         return call(attention_triton, qkv, num_heads, bias, tf32())
     return call(reference.attention, qkv, num_heads, bias)

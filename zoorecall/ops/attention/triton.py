@@ -14,32 +14,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..tiles import fits_on_chip, flat_rows, load_rows, padded, store_rows
 from .reference import QKV
-
-MAX_LENGTH = 128
-"""The longest sequence whose L x L matrices fit on chip."""
-MAX_HEAD_DIM = 256
-
-
-@triton.jit
-def load_rows(
-    pointer, stride, L: tl.constexpr, K: tl.constexpr, BLOCK_L: tl.constexpr, BLOCK_K: tl.constexpr
-):
-    """A matrix [L, K] whose rows begin `stride` numbers apart, with zeros around it."""
-    t, c = tl.arange(0, BLOCK_L), tl.arange(0, BLOCK_K)
-    inside = (t < L)[:, None] & (c < K)[None, :]
-    return tl.load(pointer + t[:, None] * stride + c[None, :], mask=inside, other=0.0)
-
-
-@triton.jit
-def store_rows(
-    pointer, value, stride,
-    L: tl.constexpr, K: tl.constexpr, BLOCK_L: tl.constexpr, BLOCK_K: tl.constexpr,
-):  # fmt: skip
-    t, c = tl.arange(0, BLOCK_L), tl.arange(0, BLOCK_K)
-    inside = (t < L)[:, None] & (c < K)[None, :]
-    value = value.to(pointer.dtype.element_ty)
-    tl.store(pointer + t[:, None] * stride + c[None, :], value, mask=inside)
 
 
 @triton.jit
@@ -140,22 +116,6 @@ def _attention_backward_kernel(
         _store_sum(sums + H * K, to_k, c, K, SLICE, BIAS)
 
 
-def fits(dtype: torch.dtype, L: int, *head_dims: int) -> bool:
-    """Whether the kernels here and of the delta rule take this dtype, length and these head dims.
-
-    Lengths up to 128 and head dims up to 256; in float32 lengths above 64 only with up to 64.
-    """
-    if dtype not in (torch.bfloat16, torch.float32) or L > MAX_LENGTH:
-        return False
-    wide = dtype == torch.float32 and L > 64
-    return max(head_dims) <= (64 if wide else MAX_HEAD_DIM)
-
-
-def padded(size: int) -> int:
-    """The power of two, at least 16, that a product on the tensor cores takes in its place."""
-    return max(16, triton.next_power_of_2(size))
-
-
 def _sizes(q: Tensor, num_heads: int, allow_tf32: bool) -> dict[str, int | str]:
     L, K = q.shape[2], q.shape[3] // num_heads
     # slices of a head, as the registers do not hold a wide one
@@ -171,17 +131,11 @@ def _split(qkv: list[Tensor]) -> list[Tensor]:
     return list(qkv[0].chunk(3, dim=-1)) if len(qkv) == 1 else qkv
 
 
-def _rows(x: Tensor) -> Tensor:
-    """[R B L, D] with neighbouring features, without a copy if the rows are evenly spaced."""
-    x = x.flatten(0, 2)
-    return x if x.stride(1) == 1 else x.contiguous()
-
-
 @torch.library.custom_op("zoorecall::attention", mutates_args=())
 def _forward(qkv: list[Tensor], bias: list[Tensor], num_heads: int, allow_tf32: bool) -> Tensor:
     parts, bias_parts = _split(qkv), _split(bias or qkv)  # without a bias it is never read
     R, B, L, D = parts[0].shape
-    q, k, v = (_rows(x) for x in parts)
+    q, k, v = (flat_rows(x) for x in parts)
     y = q.new_empty(R, B, L, D)
     with torch.cuda.device_of(q):
         _attention_forward_kernel[(R * B * num_heads,)](
@@ -202,7 +156,7 @@ def _backward(
     qkv: list[Tensor], bias: list[Tensor], dy: Tensor, num_heads: int, allow_tf32: bool
 ) -> tuple[list[Tensor], list[Tensor]]:
     gradients = [x.new_empty(x.shape) for x in qkv]
-    q, k, v = (_rows(x) for x in _split(qkv))
+    q, k, v = (flat_rows(x) for x in _split(qkv))
     dq, dk, dv = (x.flatten(0, 2) for x in _split(gradients))
     bias_parts = _split(bias or qkv)
     R, B, L, D = dy.shape
@@ -263,7 +217,7 @@ def attention_triton(
         shapes = [list(x.shape) for x in biases]
         raise ValueError(f"not a float32 bias of {[list(x.shape) for x in parts]}: {shapes}")
     dtypes = [x.dtype for x in parts]
-    if len(set(dtypes)) > 1 or not fits(dtypes[0], L, D // num_heads):
+    if len(set(dtypes)) > 1 or not fits_on_chip(dtypes[0], L, D // num_heads):
         sizes = f"length {L}, head dim {D // num_heads}, {dtypes}"
         raise ValueError(f"no kernel for {sizes}: use ops.attention")
     return _forward(parts, biases, num_heads, allow_tf32)

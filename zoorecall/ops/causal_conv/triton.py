@@ -17,6 +17,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..tiles import store, window
+
 MAX_TAPS = 8
 """The most taps whose rows fit in registers."""
 SPAN = 16
@@ -26,22 +28,6 @@ TILES = 16
 CHANNELS = 128
 """Most channels of a program. A thread has two, 4 bytes of bfloat16, because rows that are sliced
 from wider ones often begin at odd multiples of 4 bytes."""
-
-
-@triton.jit
-def _rows(pointer, stride: tl.constexpr, first, mask, COUNT: tl.constexpr, length: tl.constexpr):
-    """COUNT rows from position `first` on, zeros outside of the sequence."""
-    rows: tl.tuple = ()
-    for k in tl.static_range(COUNT):
-        inside = mask & (first + k >= 0) & (first + k < length)
-        row = tl.load(pointer + first * stride + k * stride, mask=inside, other=0.0)
-        rows += (row.to(tl.float32),)
-    return rows
-
-
-@triton.jit
-def _store(pointer, value, mask):
-    tl.store(pointer, value.to(pointer.dtype.element_ty), mask=mask)
 
 
 @triton.jit
@@ -98,13 +84,13 @@ def _conv_forward_kernel(
         tile = split * TILES + i
         sequence, t = (tile // spans).to(tl.int64), tile % spans * SPAN
         inside = in_c & (sequence < batch)
-        xs = _rows(x + sequence * x_sequence, x_row, t - (T - 1), inside, SPAN + T - 1, length)
+        xs = window(x + sequence * x_sequence, x_row, t - (T - 1), inside, SPAN + T - 1, length)
         out = y + sequence * (length * width) + t * width
         for k in tl.static_range(SPAN):
             a = _convolve(taps, shift, xs, k, T)
             if SILU:
                 a *= _sigmoid(a)
-            _store(out + k * width, a, inside & (t + k < length))
+            store(out + k * width, a, inside & (t + k < length))
 
 
 @triton.jit
@@ -129,8 +115,8 @@ def _conv_backward_kernel(
         sequence, t = (tile // spans).to(tl.int64), tile % spans * SPAN
         inside = in_c & (sequence < batch)
         # x_t reaches y up to T - 1 positions later, and those depend on x as long before
-        xs = _rows(x + sequence * x_sequence, x_row, t - (T - 1), inside, SPAN + 2 * T - 2, length)
-        das = _rows(dy + sequence * (length * width), width, t, inside, SPAN + T - 1, length)
+        xs = window(x + sequence * x_sequence, x_row, t - (T - 1), inside, SPAN + 2 * T - 2, length)
+        das = window(dy + sequence * (length * width), width, t, inside, SPAN + T - 1, length)
         if SILU:
             dys = das
             das = ()
@@ -143,7 +129,7 @@ def _conv_backward_kernel(
             to_x = taps[T - 1] * das[k]
             for j in tl.static_range(1, T):
                 to_x += taps[T - 1 - j] * das[k + j]
-            _store(out + k * width, to_x, inside & (t + k < length))
+            store(out + k * width, to_x, inside & (t + k < length))
         before = dtaps
         dtaps = ()
         for j in tl.static_range(T):

@@ -18,8 +18,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..attention.triton import fits as is_one_chunk
-from ..attention.triton import load_rows, padded, store_rows
+from ..tiles import fits_on_chip, load_rows, padded, store_rows
 from . import triton_chunks as delta_rule_chunks_triton
 from .triton_chunks import delta_rule_chunks
 
@@ -210,7 +209,7 @@ _forward.register_autograd(_gradients, setup_context=_save)
 
 def fits(dtype: torch.dtype, L: int, K: int, V: int) -> bool:
     """Whether the kernels take this dtype, length and these head dims, in one chunk or several."""
-    return is_one_chunk(dtype, L, K, V) or delta_rule_chunks_triton.fits(dtype, K, V)
+    return fits_on_chip(dtype, L, K, V) or delta_rule_chunks_triton.fits(dtype, K, V)
 
 
 def delta_rule_triton(q: Tensor, k: Tensor, v: Tensor, beta: Tensor) -> Tensor:
@@ -231,5 +230,5 @@ def delta_rule_triton(q: Tensor, k: Tensor, v: Tensor, beta: Tensor) -> Tensor:
         sizes = f"length {L}, head dims {K} and {V}, {dtypes}"
         raise ValueError(f"no kernel for {sizes}: use ops.delta_rule")
     save = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
-    form = _forward if is_one_chunk(dtypes[0], L, K, V) else delta_rule_chunks
+    form = _forward if fits_on_chip(dtypes[0], L, K, V) else delta_rule_chunks
     return form(*inputs, save)[0]

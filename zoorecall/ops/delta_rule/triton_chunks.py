@@ -26,8 +26,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..attention.triton import load_rows, store_rows
-from ..ssd.triton_chunks import _length
+from ..tiles import load_rows, positions_left, store_rows
 
 CHUNK = 64
 """Positions of a chunk, T."""
@@ -73,7 +72,7 @@ def _delta_rule_chunks_forward_kernel(
     t = tl.arange(0, T)
     h = tl.zeros([BLOCK, BLOCK], tl.float32)
     for chunk in range(last + 1):
-        row, length = (sequence * L + chunk * T) * H + head, _length(chunk, L, T)
+        row, length = (sequence * L + chunk * T) * H + head, positions_left(chunk, L, T)
         k_c = load_rows(k + row * K, H * K, length, K, T, BLOCK)
         beta_c = tl.load(beta + row + t * H, mask=t < length, other=0.0).to(tl.float32)
         A = tl.dot(k_c, tl.trans(k_c), input_precision=PRECISION)
@@ -132,7 +131,7 @@ def _delta_rule_chunks_backward_kernel(
     dh = tl.zeros([BLOCK, BLOCK], tl.float32)
     for step in range(last + 1):
         chunk = last - step
-        row, length = (sequence * L + chunk * T) * H + head, _length(chunk, L, T)
+        row, length = (sequence * L + chunk * T) * H + head, positions_left(chunk, L, T)
         beta_c = tl.load(beta + row + t * H, mask=t < length, other=0.0).to(tl.float32)
         Q = load_rows(read + row * T, H * T, length, T, T, T)
         dy_c = load_rows(dy + row * V, H * V, length, V, T, BLOCK)

@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..attention.triton import _rows
+from ..tiles import flat_rows, load, store
 
 MAX_WIDTH = 4096
 """The widest group of channels that fits in registers."""
@@ -40,31 +40,21 @@ def _sigmoid(x):
 
 
 @triton.jit
-def _load(pointer, mask):
-    return tl.load(pointer, mask=mask, other=0.0).to(tl.float32)
-
-
-@triton.jit
-def _store(pointer, value, mask):
-    tl.store(pointer, value.to(pointer.dtype.element_ty), mask=mask)
-
-
-@triton.jit
 def _gated_norm_forward_kernel(
     y, z, weight, out, w_run, w_channel, eps, rows, splits, z_row: tl.constexpr,
     G: tl.constexpr, W: tl.constexpr, BLOCK_W: tl.constexpr, ROWS: tl.constexpr,
     TILES: tl.constexpr,
 ):  # fmt: skip
     run, split, c, in_c = _place(splits, G, W, BLOCK_W)
-    w = _load(weight + run * w_run + c * w_channel, in_c)
+    w = load(weight + run * w_run + c * w_channel, in_c)
     for i in range(TILES):
         row = (split * TILES + i) * ROWS + tl.arange(0, ROWS)
         inside = (row < rows)[:, None] & in_c[None, :]
         at = (run * rows + row)[:, None]
-        z_ = _load(z + at * z_row + c[None, :], inside)
-        g = _load(y + at * (G * W) + c[None, :], inside) * (z_ * _sigmoid(z_))
+        z_ = load(z + at * z_row + c[None, :], inside)
+        g = load(y + at * (G * W) + c[None, :], inside) * (z_ * _sigmoid(z_))
         r = tl.rsqrt(tl.sum(g * g, 1) / W + eps)
-        _store(out + at * (G * W) + c[None, :], g * r[:, None] * w[None, :], inside)
+        store(out + at * (G * W) + c[None, :], g * r[:, None] * w[None, :], inside)
 
 
 @triton.jit
@@ -74,15 +64,15 @@ def _gated_norm_backward_kernel(
     TILES: tl.constexpr,
 ):  # fmt: skip
     run, split, c, in_c = _place(splits, G, W, BLOCK_W)
-    w = _load(weight + run * w_run + c * w_channel, in_c)
+    w = load(weight + run * w_run + c * w_channel, in_c)
     dw = tl.zeros([ROWS, BLOCK_W], tl.float32)
     for i in range(TILES):
         row = (split * TILES + i) * ROWS + tl.arange(0, ROWS)
         inside = (row < rows)[:, None] & in_c[None, :]
         at = (run * rows + row)[:, None]
-        z_ = _load(z + at * z_row + c[None, :], inside)
-        y_ = _load(y + at * (G * W) + c[None, :], inside)
-        dout_ = _load(dout + at * (G * W) + c[None, :], inside)
+        z_ = load(z + at * z_row + c[None, :], inside)
+        y_ = load(y + at * (G * W) + c[None, :], inside)
+        dout_ = load(dout + at * (G * W) + c[None, :], inside)
         s = _sigmoid(z_)
         gate = z_ * s
         g = y_ * gate
@@ -91,8 +81,8 @@ def _gated_norm_backward_kernel(
         to_normed = dout_ * w[None, :]
         inner = (tl.sum(to_normed * g, 1) / W)[:, None]
         dg = r * to_normed - g * (r * r * r * inner)
-        _store(dy + at * (G * W) + c[None, :], dg * gate, inside)
-        _store(dz + at * (G * W) + c[None, :], dg * y_ * (s + gate * (1.0 - s)), inside)
+        store(dy + at * (G * W) + c[None, :], dg * gate, inside)
+        store(dz + at * (G * W) + c[None, :], dg * y_ * (s + gate * (1.0 - s)), inside)
     tl.store(sums + (run * splits + split) * (G * W) + c, tl.sum(dw, 0), mask=in_c)
 
 
@@ -112,7 +102,7 @@ def _launch(
     kernel, y: Tensor, z: Tensor, weight: Tensor, others: tuple[Tensor, ...],
     num_groups: int, eps: float,
 ) -> None:  # fmt: skip
-    (R, B, L, _), splits, z = y.shape, _splits(y, num_groups), _rows(z)
+    (R, B, L, _), splits, z = y.shape, _splits(y, num_groups), flat_rows(z)
     with torch.cuda.device_of(y):
         kernel[(R * splits * num_groups,)](
             y.contiguous(), z, weight, *others, *weight.stride(), eps, B * L, splits, z.stride(0),

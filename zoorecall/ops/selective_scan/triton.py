@@ -27,6 +27,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..tiles import load, store
+
 CHUNK = 4
 """Positions between two stored states, K: more of them need less memory and more registers.
 `_columns` and `_sums` take exactly these."""
@@ -35,16 +37,6 @@ CELLS = 512
 QUAD = 4
 """States lie in memory as [N / 4, C, 4]: the compiler then gives a thread 4 of the N and as many
 channels, which makes the sums over N and the sums over channels about equally cheap."""
-
-
-@triton.jit
-def _load(pointer, mask):
-    return tl.load(pointer, mask=mask, other=0.0).to(tl.float32)
-
-
-@triton.jit
-def _store(pointer, value, mask):
-    tl.store(pointer, value.to(pointer.dtype.element_ty), mask=mask)
 
 
 @triton.jit
@@ -109,7 +101,7 @@ def _load_inputs(
     at_n += chunk * CHUNK * d_state
     return (
         tl.load(u + at_c, in_c & in_t, 0.0),
-        _load(delta + at_c, in_c & in_t),
+        load(delta + at_c, in_c & in_t),
         tl.load(B + at_n, in_n & in_t, 0.0),
         tl.load(C + at_n, in_n & in_t, 0.0),
     )
@@ -130,8 +122,8 @@ def _scan_forward_kernel(
     position = tl.arange(0, CHUNK)
     in_c, in_n = (c < width)[:, None], (n < d_state)[:, None]
     cells = run * width * d_state + c[:, None] * d_state + n[None, :]
-    A_log2 = _load(A + cells, in_c & (n < d_state)[None, :]) * log2_e
-    skip = _load(D + run * width + c[:, None], in_c)
+    A_log2 = load(A + cells, in_c & (n < d_state)[None, :]) * log2_e
+    skip = load(D + run * width + c[:, None], in_c)
     chunks: tl.constexpr = (length + CHUNK - 1) // CHUNK
     quads = (n // QUAD * width * QUAD + n % QUAD)[None, :] + c[:, None] * QUAD
     at_c = c[:, None] + position[None, :] * width
@@ -146,7 +138,7 @@ def _scan_forward_kernel(
     ahead = _load_inputs(u, delta, B, C, places, 0, width, d_state, length, CHUNK)
     for chunk in range(chunks):
         if SAVE_STATES:
-            _store(states + chunk * width * N + quads, h, in_c)
+            store(states + chunk * width * N + quads, h, in_c)
         u_chunk, delta_chunk = ahead[0].to(tl.float32), ahead[1]
         Bs, Cs = _columns(ahead[2]), _columns(ahead[3])
         deltas, inputs = _columns(delta_chunk), _columns(delta_chunk * u_chunk)
@@ -158,7 +150,7 @@ def _scan_forward_kernel(
             h = decay * h + inputs[k][:, None] * Bs[k].to(tl.float32)[None, :]
             outs += (_over_state(h * Cs[k].to(tl.float32)[None, :], QUAD),)
         in_t = _positions(chunk, length, CHUNK)
-        _store(y + chunk * CHUNK * width + at_c, _sums(outs) + skip * u_chunk, in_c & in_t)
+        store(y + chunk * CHUNK * width + at_c, _sums(outs) + skip * u_chunk, in_c & in_t)
 
 
 @triton.jit
@@ -178,8 +170,8 @@ def _scan_backward_kernel(
     in_c, in_n = (c < width)[:, None], (n < d_state)[:, None]
     cells = c[:, None] * d_state + n[None, :]
     in_cell = in_c & (n < d_state)[None, :]
-    A_log2 = _load(A + run * width * d_state + cells, in_cell) * log2_e
-    skip = _load(D + run * width + c[:, None], in_c)
+    A_log2 = load(A + run * width * d_state + cells, in_cell) * log2_e
+    skip = load(D + run * width + c[:, None], in_c)
     chunks: tl.constexpr = (length + CHUNK - 1) // CHUNK
     quads = (n // QUAD * width * QUAD + n % QUAD)[None, :] + c[:, None] * QUAD
     at_c = c[:, None] + position[None, :] * width
@@ -233,13 +225,13 @@ def _scan_backward_kernel(
         in_t = _positions(chunk, length, CHUNK)
         here_c, here_n = at_c + chunk * CHUNK * width, at_n + chunk * CHUNK * d_state
         through_B, through_A = _sums(to_input[::-1]), _sums(to_exponent[::-1])
-        _store(du + here_c, through_B * delta_chunk + dy_chunk * skip, in_c & in_t)
-        _store(ddelta + here_c, through_B * u_chunk + through_A * ln_2, in_c & in_t)
-        _store(dB + here_n, _sums(to_B[::-1]), in_n & in_t)
-        _store(dC + here_n, _sums(to_C[::-1]), in_n & in_t)
+        store(du + here_c, through_B * delta_chunk + dy_chunk * skip, in_c & in_t)
+        store(ddelta + here_c, through_B * u_chunk + through_A * ln_2, in_c & in_t)
+        store(dB + here_n, _sums(to_B[::-1]), in_n & in_t)
+        store(dC + here_n, _sums(to_C[::-1]), in_n & in_t)
         sum_D += dy_chunk * u_chunk
-    _store(dA + sequence * width * d_state + cells, sum_A, in_cell)
-    _store(dD + sequence * width + c, tl.sum(sum_D, 1), c < width)
+    store(dA + sequence * width * d_state + cells, sum_A, in_cell)
+    store(dD + sequence * width + c, tl.sum(sum_D, 1), c < width)
 
 
 def _tiles(C: int, N: int) -> tuple[int, int, int]:

@@ -17,8 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..attention.triton import _rows, load_rows, padded, store_rows
-from ..attention.triton import fits as fit_on_chip
+from ..tiles import fits_on_chip, flat_rows, load_rows, padded, store_rows
 from . import triton_chunks as ssd_chunks_triton
 from .triton_chunks import MAX_SIZE
 
@@ -122,7 +121,7 @@ def _launch(
     # at least 64: see delta_rule_triton
     sizes |= {f"BLOCK_{name}": max(64, padded(sizes[name])) for name in "PN"}
     sizes["BLOCK_L"] = padded(L)
-    xBC = _rows(xBC)
+    xBC = flat_rows(xBC)
     with torch.cuda.device_of(xBC):
         kernel[(R * batch * G,)](
             xBC, dt.contiguous(), A.contiguous(), D, *others, *D.stride(), batch, xBC.stride(0),
@@ -199,7 +198,7 @@ _forward.register_autograd(_gradients, setup_context=_save)
 
 def is_one_chunk(dtype: torch.dtype, L: int, P: int, N: int) -> bool:
     """Whether the kernels here take this dtype, length, head dim and state."""
-    return max(P, N) <= MAX_SIZE and fit_on_chip(dtype, L, P, N)
+    return max(P, N) <= MAX_SIZE and fits_on_chip(dtype, L, P, N)
 
 
 def fits(dtype: torch.dtype, L: int, P: int, N: int) -> bool:

@@ -30,18 +30,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..attention.triton import _rows, load_rows, padded, store_rows
+from ..tiles import flat_rows, load_rows, padded, positions_left, store_rows
 
 CHUNK = 64
 """Positions of a chunk, T."""
 MAX_SIZE = 128
 """The largest head dim and state."""
-
-
-@triton.jit
-def _length(chunk, L: tl.constexpr, T: tl.constexpr):
-    """How many positions are left from a chunk on; a constant where all chunks are full."""
-    return T if L % T == 0 else L - chunk * T
 
 
 @triton.jit
@@ -84,7 +78,7 @@ def _ssd_chunks_forward_kernel(
     rate, skip = tl.load(A + run * H + head), tl.load(D + run * D_run + head * D_head)
     h = tl.zeros([BLOCK_N, BLOCK_P], tl.float32)
     for chunk in range(tl.cdiv(L, T)):
-        start, length = sequence * L + chunk * T, _length(chunk, L, T)
+        start, length = sequence * L + chunk * T, positions_left(chunk, L, T)
         B = load_rows(xBC + start * row + H * P + group * N, row, length, N, T, BLOCK_N)
         C = load_rows(xBC + start * row + H * P + (G + group) * N, row, length, N, T, BLOCK_N)
         x = load_rows(xBC + start * row + head * P, row, length, P, T, BLOCK_P)
@@ -120,7 +114,7 @@ def _ssd_states_kernel(
     state = tl.zeros([BLOCK_N, BLOCK_P], tl.float32)
     for step in range(between):
         chunk = between - step if REVERSED else step
-        start, length = sequence * L + chunk * T, _length(chunk, L, T)
+        start, length = sequence * L + chunk * T, positions_left(chunk, L, T)
         matrix = load_rows(xBC + start * row + to_matrix, row, length, N, T, BLOCK_N)
         value = load_rows(values + start * value_row + head * P, value_row, length, P, T, BLOCK_P)
         steps = _load_steps(dt + start * H + head, H, length, T)
@@ -142,7 +136,7 @@ def _ssd_chunks_backward_kernel(
     chunk = tl.program_id(0) % (last + 1)
     group = tl.program_id(0) // (last + 1) % G
     sequence = (tl.program_id(0) // ((last + 1) * G)).to(tl.int64)
-    run, start, length = sequence // batch, sequence * L + chunk * T, _length(chunk, L, T)
+    run, start, length = sequence // batch, sequence * L + chunk * T, positions_left(chunk, L, T)
     width: tl.constexpr = H * P + 2 * G * N
     sums += (sequence * (last + 1) + chunk) * 3 * H
     t = tl.arange(0, T)
@@ -246,7 +240,7 @@ def forward(
     xBC: Tensor, dt: Tensor, A: Tensor, D: Tensor, y: Tensor, G: int, N: int, allow_tf32: bool
 ) -> None:
     """SSD and skip, as `ssd_triton.ssd_triton`, into y [R, B, L, H P]."""
-    (R, batch, _, H), xBC = dt.shape, _rows(xBC)
+    (R, batch, _, H), xBC = dt.shape, flat_rows(xBC)
     with torch.cuda.device_of(xBC):
         _ssd_chunks_forward_kernel[(R * batch * H,)](
             xBC, dt.contiguous(), A.contiguous(), D, y, *D.stride(), batch, xBC.stride(0),
@@ -263,7 +257,7 @@ def backward(
     R, batch, L, H = dt.shape
     chunks = triton.cdiv(L, CHUNK)
     sizes = _sizes(dt, dy, G, N, allow_tf32)
-    xBC, dt, A, dy = _rows(xBC), dt.contiguous(), A.contiguous(), _rows(dy.contiguous())
+    xBC, dt, A, dy = flat_rows(xBC), dt.contiguous(), A.contiguous(), flat_rows(dy.contiguous())
     h, dh = (xBC.new_empty(R, batch, H, chunks - 1, N, sizes["P"]) for _ in range(2))
     with torch.cuda.device_of(xBC):
         for values, states, from_last in ((xBC, h, False), (dy, dh, True)):

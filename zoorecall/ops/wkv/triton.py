@@ -22,7 +22,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..causal_conv.triton import _rows, _store
+from ..tiles import store, window
 
 CHUNK = 8
 """Positions between two stored states, K: more of them need less memory and more registers."""
@@ -72,20 +72,20 @@ def _wkv_forward_kernel(
 
     mean = tl.zeros([BLOCK_C], tl.float32)
     log = tl.full([BLOCK_C], float("-inf"), tl.float32)
-    ks_ahead = _rows(k, width, 0, in_c, CHUNK, length)
-    vs_ahead = _rows(v, width, 0, in_c, CHUNK, length)
+    ks_ahead = window(k, width, 0, in_c, CHUNK, length)
+    vs_ahead = window(v, width, 0, in_c, CHUNK, length)
     for first in range(0, length, CHUNK):
         if SAVE_STATES:
             tl.store(states, mean, mask=in_c)
             tl.store(states + width, log, mask=in_c)
             states += 2 * width
         ks, vs = ks_ahead, vs_ahead
-        ks_ahead = _rows(k, width, first + CHUNK, in_c, CHUNK, length)
-        vs_ahead = _rows(v, width, first + CHUNK, in_c, CHUNK, length)
+        ks_ahead = window(k, width, first + CHUNK, in_c, CHUNK, length)
+        vs_ahead = window(v, width, first + CHUNK, in_c, CHUNK, length)
         for i in tl.static_range(CHUNK):
             k_log2 = ks[i] * log2_e
             now, rest, _ = _sigmoid(k_log2 + u_log2 - log)
-            _store(y + (first + i) * width, now * vs[i] + rest * mean, in_c & (first + i < length))
+            store(y + (first + i) * width, now * vs[i] + rest * mean, in_c & (first + i < length))
             mean, log, _, _ = _update(k_log2, vs[i], mean, log, w_log2)
 
 
@@ -112,18 +112,18 @@ def _wkv_backward_kernel(
     sum_w = tl.zeros([BLOCK_C], tl.float32)
     sum_u = tl.zeros([BLOCK_C], tl.float32)
     last: tl.constexpr = chunks - 1
-    ks_ahead = _rows(k, width, last * CHUNK, in_c, CHUNK, length)
-    vs_ahead = _rows(v, width, last * CHUNK, in_c, CHUNK, length)
-    dys_ahead = _rows(dy, width, last * CHUNK, in_c, CHUNK, length)
-    state_ahead = _rows(states, width, last * 2, in_c, 2, chunks * 2)
+    ks_ahead = window(k, width, last * CHUNK, in_c, CHUNK, length)
+    vs_ahead = window(v, width, last * CHUNK, in_c, CHUNK, length)
+    dys_ahead = window(dy, width, last * CHUNK, in_c, CHUNK, length)
+    state_ahead = window(states, width, last * 2, in_c, 2, chunks * 2)
     for chunk in range(last, -1, -1):
         first = chunk * CHUNK
         ks, vs, dys, state = ks_ahead, vs_ahead, dys_ahead, state_ahead
         # in front of the first chunk there are zeros
-        ks_ahead = _rows(k, width, first - CHUNK, in_c, CHUNK, length)
-        vs_ahead = _rows(v, width, first - CHUNK, in_c, CHUNK, length)
-        dys_ahead = _rows(dy, width, first - CHUNK, in_c, CHUNK, length)
-        state_ahead = _rows(states, width, chunk * 2 - 2, in_c, 2, chunks * 2)
+        ks_ahead = window(k, width, first - CHUNK, in_c, CHUNK, length)
+        vs_ahead = window(v, width, first - CHUNK, in_c, CHUNK, length)
+        dys_ahead = window(dy, width, first - CHUNK, in_c, CHUNK, length)
+        state_ahead = window(states, width, chunk * 2 - 2, in_c, 2, chunks * 2)
         mean, log = state[0], state[1]
         means: tl.tuple = ()
         shares: tl.tuple = ()
@@ -140,8 +140,8 @@ def _wkv_backward_kernel(
             to_now = dys[i] * ahead * now * rest
             to_new = dmean * ahead * new * old
             here, inside = (first + i) * width, in_c & (first + i < length)
-            _store(dv + here, dmean * new + dys[i] * now, inside)
-            _store(dk + here, to_new + to_now + dlog * new, inside)
+            store(dv + here, dmean * new + dys[i] * now, inside)
+            store(dk + here, to_new + to_now + dlog * new, inside)
             to_decayed = dlog * old - to_new  # the gradient of log - w
             sum_w -= to_decayed
             sum_u += to_now
