@@ -139,6 +139,13 @@ def test_sequences_that_began_apart_go_on_side_by_side(name, options):
 
 
 @each_mixer
+def test_a_step_stays_on_its_device(name, options):
+    mixer = solo(name, options).to("meta")
+    y, state = step_by_step(mixer, torch.randn(1, 3, 2, WIDTH, device="meta"))
+    assert {t.device.type for t in (y, *tree_leaves(state))} == {"meta"}
+
+
+@each_mixer
 def test_a_step_of_bf16_is_near_all_at_once_and_keeps_its_state_in_float32(name, options):
     mixer = solo(name, options)
     x = torch.randn(1, 3, 11, WIDTH)

@@ -37,9 +37,10 @@ class AttentionConfig(MixerConfig):
 
 
 class AttentionState(NamedTuple):
-    """T is the number of a convolution's taps, L that of positions there is room for."""
+    """T is the number of a convolution's taps, L that of positions there is room for. Each
+    convolution has a window of its own, though all see the same inputs."""
 
-    q_window: Tensor  # [R, B, T - 1, D]: the last inputs, of a convolution in front of Q
+    q_window: Tensor  # [R, B, T - 1, D]: the last inputs; empty without a convolution there
     k_window: Tensor
     v_window: Tensor
     keys: Tensor  # [R, B, L, D]: of every position so far, rotated, then zeros

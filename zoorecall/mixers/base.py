@@ -69,11 +69,12 @@ class SequenceMixer(nn.Module):
         return parts[0]
 
     def initial_state(self, R: int, B: int, length: int) -> State:
-        """The state before the first position of R x B sequences, the longest of `length`."""
+        """The state before the first position of R x B sequences, the longest of `length`; no step
+        may follow that many."""
         raise NotImplementedError
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """One position, x [R, B, D] -> [R, B, D] and the next state; `state` stays as it is."""
+        """One position, x [R, B, D] -> y [R, B, D] and the next state; `state` stays as it is."""
         raise NotImplementedError
 
     def zeros(self, *shape: int) -> Tensor:
@@ -84,7 +85,7 @@ class SequenceMixer(nn.Module):
         return parameter.new_zeros(shape, dtype=dtype)
 
     def window(self, conv: ShortConv | None, R: int, B: int) -> Tensor:
-        """The inputs that a convolution has seen at first, [R, B, T - 1, C]; without one, none."""
+        """What a convolution sees before the first input, [R, B, T - 1, C]; without one, empty."""
         if conv is None:
             return self.zeros(R, B, 0, 0)
         _, channels, taps = conv.weight.shape

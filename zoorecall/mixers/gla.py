@@ -87,9 +87,9 @@ class GLA(SequenceMixer):
             (self.v_proj, self.v_conv1d),
         )
         qkv = (proj(x) if conv is None else conv(proj(x)) for proj, conv in branches)
+        log_decay = self.log_decay(x)
         q, k, v, g = (
-            rearrange(t, "r b l (h d) -> r b l h d", h=self.num_heads)
-            for t in (*qkv, self.log_decay(x))
+            rearrange(t, "r b l (h d) -> r b l h d", h=self.num_heads) for t in (*qkv, log_decay)
         )
         o = gated_linear_attention(q, k, v, g).flatten(-2)
         return (o,) if self.g_proj is None else (o, self.g_proj(x))

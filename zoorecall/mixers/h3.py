@@ -116,7 +116,7 @@ class DiagonalFilter(nn.Module):
 
 class H3State(NamedTuple):
     shift: Tensor  # [R, B, N - 1, D]: the last keys, by the initial B
-    diagonal: Tensor  # [R, B, H, J, J, N / 2], complex: a state for each product of key and value
+    diagonal: Tensor  # [R, B, H, J, J, N // 2], complex: a state for each product of key and value
 
 
 class H3(SequenceMixer):
