@@ -145,36 +145,6 @@ def test_later_inputs_do_not_reach_earlier_outputs(options):
     assert grad[:, :, 9:].eq(0).all()
 
 
-@pytest.mark.parametrize("conv", ["", "k", "qkv"])
-def test_state_size_counts_what_a_step_carries(conv):
-    mixer = solo(num_heads=3, conv=conv, conv_size=3)
-    reference = TorchAttention(mixer, 0, 3)
-    weights, biases = (
-        p.detach().chunk(3) for p in (reference.mha.in_proj_weight, reference.mha.in_proj_bias)
-    )
-    x = torch.randn(1, 1, 13, 12, dtype=torch.float64)
-    windows = {b: torch.zeros(2, 12, dtype=torch.float64) for b in conv}
-    keys, values, outputs = [], [], []
-    for t in range(13):
-        projected = []
-        for b, weight, bias in zip("qkv", weights, biases, strict=True):
-            u = x[0, 0, t]
-            if b in windows:
-                seen = torch.cat([windows[b], u[None]])
-                windows[b] = seen[1:]
-                u = (seen * mixer.convs[b].weight[0].T).sum(0) + mixer.convs[b].bias[0]
-            projected.append((weight @ u + bias).view(3, 4))
-        q, k, v = projected
-        keys.append(k)
-        values.append(v)
-        scores = torch.einsum("hk,lhk->hl", q, torch.stack(keys)) / 2
-        y = torch.einsum("hl,lhk->hk", scores.softmax(-1), torch.stack(values))
-        outputs.append(reference.mha.out_proj(y.flatten()))
-        carried = sum(u.numel() for u in (*keys, *values, *windows.values()))
-        assert mixer.state_size(t + 1) == carried
-    assert_close(mixer(x)[0, 0], torch.stack(outputs))
-
-
 def test_sequence_flops_count_the_causal_half_of_both_products():
     pairs = sum(t + 1 for t in range(13))
     assert solo(num_heads=3).sequence_flops(13) == 3 * pairs * (2 * 4 + 2 * 4)

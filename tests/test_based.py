@@ -98,22 +98,6 @@ def test_later_inputs_do_not_reach_earlier_outputs():
     assert grad[:, :, 9:].eq(0).all()
 
 
-@pytest.mark.parametrize("options", [{}, {"num_heads": 3, "feature_dim": 5}])
-def test_state_size_counts_what_a_step_carries(options):
-    """By the official feature map, which has each product of two features once."""
-    mixer, (official,) = make(1, **options)
-    x, H = torch.randn(13, 12, dtype=torch.float64), mixer.num_heads
-    values, sums, outputs = torch.zeros(()), torch.zeros(()), []
-    for x_t in x:
-        q, k, v = (getattr(official, f"{part}_proj")(x_t).view(H, -1) for part in "qkv")
-        q, k = official.feature_map(q), official.feature_map(k)
-        values, sums = values + k[:, :, None] * v[:, None], sums + k
-        y = (q[:, :, None] * values).sum(1) / (q * sums).sum(1, keepdim=True)
-        outputs.append(official.o_proj(y.flatten()))
-    assert_close(mixer(x[None, None])[0, 0], torch.stack(outputs))
-    assert mixer.state_size(13) == values.numel() + sums.numel()
-
-
 def test_flops_of_a_small_model_by_hand():
     mixer = Based(BasedConfig(num_heads=2, feature_dim=5), 6, 13, 2)
     # projections 6 -> 10 + 10 + 6 and 6 -> 6; 91 pairs of positions with 5 + 3 products in 2 heads

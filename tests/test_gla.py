@@ -5,7 +5,6 @@ import pytest
 import torch
 from conftest import gradients
 from official_fla import GatedLinearAttention, assert_pack_is, naive_recurrent_gla
-from torch.nn.functional import logsigmoid, silu
 from torch.testing import assert_close
 
 from zoorecall.mixers import gla
@@ -116,39 +115,6 @@ def test_later_inputs_do_not_reach_earlier_outputs():
     (grad,) = torch.autograd.grad(mixer(x)[:, :, :66].sum(), x)
     assert grad[:, :, :66].abs().amin(dim=(0, 1, 3)).gt(0).all()
     assert grad[:, :, 66:].eq(0).all()
-
-
-@pytest.mark.parametrize("options", OPTIONS)
-def test_state_size_counts_what_a_step_carries(options):
-    mixer, _ = make(num_runs=1, **options)
-    H, x = mixer.num_heads, torch.randn(1, 1, 9, 12, dtype=torch.float64)
-    weights = {name: parameter[0] for name, parameter in mixer.named_parameters()}
-    sizes = [len(weights[f"{name}_proj.weight"]) for name in "qkv"]
-    state = torch.zeros(H, sizes[1] // H, sizes[2] // H, dtype=torch.float64)
-    taps = options["conv_size"] if "conv" in options else 1
-    windows = [torch.zeros(taps - 1, size, dtype=torch.float64) for size in sizes]
-    outputs = []
-    for t in range(9):
-        x_t, branches = x[0, 0, t], []
-        for i, name in enumerate("qkv"):
-            u = weights[f"{name}_proj.weight"] @ x_t
-            if taps > 1:
-                seen = torch.cat([windows[i], u[None]])
-                windows[i] = seen[1:]
-                u = silu((seen * weights[f"{name}_conv1d.weight"].T).sum(0))
-            branches.append(u.view(H, -1))
-        q, k, v = branches
-        logits = weights["gk_proj.1.weight"] @ weights["gk_proj.0.weight"] @ x_t
-        g = logsigmoid(logits + weights["gk_proj.1.bias"]).view(H, -1, 1) / 16
-        state = g.exp() * state + torch.einsum("hk,hv->hkv", k, v)
-        y = torch.einsum("hkv,hk->hv", state, q) * (sizes[1] // H) ** -0.5
-        y = y / (y.square().mean(-1, keepdim=True) + 1e-5).sqrt() * weights["g_norm.weight"]
-        y = y.flatten()
-        if "g_proj.weight" in weights:
-            y = y * silu(weights["g_proj.weight"] @ x_t)
-        outputs.append(weights["o_proj.weight"] @ y)
-        assert mixer.state_size(t + 1) == sum(u.numel() for u in (state, *windows))
-    assert_close(mixer(x)[0, 0], torch.stack(outputs))
 
 
 @pytest.mark.parametrize("gating", [False, True])

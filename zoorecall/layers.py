@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .ops.causal_conv import causal_conv
+from .ops.causal_conv import causal_conv, causal_conv_step
 from .ops.embedding import embedding
 from .ops.gated_norm import gated_rms_norm
 
@@ -127,3 +127,8 @@ class ShortConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return causal_conv(x, self.weight, self.bias, self.silu)
+
+    def step(self, x: Tensor, window: Tensor) -> tuple[Tensor, Tensor]:
+        """One position: x [R, B, C] and the inputs before it, `window` [R, B, T - 1, C], -> y
+        [R, B, C] and the next window."""
+        return causal_conv_step(x, window, self.weight, self.bias, self.silu)

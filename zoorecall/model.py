@@ -9,7 +9,7 @@ after the last sequence mixer is computed anywhere but at the query positions.
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from .config import RunConfig
 from .layers import Embedding, LayerNorm, Linear, normal, per_run
 from .mixers import make_mixer
-from .mixers.base import at_positions
+from .mixers.base import State, at_positions
 from .ops.dropout import dropout
+from .ops.embedding import embedding
 from .ops.mlp import mlp
 from .seeding import derive_seed
 
@@ -59,6 +60,17 @@ class Layer(nn.Module):
         y = self.mixer(self.mixer_norm(x), positions)
         x = (x if positions is None else at_positions(x, positions)) + y
         return x if self.mlp is None else self.mlp(x, self.mlp_norm)
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """One position, x [R, B, D] -> the same, and the mixer's next state."""
+        y, state = self.mixer.step(self.mixer_norm(x), state)
+        x = x + y
+        return (x if self.mlp is None else self.mlp(x, self.mlp_norm)), state
+
+
+class ModelState(NamedTuple):
+    position: Tensor  # [R, B]: how many tokens there were so far
+    layers: tuple[State, ...]  # the state of each layer's mixer
 
 
 class Model(nn.Module):
@@ -101,6 +113,28 @@ class Model(nn.Module):
         hidden = self.hidden(tokens, positions, self.embedding.weight.dtype)
         logits = torch.bmm(hidden, self.embedding.weight.mT)
         return logits.view(*positions.shape, -1)
+
+    def initial_state(self, R: int, B: int, length: int) -> ModelState:
+        """The state before the first token of R x B sequences, the longest of `length`; raises
+        ValueError where `length` is more than there are learned positions."""
+        if self.position_embedding is not None:
+            longest = self.position_embedding.shape[1]
+            if length > longest:
+                raise ValueError(f"the model has {longest} learned positions, not {length}")
+        position = torch.zeros(R, B, dtype=torch.long, device=self.embedding.weight.device)
+        layers = (layer.mixer.initial_state(R, B, length) for layer in self.each_layer())
+        return ModelState(position, tuple(layers))
+
+    def step(self, tokens: Tensor, state: ModelState) -> tuple[Tensor, ModelState]:
+        """Logits of one position, [R, B] -> [R, B, V], and the next state."""
+        x, states = self.embedding(tokens), []
+        if self.position_embedding is not None:
+            x = x + embedding(state.position, self.position_embedding)
+        for layer, of_layer in zip(self.each_layer(), state.layers, strict=True):
+            x, of_layer = layer.step(x, of_layer)
+            states.append(of_layer)
+        logits = torch.bmm(self.norm(x), self.embedding.weight.mT)
+        return logits, ModelState(state.position + 1, tuple(states))
 
 
 def build_model(run: RunConfig) -> Model:

@@ -10,15 +10,15 @@ biases are zero: GPT-2's rule, which Zoology applies too.
 """
 
 import math
-from typing import Literal, cast
+from typing import Literal, NamedTuple, cast
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from ..layers import Linear, ShortConv
-from ..ops.attention import attention
-from .base import MixerConfig, SequenceMixer
+from ..ops.attention import attention, attention_step
+from .base import MixerConfig, SequenceMixer, step_conv
 
 
 class AttentionConfig(MixerConfig):
@@ -35,6 +35,18 @@ class AttentionConfig(MixerConfig):
             raise ValueError(f"rope needs an even head dim, not {d_model // self.num_heads}")
 
 
+class AttentionState(NamedTuple):
+    """T is the number of a convolution's taps, L that of positions there is room for. Each
+    convolution has a window of its own, though all see the same inputs."""
+
+    q_window: Tensor  # [R, B, T - 1, D]: the last inputs; empty without a convolution there
+    k_window: Tensor
+    v_window: Tensor
+    keys: Tensor  # [R, B, L, D]: of every position so far, rotated, then zeros
+    values: Tensor
+    position: Tensor  # [R, B]: how many positions there were so far
+
+
 class Attention(SequenceMixer):
     Config = AttentionConfig
     uses_positions = True
@@ -43,7 +55,6 @@ class Attention(SequenceMixer):
     def __init__(self, config: AttentionConfig, d_model: int, seq_len: int, num_layers: int):
         super().__init__()
         self.num_heads, self.rope = config.num_heads, config.rope
-        self.conv_size = config.conv_size
         self.convs = nn.ModuleDict({b: ShortConv(d_model, config.conv_size) for b in config.conv})
         # with convolutions Q, K and V have inputs of their own; without, one product makes all
         widths = [d_model] * 3 if config.conv else [3 * d_model]
@@ -69,22 +80,58 @@ class Attention(SequenceMixer):
     def finish(self, parts: tuple[Tensor, ...]) -> Tensor:
         return self.out_proj(parts[0])
 
-    def state_size(self, length: int) -> int:
+    def initial_state(self, R: int, B: int, length: int) -> AttentionState:
         D = self.out_proj.weight.shape[-1]
-        return 2 * length * D + len(self.convs) * D * (self.conv_size - 1)
+        return AttentionState(
+            self.window(self.conv("q"), R, B),
+            self.window(self.conv("k"), R, B),
+            self.window(self.conv("v"), R, B),
+            keys=self.zeros(R, B, length, D),
+            values=self.zeros(R, B, length, D),
+            position=self.zeros(R, B).long(),
+        )
+
+    def step(self, x: Tensor, state: AttentionState) -> tuple[Tensor, AttentionState]:
+        q, q_window = step_conv(self.conv("q"), x, state.q_window)
+        k, k_window = step_conv(self.conv("k"), x, state.k_window)
+        v, v_window = step_conv(self.conv("v"), x, state.v_window)
+        if self.convs:
+            q, k, v = (proj(u) for proj, u in zip(self.in_proj, (q, k, v), strict=True))
+        else:
+            q, k, v = self.in_proj[0](x).chunk(3, dim=-1)
+        q, k, v, here = (u.unsqueeze(2) for u in (q, k, v, state.position))
+        if self.rope:
+            q, k = rotate(q, self.num_heads, here), rotate(k, self.num_heads, here)
+        index = here.unsqueeze(-1).expand(k.shape)  # [R, B, 1, D]
+        keys = state.keys.scatter(2, index, k.to(state.keys.dtype))
+        values = state.values.scatter(2, index, v.to(state.values.dtype))
+        y = attention_step(q.squeeze(2), keys, values, state.position, self.num_heads)
+        after = AttentionState(q_window, k_window, v_window, keys, values, state.position + 1)
+        return self.finish_one(y), after
+
+    def conv(self, branch: str) -> ShortConv | None:
+        """The convolution in front of q, k or v, if there is one."""
+        return cast(ShortConv, self.convs[branch]) if branch in self.convs else None
 
     def sequence_flops(self, length: int) -> int:
         # scores and weighted sums over the causal half, diagonal included
         return 2 * length * (length + 1) * self.out_proj.weight.shape[-1]
 
 
-def rotate(x: Tensor, num_heads: int, base: float = 10_000.0) -> Tensor:
-    """Rotary positions (Su et al. 2021, eq. 34) on every head: [R, B, L, D] -> the same."""
-    L, heads = x.shape[2], x.unflatten(-1, (num_heads, -1))  # [R, B, L, H, K]
+def rotate(
+    x: Tensor, num_heads: int, positions: Tensor | None = None, base: float = 10_000.0
+) -> Tensor:
+    """Rotary positions (Su et al. 2021, eq. 34) on every head: [R, B, L, D] -> the same.
+
+    `positions` [R, B, L] are 0, 1, ... unless given.
+    """
+    heads = x.unflatten(-1, (num_heads, -1))  # [R, B, L, H, K]
     K = heads.shape[-1]
+    if positions is None:
+        positions = torch.arange(x.shape[2], device=x.device, dtype=torch.float32)
     frequency = base ** (-torch.arange(0, K, 2, device=x.device, dtype=torch.float32) / K)
-    angle = torch.arange(L, device=x.device, dtype=torch.float32)[:, None, None] * frequency
-    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)  # [L, 1, K / 2]
+    angle = positions[..., None, None] * frequency
+    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)  # [..., L, 1, K / 2]
     first, second = heads.chunk(2, dim=-1)
     rotated = [first * cos - second * sin, first * sin + second * cos]
     return torch.cat(rotated, dim=-1).flatten(-2)

@@ -5,15 +5,24 @@ one run: `Mixer(config, d_model, seq_len, num_layers)`. Its parameters come from
 carry the run axis; operations without parameters, in `ops`, treat R and B alike as batch. What it
 does at each position by itself once positions have met, it does in `finish`: in the last layer
 that is needed at the query positions alone, one in sixteen or fewer.
+
+The same mixer runs one position at a time: `step` takes an input and a state, and returns an output
+and the next state. What a mixer carries from one position to the next is its state, and no more.
 """
 
-from typing import ClassVar
+import copy
+from typing import Any, ClassVar
 
+import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from ..columns import mixer_label
 from ..layers import Linear, ShortConv
+
+State = Any
+"""A NamedTuple of tensors [R, B, ...], of which each mixer has its own."""
 
 
 class MixerConfig(BaseModel):
@@ -59,11 +68,40 @@ class SequenceMixer(nn.Module):
         """From what `mix` returned, at some positions or at all, to [R, B, ..., D]."""
         return parts[0]
 
-    def state_size(self, length: int) -> int | None:
-        """How many numbers one layer carries from one position to the next, for one sequence,
-        after `length` tokens: recurrent state, convolution windows, key-value cache. None if it is
-        not known."""
+    def initial_state(self, R: int, B: int, length: int) -> State:
+        """The state before the first position of R x B sequences, the longest of `length`; no step
+        may follow that many."""
         raise NotImplementedError
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """One position, x [R, B, D] -> y [R, B, D] and the next state; `state` stays as it is."""
+        raise NotImplementedError
+
+    def zeros(self, *shape: int) -> Tensor:
+        """A part of an initial state: on the parameters' device, and in their dtype or float32 if
+        that is wider."""
+        parameter = next(self.parameters())
+        dtype = torch.promote_types(parameter.dtype, torch.float32)
+        return parameter.new_zeros(shape, dtype=dtype)
+
+    def window(self, conv: ShortConv | None, R: int, B: int) -> Tensor:
+        """What a convolution sees before the first input, [R, B, T - 1, C]; without one, empty."""
+        if conv is None:
+            return self.zeros(R, B, 0, 0)
+        _, channels, taps = conv.weight.shape
+        return self.zeros(R, B, taps - 1, channels)
+
+    def finish_one(self, *parts: Tensor) -> Tensor:
+        """`finish` at one position: tensors [R, B, ...] -> [R, B, D]."""
+        return self.finish(tuple(part.unsqueeze(2) for part in parts)).squeeze(2)
+
+    def state_size(self, length: int) -> int | None:
+        """How many numbers one layer carries from one position to the next, for one sequence of
+        `length` tokens: recurrent state, convolution windows, key-value cache. A complex number
+        counts as two, an index as none. None if it is not known."""
+        state = copy.deepcopy(self).to("meta").initial_state(1, 1, length)
+        numbers = (t for t in tree_leaves(state) if t.is_floating_point() or t.is_complex())
+        return sum(t.numel() * (2 if t.is_complex() else 1) for t in numbers)
 
     def flops(self, length: int, outputs: int | None = None) -> int | None:
         """Forward FLOPs on one sequence, a multiply and an add counted as two: the linear layers
@@ -80,6 +118,11 @@ class SequenceMixer(nn.Module):
     def sequence_flops(self, length: int) -> int:
         """Forward FLOPs of the operations without parameters on one sequence."""
         raise NotImplementedError
+
+
+def step_conv(conv: ShortConv | None, x: Tensor, window: Tensor) -> tuple[Tensor, Tensor]:
+    """One position of a convolution, y and the next window; without one, both as they are."""
+    return (x, window) if conv is None else conv.step(x, window)
 
 
 def at_positions(x: Tensor, positions: Tensor) -> Tensor:

@@ -9,13 +9,13 @@ Parameters are those of `BasedLinearAttention` in flash-linear-attention 0.6.0, 
 projections as one; weights are drawn from N(0, 0.02^2), as Zoology's model draws them.
 """
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import Field
 from torch import Tensor
 
 from ..layers import Linear
-from ..ops.taylor_attention import num_features, taylor_attention
+from ..ops.taylor_attention import num_features, taylor_attention, taylor_attention_step
 from .base import MixerConfig, SequenceMixer
 
 
@@ -27,6 +27,10 @@ class BasedConfig(MixerConfig):
     def check(self, d_model: int) -> None:
         if d_model % self.num_heads:
             raise ValueError(f"d_model {d_model} is not a multiple of num_heads {self.num_heads}")
+
+
+class BasedState(NamedTuple):
+    sums: Tensor  # [R, B, H, features, V + 1]: of the values under a feature, and of the feature
 
 
 class Based(SequenceMixer):
@@ -49,11 +53,17 @@ class Based(SequenceMixer):
     def finish(self, parts: tuple[Tensor, ...]) -> Tensor:
         return self.o_proj(parts[0])
 
-    def state_size(self, length: int) -> int:
-        """Values under every feature and their number, once where Zoology's count has x_i x_j and
-        x_j x_i."""
-        keys, _, D = self.widths
-        return num_features(keys // self.num_heads) * (D + self.num_heads)
+    def initial_state(self, R: int, B: int, length: int) -> BasedState:
+        """With one feature for x_i x_j and x_j x_i, for which Zoology's count has two."""
+        H = self.num_heads
+        K, V = self.widths[0] // H, self.widths[2] // H
+        return BasedState(self.zeros(R, B, H, num_features(K), V + 1))
+
+    def step(self, x: Tensor, state: BasedState) -> tuple[Tensor, BasedState]:
+        qkv = self.qkv_proj(x).split(self.widths, dim=-1)
+        q, k, v = (part.unflatten(-1, (self.num_heads, -1)) for part in qkv)
+        y, sums = taylor_attention_step(q, k, v, state.sums)
+        return self.finish_one(y.flatten(-2)), BasedState(sums)
 
     def sequence_flops(self, length: int) -> int:
         # scores and weighted sums over the causal half, diagonal included

@@ -24,7 +24,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from ..user_code import source_of
-from .base import MixerConfig, SequenceMixer
+from .base import MixerConfig, SequenceMixer, State
 
 
 class CustomConfig(MixerConfig):
@@ -106,6 +106,18 @@ class Custom(SequenceMixer):
     def train(self, mode: bool = True) -> "Custom":
         self._module[0].train(mode)
         return super().train(mode)
+
+    def initial_state(self, R: int, B: int, length: int) -> State:
+        """Raises NotImplementedError, as `step` does."""
+        raise self._no_step()
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """Raises NotImplementedError: a user's module maps whole sequences."""
+        raise self._no_step()
+
+    def _no_step(self) -> NotImplementedError:
+        kind = type(self._module[0]).__name__
+        return NotImplementedError(f"{kind} maps whole sequences and has no step of one position")
 
     def state_size(self, length: int) -> int | None:
         own = getattr(self._module[0], "state_size", None)

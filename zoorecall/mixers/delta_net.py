@@ -10,7 +10,7 @@ flash-linear-attention 0.6.0, draw for draw; its options expand_k, expand_v, use
 conv_bias, allow_neg_eigval, qk_activation and qk_norm are left at their defaults and out.
 """
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,8 +19,8 @@ from pydantic import Field
 from torch import Tensor
 
 from ..layers import Linear, RMSNorm, ShortConv
-from ..ops.delta_rule import delta_rule
-from .base import MixerConfig, SequenceMixer
+from ..ops.delta_rule import delta_rule, delta_rule_step
+from .base import MixerConfig, SequenceMixer, step_conv
 
 
 class DeltaNetConfig(MixerConfig):
@@ -32,6 +32,15 @@ class DeltaNetConfig(MixerConfig):
     def check(self, d_model: int) -> None:
         if d_model % self.num_heads:
             raise ValueError(f"d_model {d_model} is not a multiple of num_heads {self.num_heads}")
+
+
+class MemoryState(NamedTuple):
+    """T is the number of the convolutions' taps; without them the windows are empty."""
+
+    q_window: Tensor  # [R, B, T - 1, H K]: the last projections, before the convolution
+    k_window: Tensor
+    v_window: Tensor  # [R, B, T - 1, H V]
+    S: Tensor  # [R, B, H, K, V]: what is stored under each key feature
 
 
 class DeltaNet(SequenceMixer):
@@ -67,10 +76,24 @@ class DeltaNet(SequenceMixer):
         heads = parts[0].unflatten(-1, (self.num_heads, -1))
         return self.o_proj(self.o_norm(heads).flatten(-2))
 
-    def state_size(self, length: int) -> int:
-        D = self.o_proj.weight.shape[-1]
-        taps = 1 if self.q_conv1d is None else self.q_conv1d.weight.shape[-1]
-        return D * D // self.num_heads + 3 * D * (taps - 1)
+    def initial_state(self, R: int, B: int, length: int) -> MemoryState:
+        K = self.o_norm.weight.shape[-1]
+        return MemoryState(
+            self.window(self.q_conv1d, R, B),
+            self.window(self.k_conv1d, R, B),
+            self.window(self.v_conv1d, R, B),
+            self.zeros(R, B, self.num_heads, K, K),
+        )
+
+    def step(self, x: Tensor, state: MemoryState) -> tuple[Tensor, MemoryState]:
+        q, q_window = step_conv(self.q_conv1d, self.q_proj(x), state.q_window)
+        k, k_window = step_conv(self.k_conv1d, self.k_proj(x), state.k_window)
+        v, v_window = step_conv(self.v_conv1d, self.v_proj(x), state.v_window)
+        if self.q_conv1d is None:
+            q, k, v = F.silu(q), F.silu(k), F.silu(v)
+        q, k, v = (u.unflatten(-1, (self.num_heads, -1)) for u in (q, k, v))
+        o, S = delta_rule_step(l2_norm(q), l2_norm(k), v, self.b_proj(x).sigmoid(), state.S)
+        return self.finish_one(o.flatten(-2)), MemoryState(q_window, k_window, v_window, S)
 
     def sequence_flops(self, length: int) -> int:
         """Of the recurrence, whichever form runs: read S^T k, add an outer product, read S^T q."""

@@ -25,9 +25,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ..layers import Linear, RMSNorm, ShortConv, per_run
-from ..ops.gated_delta_rule import gated_delta_rule
-from .base import MixerConfig, SequenceMixer
-from .delta_net import l2_norm
+from ..ops.gated_delta_rule import gated_delta_rule, gated_delta_rule_step
+from .base import MixerConfig, SequenceMixer, step_conv
+from .delta_net import MemoryState, l2_norm
 from .mamba import initial_dt_bias
 
 
@@ -91,11 +91,15 @@ class GatedDeltaNet(SequenceMixer):
         )
         qkv = (F.silu(proj(x)) if conv is None else conv(proj(x)) for proj, conv in branches)
         q, k, v = (rearrange(t, "r b l (h k) -> r b l h k", h=self.sizes[0]) for t in qkv)
-        wide = torch.promote_types(x.dtype, torch.float32)
-        a, beta = self.a_proj(x).to(wide), self.b_proj(x).to(wide).sigmoid()
-        g = -per_run(self.A_log, a).exp() * F.softplus(a + per_run(self.dt_bias, a))
+        beta, g = self.strength_and_decay(x)
         o = gated_delta_rule(l2_norm(q), l2_norm(k), v, beta, g).flatten(-2)
         return (o,) if self.g_proj is None else (o, self.g_proj(x))
+
+    def strength_and_decay(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """beta and g: [R, ..., D] -> [R, ..., H] each, in float32 at least."""
+        wide = torch.promote_types(x.dtype, torch.float32)
+        a, beta = self.a_proj(x).to(wide), self.b_proj(x).to(wide).sigmoid()
+        return beta, -per_run(self.A_log, a).exp() * F.softplus(a + per_run(self.dt_bias, a))
 
     def finish(self, parts: tuple[Tensor, ...]) -> Tensor:
         # float32 up to the product, as in fla's kernels
@@ -104,10 +108,26 @@ class GatedDeltaNet(SequenceMixer):
         o = self.o_norm(o) * F.silu(gate[0]) if gate else self.o_norm(o)
         return self.o_proj(o.to(parts[0].dtype).flatten(-2))
 
-    def state_size(self, length: int) -> int:
-        H, K, V = self.sizes
-        taps = 1 if self.q_conv1d is None else self.q_conv1d.weight.shape[-1]
-        return H * K * V + H * (2 * K + V) * (taps - 1)
+    def initial_state(self, R: int, B: int, length: int) -> MemoryState:
+        return MemoryState(
+            self.window(self.q_conv1d, R, B),
+            self.window(self.k_conv1d, R, B),
+            self.window(self.v_conv1d, R, B),
+            self.zeros(R, B, *self.sizes),
+        )
+
+    def step(self, x: Tensor, state: MemoryState) -> tuple[Tensor, MemoryState]:
+        q, q_window = step_conv(self.q_conv1d, self.q_proj(x), state.q_window)
+        k, k_window = step_conv(self.k_conv1d, self.k_proj(x), state.k_window)
+        v, v_window = step_conv(self.v_conv1d, self.v_proj(x), state.v_window)
+        if self.q_conv1d is None:
+            q, k, v = F.silu(q), F.silu(k), F.silu(v)
+        q, k, v = (u.unflatten(-1, (self.sizes[0], -1)) for u in (q, k, v))
+        beta, g = self.strength_and_decay(x)
+        o, S = gated_delta_rule_step(l2_norm(q), l2_norm(k), v, beta, g, state.S)
+        gate = () if self.g_proj is None else (self.g_proj(x),)
+        y = self.finish_one(o.flatten(-2), *gate)
+        return y, MemoryState(q_window, k_window, v_window, S)
 
     def sequence_flops(self, length: int) -> int:
         """Of the recurrence, whichever form runs, exponentials not counted: let S decay, read

@@ -23,8 +23,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ..layers import Linear, RMSNorm, ShortConv
-from ..ops.gated_linear_attention import gated_linear_attention
-from .base import MixerConfig, SequenceMixer
+from ..ops.gated_linear_attention import gated_linear_attention, gated_linear_attention_step
+from .base import MixerConfig, SequenceMixer, step_conv
+from .delta_net import MemoryState
 
 DECAY_RANK = 16
 """Rank of the log decays' projection."""
@@ -86,24 +87,43 @@ class GLA(SequenceMixer):
             (self.v_proj, self.v_conv1d),
         )
         qkv = (proj(x) if conv is None else conv(proj(x)) for proj, conv in branches)
-        # a sequence multiplies many decays, and with them their rounding
-        logits = self.gk_proj(x).to(torch.promote_types(x.dtype, torch.float32))
-        log_decay = F.logsigmoid(logits) / DECAY_DIVISOR
+        log_decay = self.log_decay(x)
         q, k, v, g = (
             rearrange(t, "r b l (h d) -> r b l h d", h=self.num_heads) for t in (*qkv, log_decay)
         )
         o = gated_linear_attention(q, k, v, g).flatten(-2)
         return (o,) if self.g_proj is None else (o, self.g_proj(x))
 
+    def log_decay(self, x: Tensor) -> Tensor:
+        """[R, ..., D] -> [R, ..., H K], in float32 at least."""
+        # a sequence multiplies many decays, and with them their rounding
+        logits = self.gk_proj(x).to(torch.promote_types(x.dtype, torch.float32))
+        return F.logsigmoid(logits) / DECAY_DIVISOR
+
     def finish(self, parts: tuple[Tensor, ...]) -> Tensor:
         o, *gate = parts
         normed = self.g_norm(o.unflatten(-1, (self.num_heads, -1))).flatten(-2)
         return self.o_proj(normed * F.silu(gate[0]) if gate else normed)
 
-    def state_size(self, length: int) -> int:
-        keys, values = self.k_proj.weight.shape[1], self.v_proj.weight.shape[1]
-        taps = 1 if self.q_conv1d is None else self.q_conv1d.weight.shape[-1]
-        return keys * values // self.num_heads + (2 * keys + values) * (taps - 1)
+    def initial_state(self, R: int, B: int, length: int) -> MemoryState:
+        H = self.num_heads
+        K, V = self.k_proj.weight.shape[1] // H, self.v_proj.weight.shape[1] // H
+        return MemoryState(
+            self.window(self.q_conv1d, R, B),
+            self.window(self.k_conv1d, R, B),
+            self.window(self.v_conv1d, R, B),
+            self.zeros(R, B, H, K, V),
+        )
+
+    def step(self, x: Tensor, state: MemoryState) -> tuple[Tensor, MemoryState]:
+        q, q_window = step_conv(self.q_conv1d, self.q_proj(x), state.q_window)
+        k, k_window = step_conv(self.k_conv1d, self.k_proj(x), state.k_window)
+        v, v_window = step_conv(self.v_conv1d, self.v_proj(x), state.v_window)
+        q, k, v, g = (u.unflatten(-1, (self.num_heads, -1)) for u in (q, k, v, self.log_decay(x)))
+        o, S = gated_linear_attention_step(q, k, v, g, state.S)
+        gate = () if self.g_proj is None else (self.g_proj(x),)
+        y = self.finish_one(o.flatten(-2), *gate)
+        return y, MemoryState(q_window, k_window, v_window, S)
 
     def sequence_flops(self, length: int) -> int:
         """Of the recurrence, whichever form runs, exponentials not counted: for each number of the

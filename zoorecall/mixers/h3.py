@@ -13,14 +13,15 @@ with everything there, one learning rate and weight decay for all of them.
 """
 
 import math
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from pydantic import Field
 from torch import Tensor, nn
 
-from ..layers import Linear, normal, uniform
+from ..layers import Linear, normal, per_run, uniform
 from ..ops.long_conv import long_conv, with_skip
 from .base import MixerConfig, SequenceMixer
 from .mamba import DT_MAX, DT_MIN
@@ -53,6 +54,12 @@ class ShiftFilter(nn.Module):
         h = long_conv(self.B[:, None], self.C.flip(1)).squeeze(1).flip(1)[:, :length]
         return torch.cat([h, h.new_zeros(h.shape[0], length - h.shape[1], h.shape[2])], dim=1)
 
+    def step(self, u: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
+        """One position: u [R, B, D] and what the SSM kept [R, B, N - 1, D], of which the oldest
+        number was shifted out, -> y [R, B, D] and what it keeps now."""
+        state = F.pad(kept, (0, 0, 1, 0)) + per_run(self.B, kept) * u.unsqueeze(2)
+        return (per_run(self.C, state) * state).sum(2), state[:, :, :-1]
+
 
 class DiagonalFilter(nn.Module):
     """The filter of a complex diagonal SSM: length -> [R, length, H]. With x = dt A / 2 it is
@@ -74,6 +81,26 @@ class DiagonalFilter(nn.Module):
         self.C = normal(H, N, 2, std=math.sqrt(0.5))
 
     def forward(self, length: int) -> Tensor:
+        log_radius, angle, w, w_i = self.discretized()
+        t = torch.arange(length, device=w.device, dtype=w.dtype)[:, None, None]
+        radius, turn = (log_radius.unsqueeze(1) * t).exp(), angle.unsqueeze(1) * t  # [R, L, H, N]
+        powers = radius * (w.unsqueeze(1) * turn.cos() - w_i.unsqueeze(1) * turn.sin())
+        return 2 * powers.sum(-1)
+
+    def step(self, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """One position: u [R, B, H, J, J] and the complex state [R, B, H, J, J, N] -> y like u and
+        the next state."""
+        log_radius, angle, w, w_i = self.discretized()
+        poles, weights = (
+            z[:, None, :, None, None]
+            for z in (torch.polar(log_radius.exp(), angle), torch.complex(w, w_i))
+        )
+        state = poles * state + u.unsqueeze(-1)
+        return 2 * (weights * state).sum(-1).real, state
+
+    def discretized(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Of (1 + x) / (1 - x) the log radius and the angle, and of C B dt / (1 - x) the real and
+        the imaginary part: [R, H, N] each."""
         dt = self.log_dt.exp().unsqueeze(-1)
         real, imag = -self.log_A_real.exp() * dt / 2, self.A_imag * dt / 2  # of x
         square = (1 - real).square() + imag.square()  # |1 - x|^2
@@ -84,10 +111,12 @@ class DiagonalFilter(nn.Module):
         (b, b_i), (c, c_i) = self.B.unbind(-1), self.C.unbind(-1)
         w, w_i = b * c - b_i * c_i, b * c_i + b_i * c
         w, w_i = scale * (w * (1 - real) - w_i * imag), scale * (w * imag + w_i * (1 - real))
-        t = torch.arange(length, device=dt.device, dtype=dt.dtype)[:, None, None]
-        radius, turn = (log_radius.unsqueeze(1) * t).exp(), angle.unsqueeze(1) * t  # [R, L, H, N]
-        powers = radius * (w.unsqueeze(1) * turn.cos() - w_i.unsqueeze(1) * turn.sin())
-        return 2 * powers.sum(-1)
+        return log_radius, angle, w, w_i
+
+
+class H3State(NamedTuple):
+    shift: Tensor  # [R, B, N - 1, D]: the last keys, by the initial B
+    diagonal: Tensor  # [R, B, H, J, J, N // 2], complex: a state for each product of key and value
 
 
 class H3(SequenceMixer):
@@ -119,11 +148,23 @@ class H3(SequenceMixer):
     def finish(self, parts: tuple[Tensor, ...]) -> Tensor:
         return self.out_proj(parts[0])
 
-    def state_size(self, length: int) -> int:
-        """Of the shift SSM the inputs before the present one; of the diagonal one d_state real
-        numbers for each of the J^2 products of a head, where Zoology's count has one."""
-        channels = self.diagonal.A_imag[0].numel() * 2 * self.head_dim**2
-        return channels + self.shift_D.shape[-1] * (self.d_state - 1)
+    def initial_state(self, R: int, B: int, length: int) -> H3State:
+        """The diagonal SSM has d_state numbers for each of the J^2 products of a head; Zoology's
+        count has them for one."""
+        kept = self.zeros(R, B, self.d_state - 1, self.shift_D.shape[-1])
+        (_, H, N), J = self.diagonal.A_imag.shape, self.head_dim
+        return H3State(kept, self.zeros(R, B, H, J, J, N).to(kept.dtype.to_complex()))
+
+    def step(self, x: Tensor, state: H3State) -> tuple[Tensor, H3State]:
+        q, k, v = self.in_proj(x).to(state.shift.dtype).chunk(3, dim=-1)
+        shifted, shift = self.shift.step(k, state.shift)
+        k = shifted + per_run(self.shift_D, k) * k
+        q, k, v = (u.unflatten(-1, (-1, self.head_dim)) for u in (q, k, v))  # [R, B, H, J]
+        kv = k.unsqueeze(-1) * v.unsqueeze(-2)
+        y, diagonal = self.diagonal.step(kv, state.diagonal)
+        y = y + per_run(self.diagonal_D[..., None, None], kv) * kv
+        y = (q.unsqueeze(-1) * y).sum(-2).mT.flatten(-2)  # as `mix` has it: [R, B, J H]
+        return self.finish_one(y.to(x.dtype)), H3State(shift, diagonal)
 
     def sequence_flops(self, length: int) -> int:
         """Of the products and, whichever form runs, of the FFTs: two real transforms of 2L points

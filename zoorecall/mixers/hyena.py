@@ -18,7 +18,7 @@ With the default `emb_dim` the only frequency is the official 1e-4: z_t is close
 """
 
 import math
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from pydantic import Field
@@ -75,6 +75,13 @@ class Filter(nn.Module):
         return self.out(h) * self.decay[:length]
 
 
+class HyenaState(NamedTuple):
+    """T is the number of the short convolution's taps, L that of positions there is room for."""
+
+    window: Tensor  # [R, B, T - 1, 3 D]: the short convolution's last inputs
+    past: Tensor  # [R, B, L, D]: x1 . v of every position so far, the last at the end
+
+
 class Hyena(SequenceMixer):
     Config = HyenaConfig
     finishing = "out_proj"
@@ -91,20 +98,36 @@ class Hyena(SequenceMixer):
 
     def mix(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Raises ValueError where the input is longer than `seq_len`: the filter ends there."""
-        length, longest = x.shape[2], self.filter_fn.z.shape[1]
-        if length > longest:
-            raise ValueError(f"hyena was built for {longest} positions, not {length}")
+        length = x.shape[2]
+        self.refuse_beyond_filter(length)
         x1, x2, v = self.short_filter(self.in_proj(x)).chunk(3, dim=-1)
         return x2, long_conv(x1 * v, with_skip(self.filter_fn(length), self.bias))
+
+    def refuse_beyond_filter(self, length: int) -> None:
+        longest = self.filter_fn.z.shape[1]
+        if length > longest:
+            raise ValueError(f"hyena was built for {longest} positions, not {length}")
 
     def finish(self, parts: tuple[Tensor, ...]) -> Tensor:
         gate, y = parts
         return self.out_proj(gate * y)
 
-    def state_size(self, length: int) -> int:
-        """There is no finite state: the long convolution needs every past input x1 . v."""
-        channels, taps = self.short_filter.weight.shape[1:]
-        return length * channels // 3 + channels * (taps - 1)
+    def initial_state(self, R: int, B: int, length: int) -> HyenaState:
+        """Raises ValueError where `length` is longer than `seq_len`, as `mix` does."""
+        self.refuse_beyond_filter(length)
+        past = self.zeros(R, B, length, self.bias.shape[-1])
+        return HyenaState(self.window(self.short_filter, R, B), past)
+
+    def step(self, x: Tensor, state: HyenaState) -> tuple[Tensor, HyenaState]:
+        """There is no smaller state, and a step makes the whole filter and applies it: a sequence
+        costs L^2 a channel, and its filter's network L times what it costs at once."""
+        convolved, window = self.short_filter.step(self.in_proj(x), state.window)
+        x1, x2, v = convolved.chunk(3, dim=-1)
+        now = (x1 * v).unsqueeze(2).to(state.past.dtype)
+        past = torch.cat([state.past[:, :, 1:], now], dim=2)
+        h = with_skip(self.filter_fn(past.shape[2]), self.bias).flip(1)
+        y = torch.einsum("rlc,rblc->rbc", h, past).to(x.dtype)
+        return self.finish_one(x2, y), HyenaState(window, past)
 
     def flops(self, length: int, outputs: int | None = None) -> int:
         """As every mixer's, less the filter's network, which runs once a batch, not a sequence."""

@@ -24,7 +24,7 @@ Nothing in the block bounds what it adds to the residual stream. Mamba2 normaliz
 """
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -32,8 +32,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ..layers import GatedRMSNorm, Linear, ShortConv, per_run
-from ..ops.selective_scan import selective_scan
-from .base import MixerConfig, SequenceMixer
+from ..ops.selective_scan import selective_scan, selective_scan_step
+from .base import MixerConfig, SequenceMixer, step_conv
 
 DT_MIN, DT_MAX = 0.001, 0.1
 """Range of the step sizes at the start."""
@@ -69,6 +69,11 @@ class MambaConfig(SelectiveConfig):
             raise ValueError("norm: true normalizes what the gate lets through; leave gating true")
 
 
+class SelectiveState(NamedTuple):
+    window: Tensor  # [R, B, d_conv - 1, C]: the convolution's last inputs; empty without one
+    h: Tensor  # [R, B, C, N]: the state of the scan
+
+
 class SelectiveMixer(SequenceMixer):
     """What Mamba and S6 share: the parameters of the selective scan and their use."""
 
@@ -90,6 +95,10 @@ class SelectiveMixer(SequenceMixer):
 
     def scan(self, x: Tensor) -> Tensor:
         """The selective SSM of x: [R, B, L, C] -> [R, B, L, C]."""
+        return selective_scan(*self.scan_inputs(x))
+
+    def scan_inputs(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """What the scan takes, x [R, ..., C] the first of it."""
         N = self.A_log.shape[-1]
         dt, B, C = self.x_proj(x).split([self.dt_proj.weight.shape[-1], N, N], dim=-1)
         # a step of 0.001 is softplus(-7), and there a bfloat16 is off by up to 2 %: the bias, most
@@ -98,12 +107,12 @@ class SelectiveMixer(SequenceMixer):
         dt = dt.to(torch.promote_types(dt.dtype, torch.float32))
         assert self.dt_proj.bias is not None
         delta = F.softplus(dt + per_run(self.dt_proj.bias, dt))
-        return selective_scan(x, delta, -self.A_log.exp(), B, C, self.D)
+        return x, delta, -self.A_log.exp(), B, C, self.D
 
-    def state_size(self, length: int) -> int:
-        _, channels, N = self.A_log.shape
-        taps = 1 if self.conv1d is None else self.conv1d.weight.shape[-1]
-        return channels * (N + taps - 1)
+    def initial_state(self, R: int, B: int, length: int) -> SelectiveState:
+        return SelectiveState(
+            self.window(self.conv1d, R, B), self.zeros(R, B, *self.A_log.shape[1:])
+        )
 
     def sequence_flops(self, length: int) -> int:
         """Of the recurrence, whichever form runs, exponentials not counted: for each number of the
@@ -122,6 +131,11 @@ class S6(SelectiveMixer):
 
     def mix(self, x: Tensor) -> tuple[Tensor]:
         return (self.scan(x if self.conv1d is None else self.conv1d(x)),)
+
+    def step(self, x: Tensor, state: SelectiveState) -> tuple[Tensor, SelectiveState]:
+        x, window = step_conv(self.conv1d, x, state.window)
+        y, h = selective_scan_step(*self.scan_inputs(x), state.h)
+        return self.finish_one(y), SelectiveState(window, h)
 
 
 class Mamba(SelectiveMixer):
@@ -142,6 +156,14 @@ class Mamba(SelectiveMixer):
     def mix(self, x: Tensor) -> tuple[Tensor, ...]:
         x, *z = self.in_proj(x).chunk(1 + self.gating, dim=-1)
         return self.scan(F.silu(x) if self.conv1d is None else self.conv1d(x)), *z
+
+    def step(self, x: Tensor, state: SelectiveState) -> tuple[Tensor, SelectiveState]:
+        x, *z = self.in_proj(x).chunk(1 + self.gating, dim=-1)
+        x, window = step_conv(self.conv1d, x, state.window)
+        y, h = selective_scan_step(
+            *self.scan_inputs(F.silu(x) if self.conv1d is None else x), state.h
+        )
+        return self.finish_one(y, *z), SelectiveState(window, h)
 
     def finish(self, parts: tuple[Tensor, ...]) -> Tensor:
         y, *z = parts

@@ -14,7 +14,7 @@ linear layers as Zoology does inside a transformer block; dt_bias is no linear l
 """
 
 import math
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +22,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ..layers import GatedRMSNorm, Linear, ShortConv, per_run
-from ..ops.ssd import ssd
+from ..ops.ssd import split_xBC, ssd, ssd_step
 from .base import MixerConfig, SequenceMixer
 from .mamba import initial_dt_bias
 
@@ -52,6 +52,11 @@ class Mamba2Config(MixerConfig):
             )
 
 
+class Mamba2State(NamedTuple):
+    window: Tensor  # [R, B, d_conv - 1, E + 2 G N]: the last of xBC, before the convolution
+    h: Tensor  # [R, B, H, N, P]
+
+
 class Mamba2(SequenceMixer):
     Config = Mamba2Config
     finishing = "out_proj"
@@ -73,11 +78,14 @@ class Mamba2(SequenceMixer):
 
     def mix(self, x: Tensor) -> tuple[Tensor, Tensor]:
         z, xBC, dt = self.project(x, apart=x.is_cuda)
+        dt, A = self.step_size(dt), -self.A_log.exp()
+        return ssd(self.conv1d(xBC), dt, A, self.D, self.ngroups, self.d_state), z
+
+    def step_size(self, dt: Tensor) -> Tensor:
+        """[R, ..., H] -> the same, in float32 at least."""
         # a step of 0.001 is softplus(-7), and there a bfloat16 is off by up to 2 %
         dt = dt.to(torch.promote_types(dt.dtype, torch.float32))
-        dt = F.softplus(dt + per_run(self.dt_bias, dt))
-        A = -self.A_log.exp()
-        return ssd(self.conv1d(xBC), dt, A, self.D, self.ngroups, self.d_state), z
+        return F.softplus(dt + per_run(self.dt_bias, dt))
 
     def finish(self, parts: tuple[Tensor, ...]) -> Tensor:
         y, z = parts
@@ -100,9 +108,18 @@ class Mamba2(SequenceMixer):
         z_dt, xBC = (y.unflatten(1, x.shape[1:3]) for y in products)
         return z_dt[..., : ends[0]], xBC, z_dt[..., slice(*ends)]
 
-    def state_size(self, length: int) -> int:
-        channels, taps = self.conv1d.weight.shape[1:]
-        return self.sizes[0] * self.d_state + channels * (taps - 1)
+    def initial_state(self, R: int, B: int, length: int) -> Mamba2State:
+        H = self.D.shape[-1]
+        h = self.zeros(R, B, H, self.d_state, self.sizes[0] // H)
+        return Mamba2State(self.window(self.conv1d, R, B), h)
+
+    def step(self, x: Tensor, state: Mamba2State) -> tuple[Tensor, Mamba2State]:
+        z, xBC, dt = self.project(x, apart=False)
+        xBC, window = self.conv1d.step(xBC, state.window)
+        x, B, C = split_xBC(xBC, self.D.shape[-1], self.ngroups, self.d_state)
+        y, h = ssd_step(x, self.step_size(dt), -self.A_log.exp(), B, C, state.h)
+        y = y + per_run(self.D.unsqueeze(-1), x) * x
+        return self.finish_one(y.flatten(-2), z), Mamba2State(window, h)
 
     def sequence_flops(self, length: int) -> int:
         """Of the recurrence, whichever form runs, exponentials not counted: for each number of the

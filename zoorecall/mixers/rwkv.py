@@ -14,14 +14,14 @@ ScriptModule. RWKV's channel mixing is left out: the other half of a layer is th
 """
 
 import math
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..layers import Linear, per_run
-from ..ops.wkv import wkv
+from ..ops.wkv import WKVState, wkv, wkv_step
 from .base import MixerConfig, SequenceMixer
 
 LAYERS = 12
@@ -31,6 +31,15 @@ leaves RWKV's default. Later layers start as the last of these."""
 
 class RWKVConfig(MixerConfig):
     name: Literal["rwkv"] = "rwkv"
+
+
+class RWKVState(NamedTuple):
+    """[R, B, D] each."""
+
+    before: Tensor  # the last input
+    num: Tensor  # the sums of WKV, as `WKVState` has them
+    den: Tensor
+    top: Tensor
 
 
 class RWKV(SequenceMixer):
@@ -65,21 +74,31 @@ class RWKV(SequenceMixer):
 
     def mix(self, x: Tensor) -> tuple[Tensor, Tensor]:
         before = F.pad(x, (0, 0, 1, -1))  # x_{t-1}, zeros at the first position
+        k, v, r = self.project(x, before)
+        return wkv(k, v, self.time_decay.exp(), self.time_first), r
+
+    def project(self, x: Tensor, before: Tensor) -> tuple[Tensor, ...]:
+        """k, v and r, of x_t and x_{t-1}: [R, ..., D] -> the same, each."""
         branches = (
             (self.key, self.time_mix_k),
             (self.value, self.time_mix_v),
             (self.receptance, self.time_mix_r),
         )
-        k, v, r = (linear(torch.lerp(before, x, per_run(mix, x))) for linear, mix in branches)
-        return wkv(k, v, self.time_decay.exp(), self.time_first), r
+        return tuple(linear(torch.lerp(before, x, per_run(mix, x))) for linear, mix in branches)
 
     def finish(self, parts: tuple[Tensor, ...]) -> Tensor:
         y, r = parts
         return self.output(r.sigmoid() * y)
 
-    def state_size(self, length: int) -> int:
-        """The last input, and the numerator and denominator of WKV with their exponent."""
-        return 4 * self.time_decay.shape[-1]
+    def initial_state(self, R: int, B: int, length: int) -> RWKVState:
+        before, num, den, top = (self.zeros(R, B, self.time_decay.shape[-1]) for _ in range(4))
+        return RWKVState(before, num, den, top - torch.inf)
+
+    def step(self, x: Tensor, state: RWKVState) -> tuple[Tensor, RWKVState]:
+        before, *sums = state
+        k, v, r = self.project(x, before.to(x.dtype))
+        y, after = wkv_step(k, v, self.time_decay.exp(), self.time_first, WKVState(*sums))
+        return self.finish_one(y, r), RWKVState(x.to(before.dtype), *after)
 
     def sequence_flops(self, length: int) -> int:
         """Of a channel, exponentials not counted: three mixes of two inputs (3 each), numerator and

@@ -4,11 +4,13 @@ from torch import Tensor
 
 from ..forms import HAS_TRITON, call, tf32
 from . import reference
-from .reference import QKV
+from .reference import QKV, attention_step
 
 if HAS_TRITON:
     from ..tiles import fits_on_chip
     from .triton import attention_triton
+
+__all__ = ["attention", "attention_step"]
 
 
 def attention(qkv: QKV, num_heads: int, bias: QKV | None = None) -> Tensor:

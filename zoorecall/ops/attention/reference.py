@@ -39,6 +39,19 @@ def attention(qkv: QKV, num_heads: int, bias: QKV | None = None) -> Tensor:
     return rearrange(y, "(r b) h l k -> r b l (h k)", r=R)
 
 
+def attention_step(
+    q: Tensor, keys: Tensor, values: Tensor, position: Tensor, num_heads: int
+) -> Tensor:
+    """One position: y_t [R, B, D] in q's dtype, of q [R, B, D] and of the keys and values
+    [R, B, L, D] at positions up to and with `position` [R, B]."""
+    wide = torch.promote_types(q.dtype, torch.float32)
+    heads, keys, values = (t.to(wide).unflatten(-1, (num_heads, -1)) for t in (q, keys, values))
+    scores = torch.einsum("rbhk,rblhk->rbhl", heads, keys) * heads.shape[-1] ** -0.5
+    future = torch.arange(keys.shape[2], device=q.device) > position[..., None]  # [R, B, L]
+    weights = scores.masked_fill(future.unsqueeze(2), float("-inf")).softmax(-1)
+    return torch.einsum("rbhl,rblhk->rbhk", weights, values).flatten(-2).to(q.dtype)
+
+
 def _with_bias(qkv: QKV, bias: QKV | None) -> QKV:
     """q, k and v with their bias added."""
     if bias is None:

@@ -5,9 +5,12 @@ from torch import Tensor
 
 from ..forms import HAS_TRITON, call
 from . import reference
+from .reference import causal_conv_step
 
 if HAS_TRITON:
     from .triton import MAX_TAPS, causal_conv_triton
+
+__all__ = ["causal_conv", "causal_conv_step"]
 
 
 def causal_conv(

@@ -25,6 +25,18 @@ def causal_conv_reference(
     return (F.silu(y) if silu else y).to(x.dtype)
 
 
+def causal_conv_step(
+    x: Tensor, window: Tensor, weight: Tensor, bias: Tensor | None = None, silu: bool = False
+) -> tuple[Tensor, Tensor]:
+    """One position: y_t [R, B, C] in x's dtype and the next window, of x_t [R, B, C] and the
+    window [R, B, T - 1, C] of inputs before it, zeros at first."""
+    seen = torch.cat([window, x.unsqueeze(2).to(window.dtype)], dim=2)
+    y = (seen * weight.to(window.dtype).mT.unsqueeze(1)).sum(2)
+    if bias is not None:
+        y = y + bias.to(window.dtype).unsqueeze(1)
+    return (F.silu(y) if silu else y).to(x.dtype), seen[:, :, 1:]
+
+
 def causal_conv(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, silu: bool = False
 ) -> Tensor:

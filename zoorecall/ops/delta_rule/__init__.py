@@ -4,9 +4,12 @@ from torch import Tensor
 
 from ..forms import HAS_FLA, HAS_TRITON, call
 from . import fla, reference
+from .reference import delta_rule_step
 
 if HAS_TRITON:
     from .triton import delta_rule_triton, fits
+
+__all__ = ["delta_rule", "delta_rule_step"]
 
 
 def delta_rule(q: Tensor, k: Tensor, v: Tensor, beta: Tensor) -> Tensor:

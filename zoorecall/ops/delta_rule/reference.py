@@ -23,12 +23,23 @@ def delta_rule_recurrent(q: Tensor, k: Tensor, v: Tensor, beta: Tensor) -> Tenso
     wide = torch.promote_types(v.dtype, torch.float32)
     state = v.new_zeros(R, B, H, K, v.shape[-1], dtype=wide)
     outputs = []
-    steps = zip(*(t.to(wide).unbind(2) for t in (q, k, v, beta)), strict=True)
-    for q_t, k_t, v_t, beta_t in steps:
-        error = v_t - torch.einsum("...kv,...k->...v", state, k_t)
-        state = state + torch.einsum("...k,...v->...kv", k_t, beta_t[..., None] * error)
-        outputs.append(torch.einsum("...kv,...k->...v", state, q_t) * K**-0.5)
-    return torch.stack(outputs, dim=2).to(v.dtype)
+    for q_t, k_t, v_t, beta_t in zip(*(t.unbind(2) for t in (q, k, v, beta)), strict=True):
+        y, state = delta_rule_step(q_t, k_t, v_t, beta_t, state)
+        outputs.append(y)
+    return torch.stack(outputs, dim=2)
+
+
+def delta_rule_step(
+    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, state: Tensor
+) -> tuple[Tensor, Tensor]:
+    """One position: o_t [R, B, H, V] in v's dtype and S_t, of tensors without L and S_{t-1}
+    [R, B, H, K, V]."""
+    dtype = v.dtype
+    q, k, v, beta = (t.to(state.dtype) for t in (q, k, v, beta))
+    error = v - torch.einsum("...kv,...k->...v", state, k)
+    state = state + torch.einsum("...k,...v->...kv", k, beta[..., None] * error)
+    y = torch.einsum("...kv,...k->...v", state, q) * q.shape[-1] ** -0.5
+    return y.to(dtype), state
 
 
 def delta_rule(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, chunk_size: int = 64) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from ..delta_rule.reference import delta_rule_step
 from ..ssd.reference import masked_decay
 
 
@@ -23,13 +24,19 @@ def gated_delta_rule_recurrent(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g:
     wide = torch.promote_types(v.dtype, torch.float32)
     state = v.new_zeros(R, B, H, K, v.shape[-1], dtype=wide)
     outputs = []
-    steps = zip(*(t.to(wide).unbind(2) for t in (q, k, v, beta, g)), strict=True)
-    for q_t, k_t, v_t, beta_t, g_t in steps:
-        state = g_t.exp()[..., None, None] * state
-        error = v_t - torch.einsum("...kv,...k->...v", state, k_t)
-        state = state + torch.einsum("...k,...v->...kv", k_t, beta_t[..., None] * error)
-        outputs.append(torch.einsum("...kv,...k->...v", state, q_t) * K**-0.5)
-    return torch.stack(outputs, dim=2).to(v.dtype)
+    for q_t, k_t, v_t, beta_t, g_t in zip(*(t.unbind(2) for t in (q, k, v, beta, g)), strict=True):
+        y, state = gated_delta_rule_step(q_t, k_t, v_t, beta_t, g_t, state)
+        outputs.append(y)
+    return torch.stack(outputs, dim=2)
+
+
+def gated_delta_rule_step(
+    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor, state: Tensor
+) -> tuple[Tensor, Tensor]:
+    """One position: o_t [R, B, H, V] in v's dtype and S_t, of tensors without L and S_{t-1}
+    [R, B, H, K, V]."""
+    decay = g.to(state.dtype).exp()[..., None, None]
+    return delta_rule_step(q, k, v, beta, decay * state)
 
 
 def gated_delta_rule(

@@ -24,11 +24,22 @@ def gated_linear_attention_recurrent(q: Tensor, k: Tensor, v: Tensor, g: Tensor)
     wide = torch.promote_types(v.dtype, torch.float32)
     state = v.new_zeros(R, B, H, K, v.shape[-1], dtype=wide)
     outputs = []
-    steps = zip(*(t.to(wide).unbind(2) for t in (q, k, v, g)), strict=True)
-    for q_t, k_t, v_t, g_t in steps:
-        state = torch.exp(g_t)[..., None] * state + k_t[..., None] * v_t[..., None, :]
-        outputs.append(torch.einsum("...kv,...k->...v", state, q_t) * K**-0.5)
-    return torch.stack(outputs, dim=2).to(v.dtype)
+    for q_t, k_t, v_t, g_t in zip(*(t.unbind(2) for t in (q, k, v, g)), strict=True):
+        y, state = gated_linear_attention_step(q_t, k_t, v_t, g_t, state)
+        outputs.append(y)
+    return torch.stack(outputs, dim=2)
+
+
+def gated_linear_attention_step(
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor
+) -> tuple[Tensor, Tensor]:
+    """One position: o_t [R, B, H, V] in v's dtype and S_t, of tensors without L and S_{t-1}
+    [R, B, H, K, V]."""
+    dtype = v.dtype
+    q, k, v, g = (t.to(state.dtype) for t in (q, k, v, g))
+    state = torch.exp(g)[..., None] * state + k[..., None] * v[..., None, :]
+    y = torch.einsum("...kv,...k->...v", state, q) * q.shape[-1] ** -0.5
+    return y.to(dtype), state
 
 
 def gated_linear_attention(

@@ -4,9 +4,12 @@ from torch import Tensor
 
 from ..forms import HAS_TRITON, call
 from . import reference
+from .reference import selective_scan_step
 
 if HAS_TRITON:
     from .triton import selective_scan_triton
+
+__all__ = ["selective_scan", "selective_scan_step"]
 
 
 def selective_scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:

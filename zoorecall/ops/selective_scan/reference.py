@@ -31,12 +31,23 @@ def selective_scan_recurrent(
     wide = torch.promote_types(u.dtype, torch.float32)
     h = u.new_zeros(R, batch, channels, A.shape[-1], dtype=wide)
     outputs = []
-    steps = zip(*(x.to(wide).unbind(2) for x in (u, delta, B, C)), strict=True)
-    for u_t, delta_t, B_t, C_t in steps:
-        decay = torch.exp(delta_t[..., None] * A[:, None])
-        h = decay * h + (delta_t * u_t)[..., None] * B_t[..., None, :]
-        outputs.append((h * C_t[..., None, :]).sum(-1) + D[:, None] * u_t)
-    return torch.stack(outputs, dim=2).to(u.dtype)
+    for u_t, delta_t, B_t, C_t in zip(*(x.unbind(2) for x in (u, delta, B, C)), strict=True):
+        y, h = selective_scan_step(u_t, delta_t, A, B_t, C_t, D, h)
+        outputs.append(y)
+    return torch.stack(outputs, dim=2)
+
+
+def selective_scan_step(
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, h: Tensor
+) -> tuple[Tensor, Tensor]:
+    """One position: y_t [R, B, C] in u's dtype and h_t, of u, delta, B and C without L and h_{t-1}
+    [R, B, C, N]."""
+    dtype = u.dtype
+    u, delta, B, C = (x.to(h.dtype) for x in (u, delta, B, C))
+    decay = torch.exp(delta[..., None] * A[:, None])
+    h = decay * h + (delta * u)[..., None] * B[..., None, :]
+    y = (h * C[..., None, :]).sum(-1) + D[:, None] * u
+    return y.to(dtype), h
 
 
 def selective_scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:

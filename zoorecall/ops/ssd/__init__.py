@@ -4,9 +4,12 @@ from torch import Tensor
 
 from ..forms import HAS_TRITON, call, tf32
 from . import reference
+from .reference import split_xBC, ssd_step
 
 if HAS_TRITON:
     from .triton import fits, ssd_triton
+
+__all__ = ["split_xBC", "ssd", "ssd_step"]
 
 
 def ssd(xBC: Tensor, dt: Tensor, A: Tensor, D: Tensor, num_groups: int, d_state: int) -> Tensor:

@@ -23,15 +23,25 @@ def ssd_recurrent(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Ten
     """The definition, one position after the other: y [R, B, L, H, P] in x's dtype."""
     R, batch, _, H, P = x.shape
     wide = torch.promote_types(x.dtype, torch.float32)
-    B, C = (repeat(t, "r b l g n -> r b l (g j) n", j=H // t.shape[3]) for t in (B, C))
     h = x.new_zeros(R, batch, H, B.shape[-1], P, dtype=wide)
     outputs = []
-    steps = zip(*(t.to(wide).unbind(2) for t in (x, dt, B, C)), strict=True)
-    for x_t, dt_t, B_t, C_t in steps:
-        decay = torch.exp(dt_t * A[:, None])[..., None, None]
-        h = decay * h + B_t[..., None] * (dt_t[..., None] * x_t)[..., None, :]
-        outputs.append((h * C_t[..., None]).sum(-2))
-    return torch.stack(outputs, dim=2).to(x.dtype)
+    for x_t, dt_t, B_t, C_t in zip(*(t.unbind(2) for t in (x, dt, B, C)), strict=True):
+        y, h = ssd_step(x_t, dt_t, A, B_t, C_t, h)
+        outputs.append(y)
+    return torch.stack(outputs, dim=2)
+
+
+def ssd_step(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, h: Tensor
+) -> tuple[Tensor, Tensor]:
+    """One position: y_t [R, B, H, P] in x's dtype and h_t, of x, dt, B and C without L and h_{t-1}
+    [R, B, H, N, P]."""
+    dtype, H = x.dtype, x.shape[2]
+    x, dt, B, C = (t.to(h.dtype) for t in (x, dt, B, C))
+    B, C = (repeat(t, "r b g n -> r b (g j) n", j=H // t.shape[2]) for t in (B, C))
+    decay = torch.exp(dt * A[:, None])[..., None, None]
+    h = decay * h + B[..., None] * (dt[..., None] * x)[..., None, :]
+    return (h * C[..., None]).sum(-2).to(dtype), h
 
 
 def ssd(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, chunk_size: int = 64) -> Tensor:
@@ -68,11 +78,18 @@ def ssd_with_skip(
     xBC: Tensor, dt: Tensor, A: Tensor, D: Tensor, num_groups: int, d_state: int
 ) -> Tensor:
     """SSD + D x of x, B and C side by side: [R, B, L, H P + 2 G N] -> [R, B, L, H P]; D: [R, H]."""
+    x, B, C = split_xBC(xBC, D.shape[-1], num_groups, d_state)
+    return (ssd(x, dt, A, B, C) + D.to(x.dtype)[:, None, None, :, None] * x).flatten(-2)
+
+
+def split_xBC(
+    xBC: Tensor, num_heads: int, num_groups: int, d_state: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """x [..., H, P], B and C [..., G, N] of what is side by side: [..., H P + 2 G N]."""
     GN = num_groups * d_state
     x, B, C = xBC.split([xBC.shape[-1] - 2 * GN, GN, GN], dim=-1)
-    x = x.unflatten(-1, (D.shape[-1], -1))  # [R, B, L, H, P]
-    B, C = (t.unflatten(-1, (num_groups, -1)) for t in (B, C))  # [R, B, L, G, N]
-    return (ssd(x, dt, A, B, C) + D.to(x.dtype)[:, None, None, :, None] * x).flatten(-2)
+    B, C = (t.unflatten(-1, (num_groups, -1)) for t in (B, C))
+    return x.unflatten(-1, (num_heads, -1)), B, C
 
 
 def masked_decay(log_decay: Tensor) -> Tensor:

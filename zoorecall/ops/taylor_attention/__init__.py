@@ -1,5 +1,5 @@
 """Based's polynomial attention."""
 
-from .reference import num_features, taylor_attention
+from .reference import num_features, taylor_attention, taylor_attention_step
 
-__all__ = ["num_features", "taylor_attention"]
+__all__ = ["num_features", "taylor_attention", "taylor_attention_step"]

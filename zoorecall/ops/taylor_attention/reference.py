@@ -16,15 +16,28 @@ from torch import Tensor
 
 def taylor_attention_recurrent(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """The definition as a recurrence, one position after the other: [R, B, L, H, V]."""
+    R, B, _, H, K = q.shape
     wide = torch.promote_types(v.dtype, torch.float32)
-    ones = torch.ones_like(v[..., :1])
-    outputs, state = [], torch.zeros((), dtype=wide, device=v.device)
-    steps = (features(q.to(wide)), features(k.to(wide)), torch.cat([v, ones], dim=-1).to(wide))
-    for q_t, k_t, v_t in zip(*(x.unbind(2) for x in steps), strict=True):
-        state = state + k_t[..., None] * v_t[..., None, :]  # [R, B, H, features, V + 1]
-        read = (q_t[..., None] * state).sum(-2)
-        outputs.append(read[..., :-1] / read[..., -1:])
-    return torch.stack(outputs, dim=2).to(v.dtype)
+    state = v.new_zeros(R, B, H, num_features(K), v.shape[-1] + 1, dtype=wide)
+    outputs = []
+    for q_t, k_t, v_t in zip(*(t.unbind(2) for t in (q, k, v)), strict=True):
+        y, state = taylor_attention_step(q_t, k_t, v_t, state)
+        outputs.append(y)
+    return torch.stack(outputs, dim=2)
+
+
+def taylor_attention_step(q: Tensor, k: Tensor, v: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """One position: y_t [R, B, H, V] in v's dtype and the next state, of tensors without L.
+
+    The state [R, B, H, num_features(K), V + 1] holds the sum of the values under each feature, and
+    last the sum of the feature itself.
+    """
+    dtype = v.dtype
+    q, k, v = (t.to(state.dtype) for t in (q, k, v))
+    v = torch.cat([v, torch.ones_like(v[..., :1])], dim=-1)
+    state = state + features(k)[..., None] * v[..., None, :]
+    read = (features(q)[..., None] * state).sum(-2)
+    return (read[..., :-1] / read[..., -1:]).to(dtype), state
 
 
 def taylor_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

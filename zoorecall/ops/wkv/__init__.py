@@ -4,9 +4,12 @@ from torch import Tensor
 
 from ..forms import HAS_TRITON, call
 from . import reference
+from .reference import WKVState, wkv_step
 
 if HAS_TRITON:
     from .triton import wkv_triton
+
+__all__ = ["WKVState", "wkv", "wkv_step"]
 
 
 def wkv(k: Tensor, v: Tensor, w: Tensor, u: Tensor) -> Tensor:

@@ -18,6 +18,8 @@ The fast form and the kernel carry the past as its mean and the logarithm of its
 No exponential of these overflows, and at the first position, where log = -inf, the sigmoids are 1.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -28,20 +30,36 @@ def wkv_recurrent(k: Tensor, v: Tensor, w: Tensor, u: Tensor) -> Tensor:
 
     Numerator and denominator are divided by e^top, top the largest exponent in them.
     """
-    R, batch, _, channels = k.shape
     wide = torch.promote_types(v.dtype, torch.float32)
-    w, u = w[:, None].to(wide), u[:, None].to(wide)
-    num = den = k.new_zeros(R, batch, channels, dtype=wide)
-    top = torch.full_like(num, -torch.inf)
+    num = torch.zeros_like(v[:, :, 0], dtype=wide)
+    state = WKVState(num, num, torch.full_like(num, -torch.inf))
     outputs = []
-    for k_t, v_t in zip(k.to(wide).unbind(2), v.to(wide).unbind(2), strict=True):
-        new_top = torch.maximum(top, u + k_t)
-        past, now = torch.exp(top - new_top), torch.exp(u + k_t - new_top)
-        outputs.append((past * num + now * v_t) / (past * den + now))
-        new_top = torch.maximum(top - w, k_t)
-        past, now = torch.exp(top - w - new_top), torch.exp(k_t - new_top)
-        num, den, top = past * num + now * v_t, past * den + now, new_top
-    return torch.stack(outputs, dim=2).to(v.dtype)
+    for k_t, v_t in zip(k.unbind(2), v.unbind(2), strict=True):
+        y, state = wkv_step(k_t, v_t, w, u, state)
+        outputs.append(y)
+    return torch.stack(outputs, dim=2)
+
+
+class WKVState(NamedTuple):
+    """The sums over the past, divided by e^top, [R, B, C] each; at first 0, 0 and -inf."""
+
+    num: Tensor
+    den: Tensor
+    top: Tensor
+
+
+def wkv_step(
+    k: Tensor, v: Tensor, w: Tensor, u: Tensor, state: WKVState
+) -> tuple[Tensor, WKVState]:
+    """One position: y_t [R, B, C] in v's dtype and the next state, of k and v without L."""
+    (num, den, top), dtype = state, v.dtype
+    k, v, w, u = (x.to(num.dtype) for x in (k, v, w[:, None], u[:, None]))
+    new_top = torch.maximum(top, u + k)
+    past, now = torch.exp(top - new_top), torch.exp(u + k - new_top)
+    y = (past * num + now * v) / (past * den + now)
+    new_top = torch.maximum(top - w, k)
+    past, now = torch.exp(top - w - new_top), torch.exp(k - new_top)
+    return y.to(dtype), WKVState(past * num + now * v, past * den + now, new_top)
 
 
 def wkv(k: Tensor, v: Tensor, w: Tensor, u: Tensor) -> Tensor:
