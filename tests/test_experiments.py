@@ -152,7 +152,7 @@ def test_newer_mixers_draws_widths_where_they_are_trained(top):
 
 
 def test_key_value_sum_shows_the_slices_of_runs_on_both_forms_and_a_second_study(top, capsys):
-    wide = ("train.learning_rate=1e-3", "model.d_model=100", "seed=42", "model.mixer=mamba2")
+    wide = ("train.learning_rate=1e-3", "model.d_model=128", "seed=42", "model.mixer=mamba2")
     make_up("key_value_sum", (*wide, "task.num_pairs=[10, 20]", "train.data=fresh"))
     small = Path("grids").resolve() / "key_value_sum.yaml"
     Path("grids").unlink()

@@ -127,7 +127,7 @@ def _left(sizes: pd.DataFrame) -> list[int]:
 
 def _not_run(sizes: pd.DataFrame) -> str:
     left = ", ".join(map(str, _left(sizes)))
-    return f" (within what was run: no; not run {left} pairs)" if left else ""
+    return f" (within what was run: no, but {left} pairs are not run)" if left else ""
 
 
 def _most(row: Row) -> str:

@@ -54,7 +54,7 @@ def recall_by_pairs(rows: pd.DataFrame) -> Figure:
     rows = having(rows, size)
     looks = mixer_looks(rows)
     columns = min(4, len(looks))
-    figure, axes = panels(-(-len(looks) // columns), columns, 2.1, 2.2, sharex=True, sharey=True)
+    figure, axes = panels(-(-len(looks) // columns), columns, 2.1, 2.2, sharey=True)
     lines = [line for line in LINES if _of(rows, line).any()]
     for axis in axes.flat[len(looks) :]:
         axis.axis("off")
@@ -122,10 +122,11 @@ def _line(axis: Axes, rows: pd.DataFrame, color: str, line: tuple[str, str]) -> 
 
 
 def _dot(line: tuple[str, str], color: str) -> dict[str, Any]:
-    """The dot of a seed: full for AR, larger and hollow for non-AR, so that both show."""
+    """The dot of a seed: full for AR, larger and hollow for non-AR, so that both show; a square
+    where the model is trained on both."""
     full = line[0] == AR
     return {
-        "marker": "o",
+        "marker": "o" if line[1] == ONE else "s",
         "markersize": 4 if full else 7,
         "markerfacecolor": color if full else "none",
         "clip_on": False,
@@ -139,7 +140,9 @@ def _handle(line: tuple[str, str]) -> Line2D:
 def _called(line: tuple[str, str], lines: list[tuple[str, str]]) -> str:
     """`AR`; with how many forms a model is trained on, where that differs."""
     form, trained_on = line
-    return form if len({trained for _, trained in lines}) == 1 else f"{form} (of {trained_on})"
+    return (
+        form if len({trained for _, trained in lines}) == 1 else f"{form}, trained on {trained_on}"
+    )
 
 
 def _of(rows: pd.DataFrame, line: tuple[str, str]) -> pd.Series:
