@@ -35,6 +35,7 @@ PARTS = {
     "embed_dropout_small": ("embed_dropout_small", ()),
     "mamba_norm_small": ("mamba_norm_small", ()),
     "roster_small": ("roster_small", ("train.learning_rate=[1e-3, 1e-2]",)),
+    "key_value_sum": ("key_value_sum", ("train.learning_rate=[1e-3, 1e-2]", "task.num_pairs=10")),
 }
 """The grid of each script, and what part of it is made up here."""
 
@@ -55,6 +56,7 @@ FIGURES = {
     "embed_dropout_small": ["learning_rates"],
     "mamba_norm_small": ["learning_rates"],
     "roster_small": ["learning_rates", "state_size"],
+    "key_value_sum": ["recall", "sizes"],
 }
 
 
@@ -63,7 +65,8 @@ def test_a_grid_has_a_description_and_its_first_seed_is_a_part_of_it(path):
     grid, part = load_grid(path), load_grid(path, ("seed=42",))
     assert len(grid.description) > 50 and grid.name == path.stem
     assert {run.run_id for run in part.runs} <= {run.run_id for run in grid.runs}
-    sizes = {(run.task.seq_len, run.task.num_kv_pairs, run.train.batch_size) for run in grid.runs}
+    mqar = [run for run in grid.runs if run.task.name == "mqar"]
+    sizes = {(run.task.seq_len, run.task.num_kv_pairs, run.train.batch_size) for run in mqar}
     papers = {(64, 4, 512), (128, 8, 512), (256, 16, 256), (256, 64, 256), (512, 64, 128)}
     assert sizes <= papers or path.stem in SMALL
 
@@ -91,6 +94,7 @@ def row(run: RunConfig) -> dict:
     accuracy = max(0.0, 1 - 0.3 * distance) * min(1.0, run.model.d_model / 100)
     t = np.linspace(0, 1, 20)
     fallen = 1 / (1 + np.exp((0.4 - t) * 40))
+    slices = ["non-AR", "AR"] if getattr(run.task, "recall", None) == "both" else []
     curve = {
         "step": np.round(t * run.train.num_steps).astype(int),
         "train_loss": 9 - 8 * fallen,
@@ -112,6 +116,7 @@ def row(run: RunConfig) -> dict:
         "seconds": 36.0,
         "device": "NVIDIA H100",
         **{f"curve.{name}": values for name, values in curve.items()},
+        **{f"slice.{name}.test_accuracy": accuracy * 0.9**i for i, name in enumerate(slices)},
     }
 
 
@@ -144,6 +149,23 @@ def test_newer_mixers_draws_widths_where_they_are_trained(top):
     make_up("lengths", (FEW_RATES, *ONE_LENGTH, "seed=42"))
     importlib.import_module("newer_mixers").main()
     assert Path("results/lengths/newer_mixers.png").stat().st_size > 1000
+
+
+def test_key_value_sum_shows_the_slices_of_runs_on_both_forms_and_a_second_study(top, capsys):
+    wide = ("train.learning_rate=1e-3", "model.d_model=128", "seed=42", "model.mixer=mamba2")
+    make_up("key_value_sum", (*wide, "task.num_pairs=[10, 20]", "train.data=fresh"))
+    small = Path("grids").resolve() / "key_value_sum.yaml"
+    Path("grids").unlink()
+    Path("grids").mkdir()
+    for name in ("key_value_sum", "key_value_sum_small"):
+        Path("grids", f"{name}.yaml").write_text(small.read_text())
+    make_up("key_value_sum_small", wide, slice(3))
+    importlib.import_module("key_value_sum").main()
+    printed = capsys.readouterr().out
+    assert "AR, of both forms" in printed and "non-AR, of both forms" in printed
+    assert "0.90 (one seed) at 1e-3" in printed and "1.00 (one seed) at 1e-3" in printed
+    for name in ("key_value_sum", "key_value_sum_small"):
+        assert Path("results", name, "recall.png").stat().st_size > 1000
 
 
 def test_precision_writes_what_it_compared(top):
@@ -212,7 +234,7 @@ def test_verdicts_are_written_between_the_marks_and_twice_is_as_once(top):
     script.main()
     assert script.PAGE.read_text() == once
     assert once.startswith("before\n\n") and once.endswith("\n\nafter\n")
-    assert "an old table" not in once and once.count("\n| C") == 11 + 3
+    assert "an old table" not in once and once.count("\n| C") == 12 + 3
     runs = len(load_grid("grids/lr_fine.yaml", (FINE_RATES, "model.num_layers=2")).runs)
     assert "C1" in once.partition(script.BEST)[2].partition("\n")[0]  # at its best, each run solves
     assert f"Runs so far: {runs}" in once and f"up to {runs * 36 / 3600:.2f} hours" in once

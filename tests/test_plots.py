@@ -66,8 +66,25 @@ def recipes():
     return pd.concat([runs.assign(**dict(zip(names, each, strict=True))) for each in recipes])
 
 
+def sums(pairs=(10, 20, 50), depths=(2,), forms=("AR", "non-AR"), trained=("one form",)):
+    """Six mixers at their best rates in key-value-sum, as `at_best_rate` has them."""
+    axes = (MIXERS, depths, pairs, forms, trained, (42, 123, 777))
+    names = ["mixer", "model.num_layers", "task.num_pairs", "task.form", "train.forms", "seed"]
+    rows = pd.DataFrame(itertools.product(*axes), columns=names)
+    length, depth = 2 * rows["task.num_pairs"] + 5, rows["model.num_layers"]
+    accuracy = np.where(rows["task.form"] == "AR", 1 - rows["task.num_pairs"] / 60, 1.0)
+    rows["mixer.name"] = rows["mixer"].str.partition(" (")[0]
+    options = {"task.seq_len": length, "model.d_model": 32 * depth, "task.num_operands": 3}
+    return rows.assign(accuracy=accuracy, without_recall=0.1, **options)
+
+
 WIDTHS = (64, 128, 256, 512, 1024, 2048)
 FIGURES = {
+    "recall by pairs": lambda: plots.recall_by_pairs(sums()),
+    "recall by pairs, trained on both": lambda: plots.recall_by_pairs(
+        sums(trained=("one form", "both forms"))
+    ),
+    "recall by size": lambda: plots.recall_by_size(sums(depths=(1, 2, 3, 4))),
     "learning rates": lambda: plots.accuracy_by_learning_rate(study(layers=(2,))),
     "long titles": lambda: plots.accuracy_by_learning_rate(recipes()),
     "precisions": lambda: plots.accuracy_by_precision(precisions()),
@@ -239,3 +256,18 @@ def test_one_learning_rate_shows_its_range_over_seeds_too():
         assert len(lines) == len(MIXERS)
         bottom, top = lines[0].get_segments()[0][:, 1]
         assert top - bottom == pytest.approx(0.02)
+
+
+def test_recall_shows_every_seed_as_a_dot_full_for_ar_and_hollow_for_non_ar():
+    figure = plots.recall_by_pairs(sums())
+    axis = figure.axes[0]
+    dots = [line for line in axis.lines if line.get_linestyle() == "None"]
+    assert [len(line.get_xdata()) for line in dots] == [9, 9]
+    assert [line.get_markerfacecolor() == "none" for line in dots] == [True, False]
+
+
+def test_recall_by_size_has_a_row_a_size_and_says_how_many_seeds_it_has():
+    rows = sums(depths=(2, 4))
+    rows = rows[(rows["model.num_layers"] == 2) | (rows["seed"] == 42)]
+    labels = [text.get_text() for text in plots.recall_by_size(rows).axes[0].get_yticklabels()]
+    assert labels == ["2 layers, width 64 (3 seeds)", "4 layers, width 128 (1 seed)"]

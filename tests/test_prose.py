@@ -18,6 +18,19 @@ from zoorecall.analysis.ablations import ablations as against_baseline
 from zoorecall.analysis.accuracy import SOLVED, best_accuracies
 from zoorecall.analysis.bumps import classify, transitions
 from zoorecall.analysis.claims import BY_POSITION
+from zoorecall.analysis.key_value_sum import (
+    AR,
+    FORM,
+    NON_AR,
+    OPERANDS,
+    PAIRS,
+    at_best_rate,
+    by_form,
+    having,
+    main_size,
+    size_columns,
+    without_recall,
+)
 from zoorecall.analysis.precision import precision_differences
 from zoorecall.analysis.sparse_grids import ZOOLOGY_RATES, miss_rates, reported
 from zoorecall.analysis.windows import window_differences, windows
@@ -355,6 +368,134 @@ def initial_weights():
     yield f"at 1e-1 {WORDS[solved(zoologys, rate=0.1)]} of three solve"
 
 
+SUMS = {
+    "attention": "attention",
+    "attention (conv=qkv)": "attention, convolutions",
+    "delta_net": "DeltaNet",
+    "mamba2": "Mamba2",
+}
+
+
+FIRST_LOOK = (
+    "train.data=fresh", "task.num_pairs=10", "task.recall=true", "seed=42",
+    "train.learning_rate=[3e-4, 1e-3, 3e-3, 1e-2]",
+    "model.mixer=[attention, {name: attention, conv: qkv}, mamba2, delta_net]",
+)  # fmt: skip
+
+
+def key_value_sum():
+    runs = runs_of("key_value_sum")
+    yield counted("key_value_sum")
+    forms = by_form(runs)
+    rows_of = at_best_rate(forms)
+    names = size_columns(rows_of)
+    main = main_size(rows_of, names)
+    first = load_grid(grid_of("key_value_sum"), FIRST_LOOK).runs
+    assert {run.run_id for run in first} <= set(runs["run_id"])
+    yield f"{len(first)} runs, a first look with one seed and four rates"
+    assert (runs["task.recall"].isin([True, False])).all()
+
+    def cell(found: pd.DataFrame) -> str:
+        if found.empty:
+            return ""
+        several = with_range(found["accuracy"]) if len(found) > 1 else ""
+        return f"{several} at {rate(found[RATE].iloc[0])}"
+
+    base = having(rows_of, main)
+    for number in sorted(base[PAIRS].unique()):
+        for mixer, name in SUMS.items():
+            found = having(base, {PAIRS: number, "mixer": mixer})
+            if len(found):
+                yield row(number, name, *(cell(found[found[FORM] == x]) for x in (AR, NON_AR)))
+        yield f"{without_recall(number, 3, 10):.2f} of {number} pairs"
+    for size, found in rows_of[rows_of[PAIRS].eq(10) & rows_of[FORM].eq(AR)].groupby(names):
+        layers, width, operands = size
+        cells = [f"{found[found['mixer'] == x]['accuracy'].mean():.2f}" for x in SUMS]
+        yield row(
+            f"{layers} layers, width {width}", operands, f"{without_recall(10, operands, 10):.2f}",
+            *cells,
+        )  # fmt: skip
+    recalls = forms[forms[FORM] == AR]
+    attention = part(recalls, mixer="attention")
+    guess = [
+        without_recall(*x, 10) for x in zip(attention[PAIRS], attention[OPERANDS], strict=True)
+    ]
+    gain = attention[ACCURACY] - guess
+    yield f"None of its {len(attention)} runs is above that guess by more than {gain.max():.3f}"
+    best = attention[BEST] - guess
+    yield f"by its best evaluation not by more than {best.max():.3f}"
+    plain = having(recalls, main)
+    mamba = part(plain, mixer="mamba2")
+    columns = [by_rate(having(mamba, {PAIRS: number})) for number in (10, 20, 50)]
+    yield from rows(*columns)
+    others = having(plain, {PAIRS: 20})
+    yield "at {} to {} DeltaNet's three seeds all solve".format(
+        *(rate(x) for x in all_solve(part(others, mixer="delta_net")))
+    )
+    worst = at_best(having(plain, {PAIRS: 20}), mixer="mamba2")
+    yield f"{worst.mean():.2f} [{span(worst, 2, ', ')}] of 20 pairs"
+    arithmetic = having(forms[forms[FORM] == NON_AR], main)
+    yield f"{solved(arithmetic)} of {len(arithmetic)} runs of non-AR solve"
+    lost = arithmetic[arithmetic[ACCURACY] < SOLVED]
+    yield f"the other {WORDS[len(lost)]} had solved and end at {lost[ACCURACY].mean():.2f}"
+    assert (lost[RATE] > 0.009).all() and (lost[PAIRS] == 20).all()
+    assert (lost[BEST] >= SOLVED).all()
+    ten = recalls[recalls[PAIRS].eq(10) & recalls[OPERANDS].eq(3)]
+    small, large = (
+        part(ten, mixer="mamba2", seed=42, rate=1e-3, layers=x, width=y)[ACCURACY].item()
+        for x, y in ((2, 64), (4, 128))
+    )
+    yield f"at 1e-3 it has {large:.2f} with 4 layers of width 128, {small:.2f} with 2 of width 64"
+
+
+def all_solve(runs: pd.DataFrame) -> tuple[float, float]:
+    """The lowest and the highest rate at which every seed solves."""
+    every = runs.groupby(RATE)[ACCURACY].min() >= SOLVED
+    return every[every].index.min(), every[every].index.max()
+
+
+def recipe():
+    runs, with_mlp = runs_of("recipe"), runs_of("embed_dropout", mixer="mamba", length=256)
+    yield counted("recipe")
+    rates = sorted(runs[RATE].round(9).unique())
+    with_mlp = with_mlp[with_mlp[RATE].round(9).isin(rates)]
+    same = runs[runs["seed"].isin(with_mlp["seed"])]
+    yield from rows(by_rate(with_mlp), by_rate(runs))
+    middle = [x[x[RATE].between(0.002, 0.011)] for x in (runs, same, with_mlp)]
+    counts_of = [(solved(x), len(x)) for x in middle]
+    (all_solved, every), (solved_same, of_same), (solved_with, of_with) = counts_of
+    assert all_solved == every and of_same == of_with
+    yield f"all {every} runs from 2.2e-3 to 1e-2 solve"
+    yield f"{solved_with} of {of_with} with the MLP"
+    yield f"{solved_same} of {of_same} against {solved_with} of {of_with}, p = " + (
+        f"{fisher(solved_same, solved_with, of_same):.2f}"
+    )
+    yield f"over all five rates {solved(same)} of {len(same)} against {solved(with_mlp)}"
+    yield f"p = {fisher(solved(same), solved(with_mlp), len(same)):.2f}, by Fisher's exact test"
+    never = middle[2][middle[2][ACCURACY] < SOLVED]
+    yield f"the {WORDS[len(never)]} that do not never rise above {never[BEST].max():.4f}"
+    high = runs[(runs[RATE] > 0.02) & (runs[ACCURACY] < SOLVED)]
+    yield f"{WORDS[len(high)].capitalize()} of five fail at 2.2e-2, which never rise above " + (
+        f"{high[BEST].max():.3f}"
+    )
+    window, other = decades(runs), decades(runs_of("embed_dropout"), mixer="mamba")
+    yield f"{window['decades']:.2f} decades {interval(window, 'decades')}"
+    yield f"{other['decades']:.2f} {interval(other, 'decades')} with the MLP"
+    lowest = []
+    for name, found in (("recipe", runs), ("embed_dropout", with_mlp)):
+        curves = study(name).curves.merge(found[["run_id"]])
+        reached = curves[curves[ACCURACY] >= 0.99].groupby("run_id")["step"].min()
+        ends = found.set_index("run_id")[ACCURACY][reached.index]
+        lowest.append(ends.min())
+        yield row(
+            {"recipe": "without", "embed_dropout": "with"}[name], len(found), len(reached),
+            f"{reached.min():,} to {reached.max():,}", span(ends, 3), solved(found),
+        )  # fmt: skip
+    assert min(lowest) >= SOLVED
+    parameters = [x["parameters"].iloc[0] for x in (runs, with_mlp)]
+    yield "{:,} parameters against {:,}".format(*parameters)
+
+
 def lengths():
     runs = runs_of("lengths")
     yield counted("lengths")
@@ -635,6 +776,14 @@ def overview():
     yield f"the order of the queries gives away {BY_POSITION[256, 64] * 64:.1f}"
     yield f"recalls {at_best(deep, mixer='attention', width=128).mean() * 64:.1f} pairs, not one"
 
+    forms = by_form(runs_of("key_value_sum"))
+    rows_of = at_best_rate(forms[forms[FORM] == AR])
+    sums = having(rows_of, main_size(rows_of, size_columns(rows_of)))
+    means = sums.groupby(["mixer", PAIRS])["accuracy"].mean()
+    yield f"added ({means['attention', 10]:.2f} of 10 pairs, where a guess from the list's values"
+    yield f"has {without_recall(10, 3, 10):.2f})"
+    yield f"from {means['mamba2', 10]:.2f} of 10 pairs to {means['mamba2', 20]:.2f} of 20"
+
 
 FOLDERS = {
     "": overview,
@@ -646,11 +795,13 @@ FOLDERS = {
     "embed_dropout": embed_dropout,
     "embed_dropout_small": embed_dropout_small,
     "initial_weights": initial_weights,
+    "key_value_sum": key_value_sum,
     "lengths": lengths,
     "lr_fine": lr_fine,
     "mamba_norm_small": mamba_norm_small,
     "positions": positions,
     "precision": precision,
+    "recipe": recipe,
     "roster_small": roster_small,
     "width_depth": width_depth,
     "zoology": zoology,

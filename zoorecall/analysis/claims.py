@@ -1,5 +1,6 @@
 """Verdicts on the claims of Okpekpe and Orvieto 2025 (arXiv 2508.19029, versions 1 and 2) that
-the grids test: one function each, from the tables of the grids.
+the grids test: one function each, from the tables of the grids. C7 to C9 and C11 are in
+`variant_claims`, C12, of another paper, in `chaudhry_claims`.
 
 Accuracies are those at the best learning rate. What the papers leave vague is fixed by the
 constants here, and so: to gain is more than nothing by the interval over seeds, from a model that
@@ -17,6 +18,7 @@ from ..columns import DEPTH, LENGTH, QUERIES, RATE, RUN_ID, SOLVED, WIDTH
 from .accuracy import best_accuracies, setting_columns
 from .bootstrap import mean_difference, mean_over_seeds
 from .bumps import classify
+from .chaudhry_claims import c12
 from .evidence import (
     RECURRENT,
     SETTING,
@@ -252,7 +254,7 @@ def c10(studies: Studies) -> Verdict:
     return judge("C10", text, findings, grids, studies)
 
 
-CLAIMS = (c1, c2, c3, c4, c5, c6, c7, c8, c9, c10, c11)
+CLAIMS = (c1, c2, c3, c4, c5, c6, c7, c8, c9, c10, c11, c12)
 
 
 def verdicts(studies: Studies) -> list[Verdict]:

@@ -99,6 +99,13 @@ def within(row: Row, name: str, low: float, high: float) -> bool | None:
     return False if row[f"{name}_low"] > high or row[f"{name}_high"] < low else None
 
 
+def with_room(row: Row, baseline: Row) -> Row:
+    """A difference whose interval has room for what rates beyond the grid's edge could add."""
+    up, down = ((1 - x["accuracy"]) if x["edge"] else 0 for x in (row, baseline))
+    low, high = row["difference_low"] - down, row["difference_high"] + up
+    return {**row, "difference_low": low, "difference_high": high}
+
+
 def agreed(verdicts: Iterable[str], yes: str, no: str) -> bool | None:
     """True if one verdict is `yes` and none `no`, False the other way round."""
     found = set(verdicts)

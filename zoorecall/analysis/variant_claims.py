@@ -7,7 +7,6 @@ from .ablations import ablations
 from .evidence import (
     RECURRENT,
     Finding,
-    Row,
     Studies,
     Verdict,
     all_of,
@@ -19,6 +18,7 @@ from .evidence import (
     place,
     settings,
     solved_anywhere,
+    with_room,
     within,
 )
 
@@ -70,7 +70,7 @@ def c11(studies: Studies) -> Verdict:
     rows = [row for row in rows if not row["is_baseline"]]
     if rows:
         same = [
-            within(_with_room(row, without[model(row), place(row)]), "difference", -HARDLY, HARDLY)
+            within(with_room(row, without[model(row), place(row)]), "difference", -HARDLY, HARDLY)
             for row in rows
         ]
         most = max(rows, key=lambda row: abs(row["difference"]))
@@ -78,13 +78,6 @@ def c11(studies: Studies) -> Verdict:
         findings = [Finding(all_of(same), words + percent(most, "difference"))]
     text = f"learned positions change recurrent models by {100 * HARDLY:.0f} % at most"
     return judge("C11", text, findings, ["positions"], studies)
-
-
-def _with_room(row: Row, baseline: Row) -> Row:
-    """A difference whose interval has room for what rates beyond the grid's edge could add."""
-    up, down = ((1 - x["accuracy"]) if x["edge"] else 0 for x in (row, baseline))
-    low, high = row["difference_low"] - down, row["difference_high"] + up
-    return {**row, "difference_low": low, "difference_high": high}
 
 
 def _variants(

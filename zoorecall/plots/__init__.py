@@ -7,6 +7,7 @@ has to be closed, and a notebook shows them as values of its cells (after `%matp
 from ..analysis.sparse_grids import ZOOLOGY_RATES
 from .ablations import ablation_table
 from .dynamics import curves_by_kind, training_dynamics
+from .key_value_sum import recall_by_pairs, recall_by_size
 from .learning_rates import accuracy_by_learning_rate, accuracy_by_precision
 from .scaling import accuracy_by_parameters, accuracy_by_state_size, accuracy_by_width
 from .step_cost import step_cost
@@ -21,6 +22,8 @@ __all__ = [
     "accuracy_by_state_size",
     "accuracy_by_width",
     "curves_by_kind",
+    "recall_by_pairs",
+    "recall_by_size",
     "save",
     "step_cost",
     "training_dynamics",

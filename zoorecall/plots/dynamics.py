@@ -11,7 +11,7 @@ from matplotlib.patches import Patch
 from .. import words
 from ..analysis.accuracy import best_accuracies, setting_columns
 from ..analysis.bumps import KINDS, classify, transitions
-from ..columns import DEPTH, RATE
+from ..columns import DEPTH, RATE, short_labels
 from .style import (
     GRAY,
     LARGE,
@@ -70,6 +70,7 @@ def curves_by_kind(runs: pd.DataFrame, curves: pd.DataFrame, each: int = 10) -> 
     counts = kinds["kind"].value_counts()
     shown = [kind for kind in KINDS if kind in counts]
     looks, by_id = mixer_looks(runs), runs.set_index("run_id", drop=False)
+    names = short_labels(looks)
     figure, axes = panels(3 * len(shown), each, 1.75, 0.95, height_ratios=[0.4, 3, 2] * len(shown))
     for axis in axes.flat:
         axis.axis("off")
@@ -82,7 +83,7 @@ def curves_by_kind(runs: pd.DataFrame, curves: pd.DataFrame, each: int = 10) -> 
             for axis in pair:
                 axis.set_xlim(0, _over(curve))
                 axis.locator_params(axis="x", nbins=3)
-            lines = [*label.split(" ", 1), f"{words.setting({DEPTH: layers})}, {rate:.1e}"]
+            lines = [*names[label].split(" ", 1), f"{words.setting({DEPTH: layers})}, {rate:.1e}"]
             pair[0].set_title("\n".join(lines), fontsize=SMALL)
         for row, text in zip(rows, ("loss (nats)", "test accuracy"), strict=True):
             row[0].set_ylabel(text, fontsize=SMALL)

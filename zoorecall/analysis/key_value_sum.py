@@ -1,0 +1,117 @@
+"""Key-value-sum (Chaudhry, Kulkarni and Pehlevan 2025, section 3): its two forms side by side, and
+what an answer is worth that recalls nothing.
+
+AR names the keys of the values to be added, non-AR the values themselves. The two have the same
+lists, answers and lengths, so that what AR lacks is recall.
+
+Shape letters: E lists, P pairs, M operands, S sums.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+
+import numpy as np
+import pandas as pd
+
+from .. import words
+from ..columns import MIXER, MIXER_NAME, RATE, SEED, SLICE, TASK_SIZES
+from ..seeding import Stream
+from .accuracy import accuracies, setting_columns
+
+PAIRS, OPERANDS, VALUES, RECALL = (
+    "task.num_pairs", "task.num_operands", "task.num_values", "task.recall",
+)  # fmt: skip
+"""The task's options, which key and value lists of other tasks need not have."""
+
+FORM, TRAINED_ON = "task.form", "train.forms"
+"""The columns that `by_form` puts in the place of `RECALL`."""
+
+AR, NON_AR = "AR", "non-AR"
+FORMS = {"true": AR, "false": NON_AR}
+"""What `RECALL` is where a model is trained on one form alone; else on each of them."""
+
+ONE, EACH = "one form", "both forms"
+
+NOTHING = "without_recall"
+"""The column with the accuracy of the best guess that recalls nothing; see `without_recall`."""
+
+LISTS = 4096
+
+
+def by_form(
+    runs: pd.DataFrame, column: str = RECALL, forms: Mapping[str, str] = FORMS
+) -> pd.DataFrame:
+    """One row a run and form of the task: `FORM` says which, `TRAINED_ON` whether the model was
+    trained on it alone, and `test_accuracy` is that of the form: a slice's, of a run on both.
+    Empty where the runs are of another task."""
+    if column not in runs:
+        return runs.head(0).assign(**{FORM: "", TRAINED_ON: ""})
+    given = runs[column].map(words.value)
+    tables = [runs[given == x].assign(**{FORM: form, TRAINED_ON: ONE}) for x, form in forms.items()]
+    for form in forms.values():
+        measured = f"{SLICE}{form}.test_accuracy"
+        if measured in runs:
+            each = runs[~given.isin([*forms]) & runs[measured].notna()]
+            each = each.assign(test_accuracy=each[measured])
+            tables.append(each.assign(**{FORM: form, TRAINED_ON: EACH}))
+    return pd.concat(tables, ignore_index=True).drop(columns=column)
+
+
+def size_columns(forms: pd.DataFrame) -> list[str]:
+    """The columns that tell the settings of `by_form` apart, but for mixer, pairs, form, and how
+    many of these a model is trained on: layers, width, and what else varies. An option of the task
+    may go with a length, and counts as well."""
+    rest = (MIXER, PAIRS, FORM, TRAINED_ON, *TASK_SIZES)
+    names = [name for name in setting_columns(forms) if name not in rest]
+    options = [name for name in map(str, forms) if name.startswith("task.") and name not in rest]
+    return names + [x for x in options if x not in names and forms[x].nunique(dropna=False) > 1]
+
+
+def at_best_rate(forms: pd.DataFrame) -> pd.DataFrame:
+    """One row a setting and seed, from a table of `by_form`: the `accuracy` at the setting's best
+    learning rate, and `NOTHING`, what a guess without recall would have."""
+    rows = [
+        {**one.setting, SEED: seed, RATE: one.rates[one.best], "accuracy": accuracy}
+        for one in accuracies(forms)
+        for seed, accuracy in one.at_best.items()
+    ]
+    found = pd.DataFrame(rows)
+    keys = [name for name in found if name in forms and name not in (SEED, RATE)]
+    more = [MIXER_NAME, FORM, TRAINED_ON, PAIRS, OPERANDS, VALUES, *size_columns(forms)]
+    told = forms[list(dict.fromkeys([*keys, *more]))].drop_duplicates(keys)
+    found = found.merge(told, on=keys, how="left")
+    sizes = zip(found[PAIRS], found[OPERANDS], found[VALUES], strict=True)
+    return found.assign(**{NOTHING: [without_recall(*map(int, size)) for size in sizes]})
+
+
+def main_size(rows: pd.DataFrame, names: Sequence[str]) -> dict[str, object]:
+    """The values of the columns `names` that the most rows have; of equals, the first by number."""
+    counts = rows.groupby(list(names), dropna=False).size()
+    return dict(zip(names, counts.index[int(counts.to_numpy().argmax())], strict=True))
+
+
+def having(rows: pd.DataFrame, values: Mapping[str, object]) -> pd.DataFrame:
+    """The rows with these values; nothing set is a value like any other."""
+    for name, x in values.items():
+        rows = rows[rows[name].isna() if words.missing(x) else rows[name] == x]
+    return rows
+
+
+@cache
+def without_recall(num_pairs: int, num_operands: int, num_values: int) -> float:
+    """The accuracy of the best guess by one who knows a list's values, but not which of them are
+    asked for: the likeliest sum of as many of them, over made-up lists. With one operand it is the
+    value that the list has most often."""
+    lists = Stream(0, "without recall", num_pairs, num_operands, num_values)
+    values = (lists.bits(LISTS, num_pairs) % np.uint64(num_values)).astype(int)  # [E, P]
+    largest = num_operands * (num_values - 1)
+    ways = np.zeros((LISTS, num_operands + 1, largest + 1))  # [E, M + 1, S]
+    ways[:, 0, 0] = 1
+    for pair in values.T:
+        for x in range(num_values):
+            those = pair == x
+            of_these = ways[those]
+            of_these[:, 1:, x:] += ways[those][:, :-1, : largest + 1 - x]
+            ways[those] = of_these
+    chosen = ways[:, -1]
+    return float((chosen.max(axis=1) / chosen.sum(axis=1)).mean())

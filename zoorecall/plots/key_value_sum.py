@@ -1,0 +1,149 @@
+"""Key-value-sum (Chaudhry, Kulkarni and Pehlevan 2025): recall beside arithmetic alone, and what
+decides whether it is learned. Both draw `analysis.key_value_sum.at_best_rate`, every seed a dot."""
+
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import PercentFormatter
+
+from .. import words
+from ..analysis.key_value_sum import (
+    AR,
+    EACH,
+    FORM,
+    NON_AR,
+    NOTHING,
+    ONE,
+    PAIRS,
+    TRAINED_ON,
+    having,
+    main_size,
+    size_columns,
+)
+from ..columns import MIXER, SEED, SOLVED, short_labels
+from .style import (
+    GRAY,
+    LARGE,
+    NORMAL,
+    Look,
+    accuracy_axis,
+    legend,
+    mixer_handles,
+    mixer_looks,
+    panels,
+    size_axis,
+)
+
+LINES: dict[tuple[str, str], Any] = {
+    (AR, ONE): "-",
+    (NON_AR, ONE): "--",
+    (AR, EACH): "-.",
+    (NON_AR, EACH): (0, (5, 1, 1, 1)),
+}
+GUESS = Look(GRAY, "", ":")
+BEST_GUESS = "best guess without recall"
+
+
+def recall_by_pairs(rows: pd.DataFrame) -> Figure:
+    """Accuracy against the number of pairs, a panel a mixer, a line a form of the task, at the
+    size of model and task of which there are the most rows: the mean of the seeds, each a dot."""
+    size = main_size(rows, size_columns(rows))
+    rows = having(rows, size)
+    looks = mixer_looks(rows)
+    columns = min(4, len(looks))
+    figure, axes = panels(-(-len(looks) // columns), columns, 2.1, 2.2, sharey=True)
+    lines = [line for line in LINES if _of(rows, line).any()]
+    for axis in axes.flat[len(looks) :]:
+        axis.axis("off")
+    for axis, (mixer, look) in zip(axes.flat, looks.items(), strict=False):
+        panel = rows[rows[MIXER] == mixer]
+        for line in reversed(lines):
+            _line(axis, panel[_of(panel, line)], look.color, line)
+        guess = rows.groupby(PAIRS)[NOTHING].first()
+        axis.plot(guess.index, guess, **GUESS.line, zorder=0)
+        axis.set_title(short_labels(looks)[mixer].replace(" (", "\n("), fontsize=LARGE)
+        size_axis(axis, rows[PAIRS])
+        axis.margins(x=0.12)
+        accuracy_axis(axis)
+    figure.supxlabel(f"number of pairs ({words.setting(size)})", fontsize=LARGE)
+    figure.supylabel("test accuracy", fontsize=LARGE)
+    handles = {_called(line, lines): _handle(line) for line in lines}
+    legend(figure, {**handles, BEST_GUESS: Line2D([], [], **GUESS.line)})
+    return figure
+
+
+def recall_by_size(rows: pd.DataFrame) -> Figure:
+    """Accuracy in AR at every size of model and task, one below the other, of the number of pairs
+    that has the most sizes: a mark a mixer and seed; gray is the best guess without recall."""
+    names = size_columns(rows)
+    rows = rows[(rows[FORM] == AR) & (rows[TRAINED_ON] == ONE)]
+    counts = rows[[PAIRS, *names]].drop_duplicates()[PAIRS].value_counts()
+    rows = rows[rows[PAIRS] == counts.idxmax()]
+    looks = mixer_looks(rows)
+    found = rows[names].drop_duplicates().sort_values(names)
+    sizes = [dict(zip(names, key, strict=True)) for key in found.itertuples(index=False)]
+    figure, [[axis]] = panels(1, 1, 6.4, 0.3 + 0.5 * len(sizes))
+    for y, size in enumerate(sizes):
+        group = having(rows, size)
+        axis.plot([group[NOTHING].iloc[0]] * 2, [y - 0.42, y + 0.42], **GUESS.line)
+        for place, (mixer, look) in enumerate(looks.items()):
+            of_mixer = group[group[MIXER] == mixer]
+            at = y + 0.64 * ((place + 0.5) / len(looks) - 0.5)
+            axis.plot(
+                of_mixer["accuracy"],
+                [at] * len(of_mixer),
+                linestyle="",
+                marker=look.marker,
+                color=look.color,
+                markersize=5,
+                clip_on=False,
+            )
+    axis.set_xlim(-0.04, 1.04)
+    axis.axvline(SOLVED, color="0.8", linewidth=0.8, zorder=0)
+    axis.xaxis.set_major_formatter(PercentFormatter(1.0))
+    seeds = [words.count(having(rows, size)[SEED].nunique(), "seed") for size in sizes]
+    labels = [f"{words.setting(x)} ({n})" for x, n in zip(sizes, seeds, strict=True)]
+    axis.set_yticks(range(len(sizes)), labels, fontsize=NORMAL)
+    axis.set_ylim(len(sizes) - 0.5, -0.5)
+    pairs = "".join(f" of {x} pairs" for x in rows[PAIRS].unique())
+    figure.supxlabel(f"test accuracy in AR{pairs}", fontsize=LARGE)
+    marks = {x: Look(look.color, look.marker, "") for x, look in looks.items()}
+    legend(figure, {**mixer_handles(marks), BEST_GUESS: Line2D([], [], **GUESS.line)})
+    return figure
+
+
+def _line(axis: Axes, rows: pd.DataFrame, color: str, line: tuple[str, str]) -> None:
+    mean = rows.groupby(PAIRS)["accuracy"].mean()
+    axis.plot(mean.index, mean, color=color, linestyle=LINES[line], linewidth=1.5)
+    axis.plot(rows[PAIRS], rows["accuracy"], color=color, linestyle="", **_dot(line, color))
+
+
+def _dot(line: tuple[str, str], color: str) -> dict[str, Any]:
+    """The dot of a seed: full for AR, larger and hollow for non-AR, so that both show; a square
+    where the model is trained on both."""
+    full = line[0] == AR
+    return {
+        "marker": "o" if line[1] == ONE else "s",
+        "markersize": 4 if full else 7,
+        "markerfacecolor": color if full else "none",
+        "clip_on": False,
+    }
+
+
+def _handle(line: tuple[str, str]) -> Line2D:
+    return Line2D([], [], color="black", linestyle=LINES[line], **_dot(line, "black"))
+
+
+def _called(line: tuple[str, str], lines: list[tuple[str, str]]) -> str:
+    """`AR`; with how many forms a model is trained on, where that differs."""
+    form, trained_on = line
+    return (
+        form if len({trained for _, trained in lines}) == 1 else f"{form}, trained on {trained_on}"
+    )
+
+
+def _of(rows: pd.DataFrame, line: tuple[str, str]) -> pd.Series:
+    return (rows[FORM] == line[0]) & (rows[TRAINED_ON] == line[1])
