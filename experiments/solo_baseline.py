@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from zoorecall import load_grid, sweep
 from zoorecall.cli import exit_code
 from zoorecall.config import RunConfig
-from zoorecall.model import build_model
+from zoorecall.model.model import build_model
 from zoorecall.seeding import Stream
 from zoorecall.tasks import make_task
 from zoorecall.training.optim import learning_rates

@@ -8,7 +8,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from zoorecall.mixers import MIXERS, make_mixer
 from zoorecall.mixers.custom import Custom, CustomConfig
-from zoorecall.model import Pack
+from zoorecall.model.pack import Pack
 
 WIDTH, LONGEST = 12, 13
 

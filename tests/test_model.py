@@ -21,7 +21,9 @@ from zoorecall.display import print_measurement, print_plan
 from zoorecall.grid import Grid
 from zoorecall.mixers import MIXERS, CustomConfig
 from zoorecall.mixers.custom import Custom
-from zoorecall.model import Pack, build_model, count_parameters, forward_flops, state_size
+from zoorecall.model.cost import count_parameters, forward_flops, state_size
+from zoorecall.model.model import build_model
+from zoorecall.model.pack import Pack
 from zoorecall.sweeps.plan import PlannedPack, plan
 from zoorecall.tasks import make_task
 from zoorecall.training.trainer import PackTrainer

@@ -17,7 +17,6 @@ import pytest
 from zoorecall.analysis.ablations import ablations as against_baseline
 from zoorecall.analysis.accuracy import SOLVED, best_accuracies
 from zoorecall.analysis.bumps import classify, transitions
-from zoorecall.analysis.claims import BY_POSITION
 from zoorecall.analysis.key_value_sum import (
     AR,
     FORM,
@@ -34,6 +33,7 @@ from zoorecall.analysis.key_value_sum import (
 from zoorecall.analysis.precision import precision_differences
 from zoorecall.analysis.sparse_grids import ZOOLOGY_RATES, miss_rates, reported
 from zoorecall.analysis.windows import window_differences, windows
+from zoorecall.claims.okpekpe2025 import BY_POSITION
 from zoorecall.grid import load_grid
 from zoorecall.results import Results, load_results
 

@@ -8,9 +8,10 @@ import pytest
 import torch
 from conftest import small_run
 
-from zoorecall.model import build_model
+from zoorecall.model.model import build_model
 from zoorecall.tasks import TASKS, make_task
-from zoorecall.training.trainer import STEPS_TO_PAY, PackTrainer, RunResult
+from zoorecall.training.outcome import RunResult
+from zoorecall.training.trainer import STEPS_TO_PAY, PackTrainer
 
 CPU = torch.device("cpu")
 RATES = (1e-3, 3e-3, 1e-2)

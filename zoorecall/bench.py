@@ -21,7 +21,7 @@ import torch
 
 from .config import RunConfig
 from .errors import UserError
-from .model import count_parameters, forward_flops
+from .model.cost import count_parameters, forward_flops
 from .ops.forms import kernels
 from .sweeps.plan import memory_bytes, pack_size
 from .sweeps.provenance import provenance

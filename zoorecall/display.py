@@ -15,7 +15,7 @@ from rich.table import Table
 from .bench import Measurement
 from .columns import short_labels
 from .grid import Grid
-from .model import count_parameters
+from .model.cost import count_parameters
 from .sweeps import sweeper
 from .sweeps.plan import PlannedPack, memory_bytes
 from .tables import print_table

@@ -11,7 +11,8 @@ from conftest import small_run
 from torch import nn
 from torch.testing import assert_close
 
-from zoorecall.model import Layer, Pack
+from zoorecall.model.blocks import Layer
+from zoorecall.model.pack import Pack
 from zoorecall.ops.mlp.reference import mlp_reference
 
 from .comparing import (

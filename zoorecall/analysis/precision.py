@@ -17,7 +17,7 @@ import pandas as pd
 from ..columns import PRECISION, RATE, SOLVED
 from .accuracy import Accuracies, accuracies, setting_columns, with_baselines
 from .bootstrap import Estimate, mean_difference
-from .evidence import all_of
+from .three_valued import all_of
 from .windows import window_differences, window_spans
 
 EQUAL = 0.001

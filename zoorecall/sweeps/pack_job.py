@@ -10,9 +10,10 @@ import torch
 
 from .. import results
 from ..columns import slice_accuracy
-from ..model import count_parameters, forward_flops, state_size
+from ..model.cost import count_parameters, forward_flops, state_size
 from ..tasks import sizes
-from ..training.trainer import Curve, PackTrainer, RunResult
+from ..training.outcome import Curve, RunResult
+from ..training.trainer import PackTrainer
 from .plan import PlannedPack
 from .provenance import provenance, user_code
 

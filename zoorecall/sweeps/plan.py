@@ -10,7 +10,7 @@ import torch
 
 from ..config import RunConfig
 from ..mixers import CustomConfig
-from ..model import count_parameters, forward_flops
+from ..model.cost import count_parameters, forward_flops
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ host. Whatever the host wants to know it reads at an evaluation.
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import cache
 
 import numpy as np
@@ -19,74 +18,19 @@ from torch import Tensor
 
 from ..columns import SOLVED
 from ..config import RunConfig
-from ..model import Pack
+from ..model.pack import Pack
 from ..ops.dropout import WORDS, mix
 from ..ops.forms import forget_forms
 from ..ops.linear_cross_entropy import linear_cross_entropy
 from ..seeding import Stream, derive_seed
 from ..tasks import make_task
+from .data import Examples, make_examples
 from .optim import AdamW
+from .outcome import Curve, RunResult
 
 STEPS_TO_PAY = {"cpu": 50, "cuda": 5000}
 """The steps that must remain for a smaller pack to pay. On a GPU it must be compiled and captured,
 about 45 s, in which other workers have the GPU."""
-
-
-@dataclass
-class Curve:
-    """One run's evaluations; lists of equal length."""
-
-    step: list[int] = field(default_factory=list)
-    train_loss: list[float] = field(default_factory=list)
-    """Mean over the steps since the evaluation before, nats a query; NaN at step 0."""
-    max_loss: list[float] = field(default_factory=list)
-    """The largest loss of a step since the evaluation before; NaN at step 0."""
-    max_grad_norm: list[float] = field(default_factory=list)
-    """The largest gradient norm of such a step, before clipping; NaN at step 0."""
-    test_loss: list[float] = field(default_factory=list)
-    test_accuracy: list[float] = field(default_factory=list)
-    test_sequence_accuracy: list[float] = field(default_factory=list)
-    slice_test_accuracy: dict[str, list[float]] = field(default_factory=dict)
-    """Token accuracy by slice of the task; NaN for a slice without a test query."""
-
-
-@dataclass
-class RunResult:
-    """What training says of one run: the last evaluation, the best, and how it got there.
-
-    A diverged run (a loss or gradient that is not finite) has accuracy 0 and loss NaN from there.
-    """
-
-    run: RunConfig
-    curve: Curve
-    test_accuracy: float
-    test_sequence_accuracy: float
-    test_loss: float
-    train_accuracy: float
-    train_sequence_accuracy: float
-    train_loss: float
-    best_test_accuracy: float
-    best_step: int
-    steps_to_solve: int | None
-    diverged_at: int | None
-    stopped_at: int | None
-    slice_test_accuracy: dict[str, float]
-
-
-@dataclass
-class Examples:
-    """The examples of all seeds of a pack: tokens [S, n, L], the rest [S, n, Q], but slices
-    [S, n, 0] for a task that has none."""
-
-    tokens: Tensor
-    positions: Tensor
-    targets: Tensor
-    slices: Tensor
-
-    def batch(self, seed_index: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Examples `index` [R, B] of the seeds `seed_index` [R]."""
-        seeds = seed_index[:, None]
-        return self.tokens[seeds, index], self.positions[seeds, index], self.targets[seeds, index]
 
 
 class PackTrainer:
@@ -266,9 +210,7 @@ class PackTrainer:
         torch.set_float32_matmul_precision("high" if self.train.precision == "tf32" else "highest")
 
     def _examples(self, n: int, split: str, block: int = 0) -> Examples:
-        made = [self.task.examples(n, seed, split, block) for seed in self.seeds]
-        columns = [np.stack(column) for column in zip(*made, strict=True)]
-        return Examples(*(torch.from_numpy(c).to(self.device) for c in columns))
+        return make_examples(self.task, self.seeds, n, split, block, self.device)
 
     def _load_epoch(self, epoch: int) -> None:
         """Put the epoch's examples and their order where the step finds them."""

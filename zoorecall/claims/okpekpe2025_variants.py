@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 
+from ..analysis.ablations import ablations
+from ..analysis.three_valued import all_of, within
 from ..columns import POSITIONS, QUERIES, WIDTH
-from .ablations import ablations
 from .evidence import (
     RECURRENT,
     Finding,
     Studies,
     Verdict,
-    all_of,
     by_pairs,
     highest,
     judge,
@@ -19,7 +19,6 @@ from .evidence import (
     settings,
     solved_anywhere,
     with_room,
-    within,
 )
 
 HARDLY = 0.05

@@ -14,23 +14,21 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from ..analysis.accuracy import best_accuracies, setting_columns
+from ..analysis.bootstrap import mean_difference, mean_over_seeds
+from ..analysis.bumps import classify
+from ..analysis.scaling import whole_gains
+from ..analysis.sparse_grids import lost_by_seed, miss_rates
+from ..analysis.three_valued import Row, above, agreed, all_of, any_of, unsure, within
 from ..columns import DEPTH, LENGTH, QUERIES, RATE, RUN_ID, SOLVED, WIDTH
-from .accuracy import best_accuracies, setting_columns
-from .bootstrap import mean_difference, mean_over_seeds
-from .bumps import classify
-from .chaudhry_claims import c12
+from .chaudhry2025 import c12
 from .evidence import (
     RECURRENT,
     SETTING,
     WINDOW_SEEDS,
     Finding,
-    Row,
     Studies,
     Verdict,
-    above,
-    agreed,
-    all_of,
-    any_of,
     by_pairs,
     counted,
     covers,
@@ -47,13 +45,9 @@ from .evidence import (
     solved,
     solved_anywhere,
     unanimous,
-    unsure,
     window_gaps,
-    within,
 )
-from .scaling import whole_gains
-from .sparse_grids import lost_by_seed, miss_rates
-from .variant_claims import c7, c8, c9, c11
+from .okpekpe2025_variants import c7, c8, c9, c11
 
 ATTENTION = ("attention",)
 

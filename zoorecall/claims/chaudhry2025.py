@@ -20,25 +20,12 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from ..analysis.ablations import ablations
+from ..analysis.accuracy import setting_columns
+from ..analysis.key_value_sum import AR, FORM, NON_AR, PAIRS, by_form
+from ..analysis.three_valued import Row, above, all_of, any_of
 from ..columns import DEPTH, MIXER, WIDTH
-from .ablations import ablations
-from .accuracy import setting_columns
-from .evidence import (
-    Finding,
-    Row,
-    Studies,
-    Verdict,
-    above,
-    all_of,
-    any_of,
-    highest,
-    judge,
-    lowest,
-    model,
-    percent,
-    with_room,
-)
-from .key_value_sum import AR, FORM, NON_AR, PAIRS, by_form
+from .evidence import Finding, Studies, Verdict, highest, judge, lowest, model, percent, with_room
 
 CLEARLY = 0.01
 """What an accuracy must be lower by, for all of its interval, to be lower."""

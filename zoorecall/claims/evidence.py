@@ -1,20 +1,16 @@
-"""What verdicts on claims are made of: findings that hold, do not, or are open, and their words.
+"""What verdicts on claims are made of: findings that hold, do not, or are open, and their words."""
 
-Three-valued logic: True, False, or None where seeds, a grid's edge or missing runs leave it open.
-One seed has no interval (NaN), and every comparison with NaN is open here, so that no finding
-rests on a single seed.
-"""
-
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import pandas as pd
 
+from ..analysis.accuracy import best_accuracies, setting_columns
+from ..analysis.three_valued import Row, all_of, any_of
+from ..analysis.windows import window_differences, windows
 from ..columns import DEPTH, LENGTH, QUERIES, WIDTH
 from ..results import Results
-from .accuracy import best_accuracies, setting_columns
-from .windows import window_differences, windows
 
 SETTING = ["mixer", DEPTH, WIDTH, LENGTH, QUERIES]
 
@@ -27,7 +23,6 @@ their range."""
 
 RECURRENT = ("h3", "hyena", "rwkv", "mamba", "mamba2", "delta_net")
 
-Row = Mapping[Any, Any]
 Studies = Mapping[str, Results]
 """The results of each grid that was run, by its name."""
 
@@ -63,53 +58,11 @@ def judge(
     return Verdict(claim, statement, verdict, "; ".join(f.text for f in findings), run)
 
 
-def all_of(values: Iterable[bool | None]) -> bool | None:
-    """False if one is, else open if one is or there are none."""
-    found = list(values)
-    if False in found:
-        return False
-    return None if None in found or not found else True
-
-
-def any_of(values: Iterable[bool | None]) -> bool | None:
-    """True if one is, else open if one is or there are none."""
-    found = list(values)
-    if True in found:
-        return True
-    return None if None in found or not found else False
-
-
-def above(row: Row, name: str, threshold: float) -> bool | None:
-    """Whether a number, by its interval in columns `name_low` and `name_high`, is above."""
-    if row[f"{name}_low"] > threshold:
-        return True
-    return False if row[f"{name}_high"] <= threshold else None
-
-
-def unsure(found: bool | None, at_edge: bool | None, edge: str) -> bool | None:
-    """A finding, but open where it is `at_edge` and the grid's edge may be the reason."""
-    return None if edge and found is at_edge else found
-
-
-def within(row: Row, name: str, low: float, high: float) -> bool | None:
-    """Whether the whole interval of a number lies between two bounds; not so if all of it is
-    beyond one."""
-    if low <= row[f"{name}_low"] and row[f"{name}_high"] <= high:
-        return True
-    return False if row[f"{name}_low"] > high or row[f"{name}_high"] < low else None
-
-
 def with_room(row: Row, baseline: Row) -> Row:
     """A difference whose interval has room for what rates beyond the grid's edge could add."""
     up, down = ((1 - x["accuracy"]) if x["edge"] else 0 for x in (row, baseline))
     low, high = row["difference_low"] - down, row["difference_high"] + up
     return {**row, "difference_low": low, "difference_high": high}
-
-
-def agreed(verdicts: Iterable[str], yes: str, no: str) -> bool | None:
-    """True if one verdict is `yes` and none `no`, False the other way round."""
-    found = set(verdicts)
-    return None if (yes in found) == (no in found) else yes in found
 
 
 def unanimous(rows: pd.DataFrame, shown: pd.Series) -> bool | None:
