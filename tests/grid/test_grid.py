@@ -280,7 +280,7 @@ def test_an_override_by_one_value_leaves_the_runs_of_the_other_axes(
 
 
 def test_lr_fine_is_612_runs_one_seed_after_the_other() -> None:
-    runs = load_grid(Path(__file__).parents[1] / "grids/lr_fine.yaml").runs
+    runs = load_grid(Path(__file__).parents[2] / "grids/lr_fine.yaml").runs
     assert len(runs) == 3 * 2 * 6 * 17
     assert [run.seed for run in runs[::204]] == [42, 123, 777]
     assert len({run.seed for run in runs[:204]}) == 1

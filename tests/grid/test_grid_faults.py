@@ -14,7 +14,7 @@ from zoorecall.errors import GridError
 from zoorecall.grid import grid_schema, load_grid
 from zoorecall.grid.yaml_nodes import Fault, parse_yaml
 
-GRIDS = Path(__file__).parents[1] / "grids"
+GRIDS = Path(__file__).parents[2] / "grids"
 SHIPPED = sorted(GRIDS.glob("*.yaml"))
 
 

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from kernels.comparing import assert_near, results
-from kernels.test_delta_rule import NAMES, case, repeated
 
 from zoorecall.ops.delta_rule.fla import delta_rule_fla
+
+from .comparing import assert_near, results
+from .test_delta_rule import NAMES, case, repeated
 
 
 @pytest.mark.gpu

@@ -19,7 +19,7 @@ from zoorecall.plots.style import COLORS, MARKERS
 from zoorecall.reporting import charts, report, words
 from zoorecall.results import Results, read_plan, write_plan
 
-LR_FINE = Path(__file__).parents[1] / "results" / "lr_fine"
+LR_FINE = Path(__file__).parents[2] / "results" / "lr_fine"
 
 
 def solved_between(low, high, inside=1.0, outside=0.9):

@@ -386,7 +386,7 @@ def test_the_runs_with_dropout_are_judged_by_the_same_rules():
 
 
 def test_mixers_that_claims_name_are_trained_by_the_grids():
-    paths = (Path(__file__).parents[1] / "grids").glob("*.yaml")
+    paths = (Path(__file__).parents[2] / "grids").glob("*.yaml")
     trained = {run.model.mixer.label for path in paths for run in load_grid(path).runs}
     assert {*VARIANTS, *MAMBAS, *NO_CONV, *evidence.RECURRENT} <= trained
 
