@@ -10,8 +10,9 @@ Nothing here needs torch: tables are read and shown without it.
 
 import copy
 import hashlib
+import itertools
 import json
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from keyword import iskeyword
@@ -52,6 +53,7 @@ CURVE = "curve."
 """What the columns of a curve begin with in a shard, where each is a list."""
 
 CONFIG_PREFIXES = ("task.", "model.", "train.")
+ATTENTION_SHARE = "attention_share"
 MIXER_SOURCE = "mixer.source"
 """Tells the versions of a user's own mixer apart."""
 
@@ -74,6 +76,7 @@ COLUMNS = tuple(
         (MIXER, "", "the mixer with its options, a text of its own for each", "config"),
         (MIXER_NAME, "", "the mixer's name", "config"),
         (MIXER_OPTIONS, "JSON", "the mixer's options that are not at their defaults", "config"),
+        (ATTENTION_SHARE, "share", "of the layers; empty with a mixer of the user's own", "config"),
         (MIXER_SOURCE, "", "hash of the source of a user's own mixer", "config"),
         (LENGTH, "tokens", "longest sequence of training and test", "task"),
         (VOCABULARY, "tokens", "how many different tokens there are", "task"),
@@ -162,6 +165,10 @@ UNSHOWN = ("name", "source")
 
 def mixer_options(mixer: Mapping[str, Any]) -> dict[str, Any]:
     """A mixer's options that are not at their defaults; of a user's own, those of the class."""
+    if mixer["name"] == "pattern":
+        mixers = [{"name": one["name"], **mixer_options(one)} for one in mixer["mixers"]]
+        at = mixer.get("attention_at")
+        return {"mixers": mixers} | ({} if at is None else {"attention_at": at})
     default = _of_mixer(mixer["name"]) | {key: mixer[key] for key in mixer if key in UNSHOWN}
     given = {key: x for key, x in mixer.items() if x != default.get(key)}
     return given.pop("options", {}) | given
@@ -169,6 +176,9 @@ def mixer_options(mixer: Mapping[str, Any]) -> dict[str, Any]:
 
 def mixer_label(mixer: Mapping[str, Any]) -> str:
     """A mixer's name and options as one text, which no other mixer has: `attention (conv=qkv)`."""
+    if mixer["name"] == "pattern":
+        at = ", ".join(map(str, mixer.get("attention_at") or ()))
+        return " + ".join(map(mixer_label, mixer["mixers"])) + (f" at {at}" if at else "")
     options = ", ".join(f"{key}={_shown(x)}" for key, x in mixer_options(mixer).items())
     return f"{mixer['name']} ({options})" if options else mixer["name"]
 
@@ -185,11 +195,44 @@ def digest(data: Mapping[str, Any]) -> str:
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 
 
+def pattern_layers(
+    names: Sequence[str], attention_at: Sequence[int] | None, num_layers: int
+) -> list[int]:
+    """Which of a pattern's mixers each layer has, by its place in `names`; see `mixers.pattern`."""
+    places = range(len(names))
+    if attention_at is None:
+        return [i % len(names) for i in range(num_layers)]
+    others = itertools.cycle([i for i in places if names[i] != "attention"])
+    attention = names.index("attention")
+    return [attention if i in attention_at else next(others) for i in range(num_layers)]
+
+
+def attention_share(mixer: Mapping[str, Any], num_layers: int) -> float | None:
+    """The share of a model's layers that are attention; None where a mixer is the user's own."""
+    names = [one["name"] for one in _each(mixer)]
+    if any(":" in name for name in names):
+        return None
+    layers = pattern_layers(names, mixer.get("attention_at"), num_layers)
+    return sum(names[i] == "attention" for i in layers) / num_layers
+
+
+def mixer_source(mixer: Mapping[str, Any]) -> str:
+    """What the code of a user's own mixers was; empty for those of this package."""
+    return ", ".join(one["source"] for one in _each(mixer) if one.get("source"))
+
+
+def _each(mixer: Mapping[str, Any]) -> list[Any]:
+    """The mixers of a pattern, or the one."""
+    return list(mixer["mixers"]) if mixer["name"] == "pattern" else [mixer]
+
+
 def _parts(config: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """The mappings of a config that hold options, each with the defaults of these."""
     task, model = config["task"], config["model"]
     yield task, defaults()["task"][task["name"]]
     yield model["mixer"], _of_mixer(model["mixer"]["name"])
+    if model["mixer"]["name"] == "pattern":
+        yield from ((one, _of_mixer(one["name"])) for one in model["mixer"]["mixers"])
     yield model, defaults()["model"]
     yield config["train"], defaults()["train"]
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import to_jsonable_python
 
 from . import columns
-from .mixers import MIXERS, AnyMixerConfig
+from .mixers import MIXERS, AnyMixerConfig, MixerConfig, PatternConfig
 from .mixers.attention import Attention
 from .mixers.custom import CustomConfig
 from .tasks import TASKS, AnyTaskConfig, MQARConfig
@@ -39,13 +39,18 @@ class ModelConfig(Config):
     @model_validator(mode="after")
     def _resolve(self) -> "ModelConfig":
         self.mixer.check(self.d_model)
+        # the model is frozen for its users; this is still its making
+        object.__setattr__(self, "mixer", self.mixer.at_depth(self.num_layers))
         if self.positions == "auto":
-            mixer = MIXERS.get(self.mixer.name)
-            learned = mixer is not None and mixer.uses_positions
-            learned = learned and not getattr(self.mixer, "rope", False)
-            # the model is frozen for its users; this is still its making
+            learned = any(map(_has_positions, self.mixer.each))
             object.__setattr__(self, "positions", "learned" if learned else "none")
         return self
+
+
+def _has_positions(config: MixerConfig) -> bool:
+    """Whether the papers give a mixer learned positions."""
+    mixer = MIXERS.get(config.name)
+    return mixer is not None and mixer.uses_positions and not getattr(config, "rope", False)
 
 
 class TrainConfig(Config):
@@ -159,7 +164,8 @@ def current_defaults() -> dict[str, Any]:
         chosen = ("name", "mixer", "source")  # these always count
         return {key: to_jsonable_python(x) for key, x in known.items() if key not in chosen}
 
-    mixers = {name: mixer.Config for name, mixer in MIXERS.items()} | {"custom": CustomConfig}
+    mixers: dict[str, type[BaseModel]] = {"custom": CustomConfig, "pattern": PatternConfig}
+    mixers.update({name: mixer.Config for name, mixer in MIXERS.items()})
     return {
         "task": {name: of(task.Config) for name, task in TASKS.items()},
         "mixer": {name: of(config) for name, config in mixers.items()},

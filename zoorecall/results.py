@@ -84,7 +84,11 @@ def _table(shards: pd.DataFrame) -> pd.DataFrame:
             MIXER: [columns.mixer_label(mixer) for mixer in mixers],
             columns.MIXER_NAME: [mixer["name"] for mixer in mixers],
             columns.MIXER_OPTIONS: [json.dumps(columns.mixer_options(x)) for x in mixers],
-            columns.MIXER_SOURCE: [mixer.get("source", "") for mixer in mixers],
+            columns.ATTENTION_SHARE: [
+                columns.attention_share(mixer, config["model"]["num_layers"])
+                for mixer, config in zip(mixers, configs, strict=True)
+            ],
+            columns.MIXER_SOURCE: [columns.mixer_source(mixer) for mixer in mixers],
         }
     )
     config = pd.DataFrame({key: _values(x) for key, x in pd.json_normalize(configs).items()})

@@ -7,7 +7,17 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from .settings import Path, Setting, choice_name, chosen, configs_at, configs_in, unknown_key, walk
+from .settings import (
+    Path,
+    Setting,
+    choice_name,
+    chosen,
+    configs_at,
+    configs_in,
+    items_in,
+    unknown_key,
+    walk,
+)
 from .yaml_nodes import Fault, Node, describe, show, suggest
 
 Layers = Sequence[Sequence[Setting]]
@@ -101,11 +111,13 @@ def _place(loc: Sequence[str | int]) -> tuple[Path, list[type[BaseModel]]]:
     path: Path = ()
     configs, owners = configs_at(()), []
     for part in loc:
+        if isinstance(part, int):
+            continue  # a place in a list
         if len(configs) > 1:
             configs = chosen(configs, part)
         elif configs:
             path, owners = (*path, str(part)), configs
-            configs = configs_in(configs[0], path[-1])
+            configs = configs_in(configs[0], path[-1]) or items_in(configs[0], path[-1])
     return path, owners
 
 
@@ -147,7 +159,12 @@ def _sentence(detail: ErrorDetails, path: Path, owners: Sequence[type[BaseModel]
 
 
 def _unknown_choice(path: Path, value: Any) -> str:
-    names = [choice_name(config) or "package.module:Class" for config in configs_at(path)]
+    configs = configs_at(path)
+    if not configs:  # one of a list
+        parents = configs_at(path[:-1])
+        configs = [item for parent in parents for item in items_in(parent, path[-1])]
+        path = (*path[:-1], path[-1].removesuffix("s"))
+    names = [choice_name(config) or "package.module:Class" for config in configs]
     name = value.get("name", value) if isinstance(value, dict) else value
     if isinstance(name, str):
         hint = suggest(name, names)

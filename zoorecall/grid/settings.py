@@ -52,6 +52,12 @@ def configs_in(config: type[BaseModel], name: str) -> list[type[BaseModel]]:
     return _configs(fields_of(config)[name].annotation) if name in fields_of(config) else []
 
 
+def items_in(config: type[BaseModel], name: str) -> list[type[BaseModel]]:
+    """The configs that the items of a list may be; none if it is no list of these."""
+    field = fields_of(config).get(name)
+    return [x for part in get_args(field.annotation) for x in _configs(part)] if field else []
+
+
 @cache
 def fields_of(config: type[BaseModel]) -> dict[str, FieldInfo]:
     """The fields of a config that a grid may set: those of its JSON Schema."""
@@ -60,6 +66,8 @@ def fields_of(config: type[BaseModel]) -> dict[str, FieldInfo]:
 
 
 def _configs(type_: Any) -> list[type[BaseModel]]:
+    if get_origin(type_) in (list, tuple):
+        return []  # its items are no places of their own
     if isinstance(type_, type) and issubclass(type_, BaseModel):
         return [type_]
     return [config for part in get_args(type_) for config in _configs(part)]

@@ -4,7 +4,7 @@ import functools
 import operator
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BeforeValidator, Discriminator, Tag
+from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from .attention import Attention
 from .base import MixerConfig, SequenceMixer
@@ -17,6 +17,7 @@ from .h3 import H3
 from .hyena import Hyena
 from .mamba import S6, Mamba
 from .mamba2 import Mamba2
+from .pattern import PatternConfig
 from .rwkv import RWKV
 
 MIXERS: dict[str, type[SequenceMixer]] = {
@@ -38,6 +39,7 @@ def make_mixer(
     config: MixerConfig, d_model: int, seq_len: int, num_layers: int, layer: int
 ) -> SequenceMixer:
     """Build the mixer of layer `layer` for one run, its weights from torch's global generator."""
+    config = config.of_layer(layer, num_layers)
     mixer = MIXERS.get(config.name, Custom)(config, d_model, seq_len, num_layers)
     mixer.start_as(layer)
     return mixer
@@ -49,6 +51,11 @@ def _tag(value: Any) -> str | None:
 
 
 def _from_name(value: Any) -> Any:
+    """A name alone stands for its config, a pattern of one mixer for that mixer."""
+    if isinstance(value, dict) and value.get("name") == "pattern":
+        mixers = value.get("mixers")
+        if isinstance(mixers, list | tuple) and len(mixers) == 1 and len(value) == 2:
+            return _from_name(mixers[0])
     return {"name": value} if isinstance(value, str) else value
 
 
@@ -56,17 +63,26 @@ if TYPE_CHECKING:
     AnyMixerConfig = MixerConfig
 else:  # made from the registry, which a type checker cannot follow
     choices = [Annotated[mixer.Config, Tag(name)] for name, mixer in MIXERS.items()]
-    AnyMixerConfig = Annotated[
-        functools.reduce(operator.or_, [*choices, Annotated[CustomConfig, Tag("custom")]]),
-        Discriminator(_tag),
-        BeforeValidator(_from_name, json_schema_input_type=Any),
-    ]
+    choices.append(Annotated[CustomConfig, Tag("custom")])
+
+    def _one_of(choices: list) -> Any:
+        return Annotated[
+            functools.reduce(operator.or_, choices),
+            Discriminator(_tag),
+            BeforeValidator(_from_name, json_schema_input_type=Any),
+        ]
+
+    class Pattern(PatternConfig):
+        mixers: tuple[_one_of(choices), ...] = Field(min_length=2, strict=False)
+
+    AnyMixerConfig = _one_of([*choices, Annotated[Pattern, Tag("pattern")]])
 
 __all__ = [
     "MIXERS",
     "AnyMixerConfig",
     "CustomConfig",
     "MixerConfig",
+    "PatternConfig",
     "SequenceMixer",
     "make_mixer",
 ]

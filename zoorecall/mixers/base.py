@@ -35,6 +35,20 @@ class MixerConfig(BaseModel):
         """Raise ValueError with one sentence where the options do not fit the width."""
 
     @property
+    def each(self) -> "tuple[MixerConfig, ...]":
+        """The mixers that layers have: this one, or those of a pattern."""
+        return (self,)
+
+    def at_depth(self, num_layers: int) -> "MixerConfig":
+        """With what follows from the depth; raises ValueError with one sentence where it does not
+        fit."""
+        return self
+
+    def of_layer(self, layer: int, num_layers: int) -> "MixerConfig":
+        """The mixer of one layer, counted from 0."""
+        return self
+
+    @property
     def label(self) -> str:
         """The name and the options that differ from their defaults: `attention (conv=qkv)`."""
         return mixer_label(self.model_dump(mode="json"))

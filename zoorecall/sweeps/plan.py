@@ -35,7 +35,9 @@ class PlannedPack:
         """What says which of two packs takes longer: `flops`, but of a user's own mixer, which only
         a worker may call, two a parameter and token, three times."""
         run = self.runs[0]
-        flops = None if isinstance(run.model.mixer, CustomConfig) else self.flops
+        flops = (
+            None if any(isinstance(x, CustomConfig) for x in run.model.mixer.each) else self.flops
+        )
         of_one = 6 * count_parameters(run) * run.task.seq_len
         return of_one * self._sequences if flops is None else flops
 

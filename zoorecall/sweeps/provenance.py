@@ -36,9 +36,8 @@ def device_name(device: torch.device) -> str:
 
 def user_code(mixer: MixerConfig) -> str:
     """The commit of a user's own mixer, or else its source; empty for a mixer of this package."""
-    if not isinstance(mixer, CustomConfig):
-        return ""
-    return git_commit(find_file(mixer.module)) or mixer.source
+    own = [one for one in mixer.each if isinstance(one, CustomConfig)]
+    return ", ".join(git_commit(find_file(one.module)) or one.source for one in own)
 
 
 @functools.cache
