@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from zoorecall.claims import verdicts, verdicts_with_dropout
 from zoorecall.claims.evidence import Verdict
-from zoorecall.claims.okpekpe2025 import verdicts, verdicts_with_dropout
 from zoorecall.cli import exit_code
 from zoorecall.results import Results
 from zoorecall.studies import trained_studies

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from zoorecall.claims.okpekpe2025 import BY_POSITION, verdicts, verdicts_with_dropout
+from zoorecall.claims import verdicts, verdicts_with_dropout
+from zoorecall.claims.okpekpe2025 import BY_POSITION
 from zoorecall.config import RunConfig
 from zoorecall.grid import load_grid
 from zoorecall.results import load_results, write_shard

@@ -121,7 +121,7 @@ def test_a_norm_is_between_gate_and_out_proj_and_draws_nothing():
 
 
 def test_a_norm_needs_the_gate_and_changes_no_run_that_has_none():
-    assert "norm" not in MambaConfig().model_dump() and MambaConfig(norm=True).model_dump()["norm"]
+    assert MambaConfig().label == "mamba" and MambaConfig(norm=True).label == "mamba (norm=True)"
     with pytest.raises(ValueError, match="leave gating true"):
         MambaConfig(norm=True, gating=False).check(12)
 

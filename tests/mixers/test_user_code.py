@@ -156,11 +156,11 @@ def test_an_edited_mixer_trains_again_and_the_others_do_not(project):
     assert trained() == []
     edit(project / "mine/mixers/second.py")
     assert trained() == ["mine.mixers.second:Mine"]
-    runs = load_results("out").runs.set_index("model.mixer.name")
+    runs = load_results("out").runs.set_index("mixer.name")
     assert runs.loc["attention", "user_code"] == ""
     second = runs.loc["mine.mixers.second:Mine"]
     assert second["user_code"].nunique() == 2
-    assert (second["user_code"] == second["model.mixer.source"]).all()
+    assert (second["user_code"] == second["mixer.source"]).all()
 
 
 def test_what_is_not_known_is_empty_in_a_row(project):
@@ -168,7 +168,7 @@ def test_what_is_not_known_is_empty_in_a_row(project):
     mixer.write_text(mixer.read_text().replace("state_size", "another"))
     mixer.write_text(mixer.read_text() + "    def forward(self, x): return torch.fft.fft(x).real")
     sweep(load_grid(project / "grid.yaml"), "out", device="cpu")
-    runs = load_results("out").runs.set_index("model.mixer.name")
+    runs = load_results("out").runs.set_index("mixer.name")
     unknown = runs.loc["mine.mixers.first:Mine", ["state_size", "forward_flops"]]
     assert unknown.isna().all()
     assert runs.loc["mine.mixers.second:Mine", "state_size"] == 0

@@ -1,6 +1,6 @@
 """Verdicts on the claims of Okpekpe and Orvieto 2025 (arXiv 2508.19029, versions 1 and 2) that
-the grids test: one function each, from the tables of the grids. C7 to C9 and C11 are in
-`variant_claims`, C12, of another paper, in `chaudhry_claims`.
+the grids test: one function each, from the tables of the grids. Those on variants of a mixer, C7 to
+C9 and C11, are in `okpekpe2025_variants`.
 
 Accuracies are those at the best learning rate. What the papers leave vague is fixed by the
 constants here, and so: to gain is more than nothing by the interval over seeds, from a model that
@@ -21,7 +21,6 @@ from ..analysis.scaling import whole_gains
 from ..analysis.sparse_grids import lost_by_seed, miss_rates
 from ..analysis.three_valued import Row, above, agreed, all_of, any_of, unsure, within
 from ..columns import DEPTH, LENGTH, QUERIES, RATE, RUN_ID, SOLVED, WIDTH
-from .chaudhry2025 import c12
 from .evidence import (
     RECURRENT,
     SETTING,
@@ -47,7 +46,6 @@ from .evidence import (
     unanimous,
     window_gaps,
 )
-from .okpekpe2025_variants import c7, c8, c9, c11
 
 ATTENTION = ("attention",)
 
@@ -246,20 +244,6 @@ def c10(studies: Studies) -> Verdict:
     ]
     text = "Mamba2's window is wider than Mamba's, DeltaNet's as wide as 2-layer attention's"
     return judge("C10", text, findings, grids, studies)
-
-
-CLAIMS = (c1, c2, c3, c4, c5, c6, c7, c8, c9, c10, c11, c12)
-
-
-def verdicts(studies: Studies) -> list[Verdict]:
-    """The verdict on every claim."""
-    return [claim(studies) for claim in CLAIMS]
-
-
-def verdicts_with_dropout(studies: Studies) -> list[Verdict]:
-    """Those on 2-layer models and learning rates, of runs in which a tenth of the embedding was
-    dropped, as Zoology's code does by default; the study, inspired by it, does not say."""
-    return [claim(studies, ("embed_dropout",)) for claim in (c1, c2, c3)]
 
 
 def _gain(
