@@ -19,10 +19,13 @@ from zoorecall.analysis.accuracy import SOLVED, best_accuracies
 from zoorecall.analysis.bumps import classify, transitions
 from zoorecall.analysis.key_value_sum import (
     AR,
+    EACH,
     FORM,
     NON_AR,
+    ONE,
     OPERANDS,
     PAIRS,
+    TRAINED_ON,
     at_best_rate,
     by_form,
     having,
@@ -448,6 +451,75 @@ def key_value_sum():
     yield f"at 1e-3 it has {large:.2f} with 4 layers of width 128, {small:.2f} with 2 of width 64"
 
 
+def key_value_sum_small():
+    results, runs = study("key_value_sum_small"), runs_of("key_value_sum_small")
+    yield f"All {len(runs)} runs"
+    yield f"{runs['num_steps'].max():,} steps with {runs['train.batch_size'].max()} examples each"
+    forms = by_form(runs)
+    rows_of = at_best_rate(forms)
+    kinds = [(form, trained_on) for form in (AR, NON_AR) for trained_on in (ONE, EACH)]
+    mixers = {x: name for x, name in SUMS.items() if x in set(runs["mixer"])}
+    for mixer, name in mixers.items():
+        found = part(rows_of, mixer=mixer, data="fresh").groupby([FORM, TRAINED_ON])
+        cells = (found.get_group(kind) for kind in kinds)
+        yield row(name, *(f"{with_range(x['accuracy'])} at {rate(x[RATE].iloc[0])}" for x in cells))
+    guess = without_recall(10, 2, 10)
+    yield f"{guess:.2f} of the lists"
+    recalls = part(forms, **{FORM: AR, TRAINED_ON: ONE})
+    columns = [("attention", "fresh")]
+    columns += [(x, data) for x in [*mixers][1:] for data in ("fresh", "fixed")]
+    yield from rows(*(by_rate(part(recalls, mixer=x, data=data)) for x, data in columns))
+
+    adding = part(forms, **{FORM: NON_AR})
+    yield f"{solved(adding)} of {len(adding)} accuracies in non-AR are 95 % or more"
+    other = adding[adding[ACCURACY] < SOLVED]
+    yield f"the other is {other[ACCURACY].item():.3f}, at {rate(other[RATE].item())}"
+    attention = part(recalls, mixer="attention")
+    assert attention[BEST].max() < guess
+    yield f"its accuracy never comes above {attention[BEST].max():.2f}"
+
+    step = 1600
+    before = results.curves[results.curves["step"] == step].set_index("run_id")
+    gain = recalls[ACCURACY] - recalls["run_id"].map(before[ACCURACY])
+    recalls = recalls.assign(gain=gain)
+    open_yet = recalls[recalls[ACCURACY] < SOLVED]
+    delta_net = part(recalls, mixer="delta_net", data="fresh", rate=3e-3)
+    last = delta_net[delta_net[ACCURACY] < SOLVED]
+    start = (last[ACCURACY] - last["gain"]).item()
+    yield f"{start:.2f} at step {step:,} to {last[ACCURACY].item():.2f} at the end"
+    assert len(delta_net) - len(last) == 2
+    convolved = part(recalls, mixer="attention (conv=qkv)")
+    above = convolved[convolved[ACCURACY] > guess]
+    yield f"Of its {len(convolved)} runs {WORDS[len(above)]} come above the guess"
+    assert set(above[RATE]) == {recalls[RATE].max()}
+    yield f"they gain {span(above['gain'])} after step {step:,}"
+    rising = open_yet[open_yet["gain"] > 0.05]
+    yield f"Of {len(open_yet)} runs in AR that do not solve, {len(rising)} gain more than 0.05"
+    large = runs_of("key_value_sum", mixer="attention (conv=qkv)", layers=2, width=64)
+    large = large[large[OPERANDS].eq(2) & large[PAIRS].eq(10)]
+    assert solved(large) and large["seed"].nunique() == 1
+    yield f"{large['num_steps'].max():,} steps with {large['train.batch_size'].max()} examples"
+
+    for data, text in (("fixed", "test accuracy by {:.3f} at the most"), ("fresh", "by {:.3f}.")):
+        of = part(recalls, data=data)
+        yield text.format((of["train_accuracy"] - of[ACCURACY]).max())
+    high = part(recalls[recalls["mixer"] != "attention"], rate=1e-2)
+    table = high.pivot(index=["mixer", "seed"], columns="train.data", values=ACCURACY)
+    better = table["fixed"] - table["fresh"]
+    yield f"{WORDS[(better > 0.05).sum()]} of {WORDS[len(better)]} pairs of runs by more than 0.05"
+    yield f"and worse in {WORDS[(better < -0.05).sum()]}"
+    both = part(forms, mixer="delta_net", rate=3e-3, **{FORM: AR, TRAINED_ON: EACH})
+    yield f"at 3e-3 AR is {each(both)}, against {each(delta_net)} alone"
+    gain = both[ACCURACY] - both["run_id"].map(before["slice.AR.test_accuracy"])
+    yield f"all three gain {span(gain)} after step {step:,}"
+    both = part(forms, **{FORM: AR, TRAINED_ON: EACH})
+    assert not solved(both)
+    yield f"none of {len(both)} runs solves AR in this budget"
+    most = part(both, mixer="attention")[ACCURACY].max()
+    assert most < guess
+    yield f"Trained on both it ends at {most:.2f} at the most"
+
+
 def all_solve(runs: pd.DataFrame) -> tuple[float, float]:
     """The lowest and the highest rate at which every seed solves."""
     every = runs.groupby(RATE)[ACCURACY].min() >= SOLVED
@@ -783,6 +855,8 @@ def overview():
     yield f"added ({means['attention', 10]:.2f} of 10 pairs, where a guess from the list's values"
     yield f"has {without_recall(10, 3, 10):.2f})"
     yield f"from {means['mamba2', 10]:.2f} of 10 pairs to {means['mamba2', 20]:.2f} of 20"
+    small = part(by_form(runs_of("key_value_sum_small")), **{FORM: AR, TRAINED_ON: ONE})
+    yield f"does not recall ({at_best(small, mixer='attention').mean():.2f})"
 
 
 FOLDERS = {
@@ -796,6 +870,7 @@ FOLDERS = {
     "embed_dropout_small": embed_dropout_small,
     "initial_weights": initial_weights,
     "key_value_sum": key_value_sum,
+    "key_value_sum_small": key_value_sum_small,
     "lengths": lengths,
     "lr_fine": lr_fine,
     "mamba_norm_small": mamba_norm_small,
