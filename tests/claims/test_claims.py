@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 from made_up import hat, labelled_curves, made_up_runs
 
+from zoorecall import claims
 from zoorecall.analysis.sparse_grids import ZOOLOGY_RATES, lost_by_seed
 from zoorecall.analysis.three_valued import above, agreed, all_of, any_of, unsure, within
 from zoorecall.claims import evidence
-from zoorecall.claims import okpekpe2025 as claims
 from zoorecall.claims.evidence import settings, unanimous
 from zoorecall.grid import load_grid
 from zoorecall.results import Results
