@@ -10,7 +10,7 @@ test: .venv/ready-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist worksteal
 
 # every figure and verdict of results/ anew from its tables, without training; minutes on a CPU
 figures: .venv/ready

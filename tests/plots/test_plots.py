@@ -180,6 +180,17 @@ def test_a_mixer_of_the_users_own_gets_a_look_that_is_free():
     assert len(many) == 30  # more than there are looks
 
 
+def test_a_mixer_that_does_not_tell_its_state_size_is_left_out_with_a_word():
+    runs = mixers("attention", "lab.mix:Mine")
+    own = runs["mixer"] == "lab.mix:Mine"
+    runs["state_size"] = runs["state_size"].astype("Int64").mask(own)
+    figure = plots.accuracy_by_state_size(runs)
+    FigureCanvasAgg(figure).draw()
+    assert "(not known of Mine)" in figure.get_supxlabel()
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert "attention" in legend and "Mine" not in legend
+
+
 def mixers(*labels: str) -> pd.DataFrame:
     """Runs of some mixers."""
     return made_up_runs(lambda *_: 0.5, mixers=labels, rates=(1e-3,), seeds=(1,))
