@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .config import RunConfig
     from .grid import Grid, load_grid
+    from .model.kept import load_models
     from .reporting import report
     from .results import Results, load_results
     from .sweeps.in_process import train
@@ -23,6 +24,7 @@ _HOME = {
     "RunConfig": "config",
     "__version__": "version",
     "load_grid": "grid",
+    "load_models": "model.kept",
     "load_results": "results",
     "report": "reporting",
     "sweep": "sweeps.sweeper",
@@ -35,6 +37,7 @@ __all__ = [
     "RunConfig",
     "__version__",
     "load_grid",
+    "load_models",
     "load_results",
     "report",
     "sweep",

@@ -80,6 +80,10 @@ class TrainConfig(Config):
         None, gt=0, le=1, description="end a run at this token accuracy on the test examples"
     )
 
+    keep: Literal["nothing", "weights"] = Field(
+        "nothing", description="weights: those of a finished run stay, in models/ of its folder"
+    )
+
     @model_validator(mode="after")
     def _check(self) -> "TrainConfig":
         if self.batch_size > self.train_examples:

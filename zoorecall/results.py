@@ -3,6 +3,7 @@
     DIR/plan.json              which runs train together, so that a resumed sweep packs them alike
     DIR/shards/PACK.parquet    a row a run, its curve in list columns `curve.*`
     DIR/checkpoints/PACK.pt    where an unfinished pack goes on
+    DIR/models/RUN.safetensors the weights of a finished run, where its config says to keep them
     DIR/runs.csv               the table for people: all that a run's config decides
     DIR/provenance.csv         what a clock or a machine decided: seconds, device, versions
 
@@ -194,6 +195,18 @@ def write_tables(folder: Path, order: Mapping[str, int]) -> None:
     ):
         with replacing(folder / name) as temporary:
             table.to_csv(temporary, index=False)
+
+
+def weights_path(folder: Path, run_id: str) -> Path:
+    return folder / "models" / f"{run_id}.safetensors"
+
+
+def write_weights(folder: Path, run_id: str, weights: Mapping[str, Any]) -> None:
+    """Write a run's parameters, tensors by name; they appear by one rename."""
+    from safetensors.torch import save_file
+
+    with replacing(weights_path(folder, run_id)) as temporary:
+        save_file(dict(weights), temporary)
 
 
 def checkpoint_path(folder: Path, pack_id: str) -> Path:

@@ -10,6 +10,7 @@ import torch
 
 from .. import results
 from ..columns import slice_accuracy
+from ..config import RunConfig
 from ..model.cost import count_parameters, forward_flops, state_size
 from ..tasks import sizes
 from ..training.outcome import Curve, RunResult
@@ -21,6 +22,7 @@ Progress = Callable[[int, Sequence[float]], None]
 """Hears of each evaluation: the step, and the best accuracy so far of each run of the pack."""
 
 Row = dict[str, Any]
+Weights = dict[str, torch.Tensor]
 
 
 class PackJob:
@@ -34,6 +36,7 @@ class PackJob:
     ):
         self.pack = pack
         self._left: dict[str, Row] = dict(state["left"]) if state else {}
+        self._kept: dict[str, Weights] = dict(state["kept"]) if state else {}
         runs = [run for run in pack.runs if run.run_id not in self._left]
         self._trainer = PackTrainer(runs, device, state["trainer"] if state else None)
 
@@ -53,6 +56,7 @@ class PackJob:
             for result, goes_on in zip(self._trainer.results(), active, strict=True):
                 if not goes_on:
                     self._left[result.run.run_id] = _row(result, self.pack, self._trainer)
+                    self._keep(result.run)
             self._trainer = self._trainer.of_active()
 
     def best(self) -> list[float]:
@@ -64,7 +68,17 @@ class PackJob:
 
     def state(self) -> dict[str, Any]:
         """What another job needs to go on from here."""
-        return {"trainer": self._trainer.state(), "left": self._left}
+        return {"trainer": self._trainer.state(), "left": self._left, "kept": self._kept}
+
+    def weights(self) -> dict[str, Weights]:
+        """The weights, by run id, of the runs that are to keep them."""
+        for run in self._trainer.runs:
+            self._keep(run)
+        return self._kept
+
+    def _keep(self, run: RunConfig) -> None:
+        if run.train.keep == "weights":
+            self._kept[run.run_id] = self._trainer.weights(run.run_id)
 
     def rows(self) -> list[Row]:
         """A row a run, as a shard has it."""
@@ -93,6 +107,8 @@ def train_pack(
             saved = time.monotonic()
         if stop:
             return False
+    for run_id, weights in job.weights().items():
+        results.write_weights(folder, run_id, weights)
     results.write_shard(folder, pack.pack_id, job.rows())
     return True
 

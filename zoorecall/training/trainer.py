@@ -171,6 +171,12 @@ class PackTrainer:
         on_train = self.measure(self.train_examples, count)[:3].T.tolist()
         return [self._result(r, on_train[r]) for r in range(len(self.runs))]
 
+    def weights(self, run_id: str) -> dict[str, Tensor]:
+        """The parameters of one run by their names, [1, ...] each, on the CPU."""
+        r = [run.run_id for run in self.runs].index(run_id)
+        named = self.pack.model.named_parameters()
+        return {name: parameter.detach()[r : r + 1].cpu().clone() for name, parameter in named}
+
     def state(self, of: Sequence[int] | None = None) -> dict:
         """Everything that is not a function of the runs' configs; `of` some runs or of all."""
         of = range(len(self.runs)) if of is None else of
