@@ -46,6 +46,9 @@ SMALL = (
 )
 """The grids that are for a CPU."""
 
+SECOND = {"key_value_sum": ("key_value_sum_small",)}
+"""Further grids whose figures a script draws."""
+
 FIGURES = {
     "lr_sensitivity": ["learning_rates"],
     "width_and_length": ["learning_rates", "width"],
@@ -214,8 +217,9 @@ def test_every_committed_figure_is_one_that_a_script_draws(monkeypatch):
         ["git", "ls-files", "results/*.png", "results/*.pdf"], capture_output=True, text=True
     )
     of_scripts = {
-        f"results/{PARTS[script][0]}/{figure}.{ending}"
+        f"results/{folder}/{figure}.{ending}"
         for script, figures in FIGURES.items()
+        for folder in (PARTS[script][0], *SECOND.get(script, ()))
         for figure in figures
         for ending in ("png", "pdf")
     }

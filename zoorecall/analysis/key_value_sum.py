@@ -16,12 +16,8 @@ import pandas as pd
 from .. import words
 from ..columns import MIXER, MIXER_NAME, RATE, SEED, SLICE, TASK_SIZES
 from ..seeding import Stream
+from ..tasks.key_value_sum import OPERANDS, PAIRS, RECALL, VALUES
 from .accuracy import accuracies, setting_columns
-
-PAIRS, OPERANDS, VALUES, RECALL = (
-    "task.num_pairs", "task.num_operands", "task.num_values", "task.recall",
-)  # fmt: skip
-"""The task's options, which key and value lists of other tasks need not have."""
 
 FORM, TRAINED_ON = "task.form", "train.forms"
 """The columns that `by_form` puts in the place of `RECALL`."""

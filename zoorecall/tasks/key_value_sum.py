@@ -26,6 +26,11 @@ from pydantic import Field, model_validator
 
 from .base import Examples, Pool, Streams, Task, TaskConfig, below
 
+PAIRS, OPERANDS, VALUES, RECALL = (
+    "task.num_pairs", "task.num_operands", "task.num_values", "task.recall",
+)  # fmt: skip
+"""The columns of this task's options."""
+
 
 class KeyValueSumConfig(TaskConfig):
     """Tokens: the numbers 0 to the largest sum, the keys, ADD, RECALL, `=`."""
