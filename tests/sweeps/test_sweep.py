@@ -23,7 +23,7 @@ from zoorecall.errors import ResultsError
 from zoorecall.results import checkpoint_path, read_checkpoint, read_plan
 from zoorecall.sweeps.pack_job import train_pack
 from zoorecall.sweeps.plan import PlannedPack
-from zoorecall.sweeps.sweeper import Finished, Progress, Started, _next
+from zoorecall.sweeps.sweeper import Finished, Progress, Started, _next, plan_packs
 from zoorecall.training.trainer import STEPS_TO_PAY
 
 TINY = """
@@ -98,8 +98,8 @@ def test_a_sweep_from_python_reports_events_and_trains_only_what_is_missing(grid
 
 def test_shards_of_parts_trained_elsewhere_are_a_whole_sweep(grid_file, tmp_path):
     one, other = tmp_path / "one", tmp_path / "other"
-    sweep(load_grid(grid_file, ("model.mixer=hyena",)), other, device="cpu")
-    sweep(load_grid(grid_file, ("model.mixer=attention",)), one, device="cpu")
+    for mixer, folder in (("hyena", other), ("attention", one)):
+        train_packs(plan_packs(load_grid(grid_file, (f"model.mixer={mixer}",)), "cpu"), folder)
     for shard in (other / "shards").glob("*.parquet"):
         shutil.copy(shard, one / "shards")
     events = []
@@ -410,7 +410,7 @@ def test_help_is_light():
 @pytest.mark.parametrize("style", ["text", "csv", "markdown", "json"])
 def test_the_table_comes_in_every_format(style, grid_file, tmp_path, capsys):
     folder = tmp_path / "out"
-    sweep(load_grid(grid_file), folder, device="cpu")
+    train_packs(plan_packs(load_grid(grid_file), "cpu"), folder)
     assert main(["table", str(folder), "--format", style]) == 0
     printed = capsys.readouterr().out
     assert "attention" in printed and "hyena" in printed
