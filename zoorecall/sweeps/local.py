@@ -1,6 +1,6 @@
 """The worker processes of a sweep, seen from the sweep: one a CPU core, or some a GPU.
 
-A sweep gives them orders, one at a time each, and hears of events; `worker` is the other end.
+A sweep gives them orders, one at a time each, and hears of events; `child` is the other end.
 """
 
 import contextlib
