@@ -7,10 +7,10 @@ from official_fla import Based as OfficialBased
 from torch.testing import assert_close
 
 from zoorecall.mixers.based import Based, BasedConfig
+from zoorecall.ops.taylor_attention.fast import taylor_attention
 from zoorecall.ops.taylor_attention.reference import (
     features,
     num_features,
-    taylor_attention,
     taylor_attention_recurrent,
 )
 

@@ -9,7 +9,8 @@ from torch.nn.functional import normalize
 from torch.testing import assert_close
 
 from zoorecall.mixers.delta_net import DeltaNet, DeltaNetConfig
-from zoorecall.ops.delta_rule.reference import delta_rule, delta_rule_recurrent
+from zoorecall.ops.delta_rule.fast import delta_rule
+from zoorecall.ops.delta_rule.reference import delta_rule_recurrent
 
 
 def inputs(R=3, B=2, L=13, H=5, K=4, V=7, dtype=torch.float64):

@@ -9,8 +9,9 @@ from torch.nn.functional import normalize
 from torch.testing import assert_close
 
 from zoorecall.mixers.gated_delta_net import GatedDeltaNet, GatedDeltaNetConfig
-from zoorecall.ops.delta_rule.reference import delta_rule
-from zoorecall.ops.gated_delta_rule.reference import gated_delta_rule, gated_delta_rule_recurrent
+from zoorecall.ops.delta_rule.fast import delta_rule
+from zoorecall.ops.gated_delta_rule.fast import gated_delta_rule
+from zoorecall.ops.gated_delta_rule.reference import gated_delta_rule_recurrent
 
 OPTIONS = [
     {},

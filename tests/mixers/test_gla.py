@@ -9,10 +9,8 @@ from torch.testing import assert_close
 
 from zoorecall.mixers import gla
 from zoorecall.mixers.gla import GLA, GLAConfig
-from zoorecall.ops.gated_linear_attention.reference import (
-    gated_linear_attention,
-    gated_linear_attention_recurrent,
-)
+from zoorecall.ops.gated_linear_attention.fast import gated_linear_attention
+from zoorecall.ops.gated_linear_attention.reference import gated_linear_attention_recurrent
 
 OPTIONS = [
     {},

@@ -7,13 +7,9 @@ from conftest import assert_pack_is_its_runs, gradients
 from torch.testing import assert_close
 
 from zoorecall.mixers.hyena import Hyena, HyenaConfig
-from zoorecall.ops.long_conv.reference import (
-    TOEPLITZ_UP_TO,
-    long_conv,
-    long_conv_direct,
-    long_conv_fft,
-    long_conv_toeplitz,
-)
+from zoorecall.ops.long_conv import long_conv
+from zoorecall.ops.long_conv.fast import TOEPLITZ_UP_TO, long_conv_fft, long_conv_toeplitz
+from zoorecall.ops.long_conv.reference import long_conv_direct
 
 FORMS = [long_conv, long_conv_fft, long_conv_toeplitz]
 

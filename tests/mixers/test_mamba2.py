@@ -11,7 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from zoorecall.layers import Linear
 from zoorecall.mixers.mamba2 import Mamba2, Mamba2Config
-from zoorecall.ops.ssd.reference import ssd, ssd_recurrent
+from zoorecall.ops.ssd.fast import ssd
+from zoorecall.ops.ssd.reference import ssd_recurrent
 
 CASES = [
     {"headdim": 8},
