@@ -13,7 +13,8 @@ from . import columns
 from .mixers import MIXERS, AnyMixerConfig, MixerConfig, PatternConfig
 from .mixers.attention import Attention
 from .mixers.custom import CustomConfig
-from .tasks import TASKS, AnyTaskConfig, MQARConfig
+from .tasks import TASKS, AnyTaskConfig
+from .tasks.mqar import MQARConfig
 
 
 class Config(BaseModel):
