@@ -14,6 +14,11 @@ from zoorecall.ops.taylor_attention.reference import (
     taylor_attention_recurrent,
 )
 
+STATE_SIZES = [
+    ("based", {}, 1989, 1989),
+    ("based", {"num_heads": 3, "feature_dim": 5}, 315, 315),
+]
+
 
 def inputs(R=3, B=2, L=13, H=5, K=4, V=7, dtype=torch.float64):
     shapes = (R, B, L, H, K), (R, B, L, H, K), (R, B, L, H, V)

@@ -12,6 +12,17 @@ from zoorecall.mixers.gla import GLA, GLAConfig
 from zoorecall.ops.gated_linear_attention.fast import gated_linear_attention
 from zoorecall.ops.gated_linear_attention.reference import gated_linear_attention_recurrent
 
+STATE_SIZES = [
+    ("gla", {}, 72, 72),
+    (
+        "gla",
+        {"num_heads": 3, "expand_k": 1.0, "expand_v": 0.5, "conv": True, "conv_size": 3},
+        84,
+        84,
+    ),
+    ("gla", {"gating": False}, 72, 72),
+]
+
 OPTIONS = [
     {},
     {"num_heads": 3, "expand_k": 1.0, "expand_v": 0.5, "conv": True, "conv_size": 3},

@@ -11,6 +11,16 @@ from zoorecall.ops.long_conv import long_conv
 from zoorecall.ops.long_conv.fast import TOEPLITZ_UP_TO, long_conv_fft, long_conv_toeplitz
 from zoorecall.ops.long_conv.reference import long_conv_direct
 
+STATE_SIZES = [
+    ("hyena", {}, 132, 204),
+    (
+        "hyena",
+        {"conv_size": 4, "filter_order": 7, "filter_freq": 2.0, "emb_dim": 5, "init_std": 0.3},
+        168,
+        240,
+    ),
+]
+
 FORMS = [long_conv, long_conv_fft, long_conv_toeplitz]
 
 

@@ -18,6 +18,15 @@ from zoorecall.ops.selective_scan import fast
 from zoorecall.ops.selective_scan.fast import selective_scan
 from zoorecall.ops.selective_scan.reference import selective_scan_recurrent
 
+STATE_SIZES = [
+    ("mamba", {}, 456, 456),
+    ("mamba", {"expand": 3, "d_state": 5, "d_conv": 3, "dt_rank": 2, "init_std": 0.3}, 252, 252),
+    ("mamba", {"conv": False, "norm": True}, 384, 384),
+    ("mamba", {"gating": False, "d_state": 3}, 144, 144),
+    ("s6", {}, 192, 192),
+    ("s6", {"conv": True, "d_state": 5, "d_conv": 3, "dt_rank": 2, "init_std": 0.3}, 84, 84),
+]
+
 CASES = [
     (Mamba, {}),
     (Mamba, {"expand": 3, "d_state": 5, "d_conv": 3, "dt_rank": 2}),

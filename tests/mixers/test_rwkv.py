@@ -10,6 +10,10 @@ from zoorecall.mixers.rwkv import RWKV, RWKVConfig
 from zoorecall.ops.wkv.fast import wkv
 from zoorecall.ops.wkv.reference import wkv_recurrent
 
+STATE_SIZES = [
+    ("rwkv", {}, 48, 48),
+]
+
 
 def inputs(R=3, B=2, L=13, C=5, dtype=torch.float64):
     k, v = (torch.randn(R, B, L, C, dtype=dtype) for _ in range(2))
