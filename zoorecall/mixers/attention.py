@@ -34,6 +34,10 @@ class AttentionConfig(MixerConfig):
         if self.rope and d_model // self.num_heads % 2:
             raise ValueError(f"rope needs an even head dim, not {d_model // self.num_heads}")
 
+    @property
+    def uses_positions(self) -> bool:
+        return not self.rope
+
 
 class AttentionState(NamedTuple):
     """T is the number of a convolution's taps, L that of positions there is room for. Each
