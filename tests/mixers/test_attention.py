@@ -1,3 +1,5 @@
+"""torch.nn.MultiheadAttention and Conv1d: outputs, gradients; RoPE by complex phases."""
+
 import math
 
 import pytest

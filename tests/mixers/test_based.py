@@ -1,3 +1,5 @@
+"""`BasedLinearAttention` of flash-linear-attention: outputs, gradients; Zoology's weights."""
+
 import math
 
 import pytest

@@ -1,3 +1,5 @@
+"""`DeltaNet` of flash-linear-attention: outputs, gradients, initial weights."""
+
 import copy
 
 import pytest

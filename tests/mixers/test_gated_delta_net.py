@@ -1,3 +1,5 @@
+"""`GatedDeltaNet` of flash-linear-attention: outputs, gradients, initial weights."""
+
 import copy
 
 import pytest

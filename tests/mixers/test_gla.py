@@ -1,3 +1,5 @@
+"""`GatedLinearAttention` of flash-linear-attention: outputs, gradients, initial weights."""
+
 import copy
 import re
 

@@ -1,3 +1,5 @@
+"""The equations of the paper, written out; initial weights by Zoology's rules."""
+
 import cmath
 import math
 

@@ -1,3 +1,5 @@
+"""`Mamba` of mamba-ssm, of whose parts one may be left out: outputs, gradients, initial weights."""
+
 import copy
 
 import pytest

@@ -1,3 +1,5 @@
+"""`Mamba2` of mamba-ssm: outputs, gradients, initial weights, defaults."""
+
 import copy
 
 import pytest

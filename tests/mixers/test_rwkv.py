@@ -1,3 +1,5 @@
+"""The equations of the paper, written out; initial values by RWKV-4's rules."""
+
 import math
 
 import pytest

@@ -52,7 +52,7 @@ def solve(config: TaskConfig, made: Examples) -> np.ndarray:
     return np.array([[solver(config, row[: q + 1]) for q in queries] for row, queries in rows])
 
 
-@pytest.mark.parametrize(("config", "pin"), each("PINS"))
+@pytest.mark.parametrize(("config", "pin"), each("PINS"), ids=str)
 def test_the_bytes_of_an_example_never_change(config, pin):
     train = examples(config, 2 * CHUNK + 31, seed=42)
     assert digest(train, examples(config, 61, 7, "test", block=3)) == pin

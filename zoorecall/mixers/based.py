@@ -39,7 +39,6 @@ class BasedState(NamedTuple):
 
 class Based(SequenceMixer):
     Config = BasedConfig
-    uses_positions = True
     finishing = "o_proj"
 
     def __init__(self, config: BasedConfig, d_model: int, seq_len: int, num_layers: int):
