@@ -22,7 +22,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ..layers import Linear, normal, per_run, uniform
-from ..ops.long_conv import long_conv, with_skip
+from ..ops.long_conv import long_conv, long_conv_flops, with_skip
 from .base import MixerConfig, SequenceMixer
 from .mamba import DT_MAX, DT_MIN
 
@@ -167,9 +167,7 @@ class H3(SequenceMixer):
         return self.finish_one(y.to(x.dtype)), H3State(shift, diagonal)
 
     def sequence_flops(self, length: int) -> int:
-        """Of the products and, whichever form runs, of the FFTs: two real transforms of 2L points
-        (2.5 n log2 n each) and a complex product a channel. The filters, made once a batch, are not
+        """Of the products and the long convolutions. The filters, made once a batch, are not
         counted."""
         D, J = self.shift_D.shape[-1], self.head_dim
-        transforms = round(10 * length * math.log2(2 * length)) + 6 * (length + 1)
-        return D * (1 + J) * transforms + 3 * D * J * length
+        return D * (1 + J) * long_conv_flops(length) + 3 * D * J * length

@@ -1,5 +1,5 @@
 """The long convolution: a filter as long as the sequence."""
 
-from .reference import long_conv, with_skip
+from .reference import long_conv, long_conv_flops, with_skip
 
-__all__ = ["long_conv", "with_skip"]
+__all__ = ["long_conv", "long_conv_flops", "with_skip"]
