@@ -127,7 +127,7 @@ class H3(SequenceMixer):
         super().__init__()
         self.head_dim, self.d_state = config.head_dim, config.d_state or seq_len
         H = d_model // config.head_dim
-        self.in_proj = Linear(d_model, 3 * d_model, std=0.02)
+        self.in_proj = Linear(d_model, [d_model] * 3, std=0.02)
         self.shift = ShiftFilter(d_model, self.d_state)
         self.shift_D = normal(d_model, std=1.0)
         self.diagonal = DiagonalFilter(H, self.d_state)

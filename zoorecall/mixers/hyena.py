@@ -98,7 +98,7 @@ class Hyena(SequenceMixer):
         super().__init__()
         std = config.init_std
         out_std = None if std is None else std / math.sqrt(2 * num_layers)
-        self.in_proj = Linear(d_model, 3 * d_model, std=std)
+        self.in_proj = Linear(d_model, [d_model] * 3, std=std)
         self.short_filter = ShortConv(3 * d_model, config.conv_size)
         self.filter_fn = Filter(config, d_model, seq_len)
         self.bias = normal(d_model, std=1.0)  # D of the equation, [R, D]
