@@ -20,6 +20,7 @@ SMALL_MIXERS = {
     "mamba": {"d_state": 3},
     "s6": {"d_state": 3, "conv": True},
     "mamba2": {"d_state": 4, "headdim": 8},
+    "base_conv": {"conv": "implicit"},
     "gated_delta_net": {"num_heads": 2},
 }
 """Options that make a mixer small and odd; the other mixers run with their defaults."""

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from .attention import Attention
 from .base import MixerConfig, SequenceMixer
+from .base_conv import BaseConv
 from .based import Based
 from .custom import Custom, CustomConfig
 from .delta_net import DeltaNet
@@ -23,6 +24,7 @@ from .rwkv import RWKV
 MIXERS: dict[str, type[SequenceMixer]] = {
     "attention": Attention,
     "based": Based,
+    "base_conv": BaseConv,
     "h3": H3,
     "hyena": Hyena,
     "rwkv": RWKV,

@@ -62,7 +62,7 @@ class Attention(SequenceMixer):
         self.num_heads, self.rope = config.num_heads, config.rope
         self.convs = nn.ModuleDict({b: ShortConv(d_model, config.conv_size) for b in config.conv})
         # with convolutions Q, K and V have inputs of their own; without, one product makes all
-        widths = [d_model] * 3 if config.conv else [3 * d_model]
+        widths = [d_model, d_model, d_model] if config.conv else [[d_model] * 3]
         self.in_proj = nn.ModuleList(Linear(d_model, width, std=0.02) for width in widths)
         self.out_proj = Linear(d_model, d_model, std=0.02 / math.sqrt(2 * num_layers))
 

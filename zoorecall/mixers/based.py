@@ -45,7 +45,7 @@ class Based(SequenceMixer):
         super().__init__()
         self.num_heads = config.num_heads
         self.widths = [config.num_heads * config.feature_dim] * 2 + [d_model]  # of q, k and v
-        self.qkv_proj = Linear(d_model, sum(self.widths), bias=False, std=0.02)
+        self.qkv_proj = Linear(d_model, self.widths, bias=False, std=0.02)
         self.o_proj = Linear(d_model, d_model, bias=False, std=0.02)
 
     def mix(self, x: Tensor) -> tuple[Tensor]:

@@ -6,15 +6,16 @@ Head and embedding share their weights. Nothing after the last sequence mixer is
 but at the query positions.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from ..config import RunConfig
-from ..layers import Embedding, LayerNorm, normal, per_run
+from ..layers import Embedding, LayerNorm, Linear, normal, per_run
 from ..mixers.base import State
+from ..mixers.custom import Custom
 from ..ops.dropout import dropout
 from ..ops.embedding import embedding
 from ..seeding import derive_seed
@@ -43,6 +44,16 @@ class Model(nn.Module):
     def each_layer(self) -> Iterator[Layer]:
         """The layers, from the first to the last."""
         return (cast(Layer, layer) for layer in self.layers)
+
+    def linear_weights(self) -> Iterator[tuple[Tensor, Sequence[int]]]:
+        """The weights [R, M, N] of linear layers, each with the widths of the projections that it
+        joins. The head is the embedding, and a convolution's filters are not mixed: neither is
+        here."""
+        for module in self.modules():
+            if isinstance(module, Linear):
+                yield module.weight, module.widths
+            elif isinstance(module, Custom):
+                yield from ((weight, weight.shape[1:2]) for weight in module.linear_weights())
 
     def hidden(
         self, tokens: Tensor, positions: Tensor, dtype: torch.dtype, keys: Tensor | None = None

@@ -25,7 +25,7 @@ from ..ops.linear_cross_entropy import linear_cross_entropy
 from ..seeding import Stream, derive_seed
 from ..tasks import make_task
 from .data import Examples, make_examples
-from .optim import AdamW
+from .optim import make_optimizer
 from .outcome import Curve, RunResult
 
 STEPS_TO_PAY = {"cpu": 50, "cuda": 5000}
@@ -64,7 +64,9 @@ class PackTrainer:
         keys = [derive_seed(run.seed, "dropout") % WORDS for run in runs]
         self.dropout_keys = torch.tensor(keys, device=device)
         self.pack = Pack(runs, device)
-        self.optimizer = AdamW([run.train for run in runs], self.pack.flat)
+        self.optimizer = make_optimizer(
+            [run.train for run in runs], self.pack.flat, self.pack.matrices()
+        )
         self.test_examples = self._examples(self.train.test_examples, "test")
         self.train_examples: Examples | None = None
         self.epoch = -1
@@ -203,8 +205,7 @@ class PackTrainer:
         """What training changes, a row a run."""
         return {
             "flat": self.pack.flat,
-            "exp_avg": self.optimizer.exp_avg,
-            "exp_avg_sq": self.optimizer.exp_avg_sq,
+            **self.optimizer.buffers,
             "active": self.active,
             "diverged_at": self.diverged_at,
             "loss_sum": self.loss_sum,

@@ -3,9 +3,9 @@
 from torch import Tensor
 
 from .fast import TOEPLITZ_UP_TO, long_conv_fft, long_conv_toeplitz
-from .reference import with_skip
+from .reference import long_conv_flops, with_skip
 
-__all__ = ["long_conv", "with_skip"]
+__all__ = ["long_conv", "long_conv_flops", "with_skip"]
 
 
 def long_conv(u: Tensor, h: Tensor) -> Tensor:
