@@ -22,7 +22,6 @@ import torch
 from .config import RunConfig
 from .errors import UserError
 from .model.cost import count_parameters, forward_flops
-from .ops.forms import kernels
 from .sweeps.plan import memory_bytes, pack_size
 from .sweeps.provenance import provenance
 from .sweeps.sizing import measured_size
@@ -235,7 +234,7 @@ def measure(prepared: Prepared, job: Job) -> Measurement:
         bytes_share=least_bytes(run) / per_run / job.limits.bytes_per_second,
         peak_gib=peak,
         first_step_seconds=first,
-        kernels=kernels(job.device),
+        kernels=trainer.kernels,
         largest=_largest(trainer) if on_gpu else [],
     )
 
@@ -291,7 +290,6 @@ def record(
     """Measurements and where they were made, for a JSON file; with those of other shapes that
     `earlier` has from the same device."""
     where = provenance(device)
-    del where["kernels"]  # a measurement has its own
     kept: list[Measurement] = []
     if earlier and earlier["device"] == where["device"]:
         new = {measurement.shape for measurement in measurements}
