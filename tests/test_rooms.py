@@ -94,6 +94,16 @@ def test_training_knows_no_files_and_tables_no_training():
     assert sorted(arrows() & {*walls}) == []
 
 
+def test_an_operation_is_a_folder_with_the_same_names():
+    """Its definition stands on definitions alone."""
+    for folder in (path for path in (PACKAGE / "ops").iterdir() if (path / "__init__.py").exists()):
+        files = {path.stem for path in folder.glob("*.py")}
+        assert {"__init__", "reference"} <= files, folder.name
+        assert files <= {"__init__", "reference", "fast", "triton", "triton_chunks", "fla"}
+        found = {module[-1] for module in imports(folder / "reference.py")}
+        assert found <= {"reference"}, folder.name
+
+
 OPTIONS: dict[str, set[Path]] = {}
 """Each option that only some tasks or mixers have, and the files of those that do."""
 
