@@ -123,6 +123,8 @@ def two(column: str, *values: object) -> pd.DataFrame:
     ("column", "values"),
     [
         ("train.clip_norm", (None, 1.0)),
+        ("train.optimizer", ("adamw", "lion")),
+        ("train.momentum", (0.9, 0.95)),
         ("train.stop_at_accuracy", (None, 0.9)),
         ("train.betas", ((0.9, 0.999), (0.9, 0.95))),
         ("task.recall", ("true", "false", "both")),
@@ -142,6 +144,14 @@ def test_settings_that_differ_in_one_value_are_never_one_row(column, values):
 def test_sizes_that_follow_from_the_options_are_not_told_as_well():
     runs = two("task.num_kv_pairs", 2, 4).assign(**{"task.num_queries": [2] * 4 + [4] * 4})
     assert "task.num_queries" not in setting_columns(runs)
+
+
+def test_numbers_that_go_with_an_optimizer_are_not_told_as_well():
+    runs = two("train.optimizer", "sgd", "muon").assign(
+        **{"train.momentum": [0.9] * 4 + [0.95] * 4}
+    )
+    assert "train.momentum" not in setting_columns(runs)
+    assert "train.momentum" in setting_columns(two("train.momentum", 0.9, 0.95))
 
 
 def test_two_runs_of_one_setting_rate_and_seed_are_an_error():

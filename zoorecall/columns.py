@@ -29,8 +29,8 @@ TASK_SIZES = (LENGTH, VOCABULARY, QUERIES)
 WIDTH, DEPTH, POSITIONS, DROPPED = (
     "model.d_model", "model.num_layers", "model.positions", "model.embed_dropout",
 )  # fmt: skip
-RATE, WARMUP, PRECISION, DATA = (
-    "train.learning_rate", "train.warmup", "train.precision", "train.data",
+OPTIMIZER, RATE, WARMUP, PRECISION, DATA = (
+    "train.optimizer", "train.learning_rate", "train.warmup", "train.precision", "train.data",
 )  # fmt: skip
 SOLVED = 0.95
 """The accuracy from which the papers call a task solved."""
