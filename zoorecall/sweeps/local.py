@@ -24,7 +24,7 @@ WORKERS_PER_GPU = 3
 """While some compile and capture their packs, which takes longer than a small model trains, others
 have the GPU."""
 
-CLOSING_SECONDS = 5
+CLOSING_SECONDS = 2
 """Between the ends of a process and of its channel, whichever comes first."""
 
 
