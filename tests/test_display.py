@@ -2,6 +2,7 @@
 
 import io
 
+import pandas as pd
 import pytest
 from rich.console import Console
 
@@ -10,6 +11,7 @@ from zoorecall.config import RunConfig
 from zoorecall.display import SweepDisplay
 from zoorecall.sweeps.events import Progress, Started, Warned
 from zoorecall.sweeps.plan import PlannedPack
+from zoorecall.tables import print_table
 
 
 @pytest.fixture
@@ -53,6 +55,16 @@ def test_a_warning_is_shown_once(tmp_path):
         "warning: pkg.file:Mixer [1, 2] looks into the future, or so it seems",
         "warning: another",
     ]
+
+
+def test_a_mixers_options_may_have_brackets(capsys):
+    name = "my:Mixer (kinds=[a, b])"
+    print_table(pd.DataFrame({"mixer": [name]}))
+    shown = SweepDisplay()
+    shown.best = {f"{name} x2": 0.5}
+    shown.console.print(shown._panel())
+    out, err = capsys.readouterr()
+    assert name in out and name in err
 
 
 def test_the_time_left_follows_the_pace_of_the_last_minute(shown):

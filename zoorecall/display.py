@@ -28,7 +28,7 @@ class SweepDisplay:
     PACE_SECONDS = 60  # over which the pace is taken
 
     def __init__(self, console: Console | None = None):
-        self.console = console or Console(stderr=True)
+        self.console = console or Console(stderr=True, markup=False)
         self.started = self.last_line = time.monotonic()
         self.steps: dict[str, int] = {}  # of each pack, in this sweep
         self.first_steps: dict[str, int] = {}
@@ -164,11 +164,7 @@ class SweepDisplay:
         if always or time.monotonic() - self.last_line > self.LINE_SECONDS:
             self.last_line = time.monotonic()
             best = ", ".join(f"{name} {accuracy:.2f}" for name, accuracy in self.best.items())
-            self.console.print(
-                f"{len(self.finished)}/{len(self.packs)} packs, {self._pace()}; best: {best}",
-                highlight=False,
-                soft_wrap=True,
-            )
+            self._say(f"{len(self.finished)}/{len(self.packs)} packs, {self._pace()}; best: {best}")
 
 
 def setting(mixer: str, num_layers: int) -> str:
@@ -238,4 +234,4 @@ def print_measurement(measurement: Measurement, first: bool) -> None:
             *(f"{m.peak_gib:.2f}", f"{m.first_step_seconds:.1f}"),
         )
     )
-    Console(soft_wrap=True).print("\n".join(lines), highlight=False)
+    Console(soft_wrap=True, markup=False).print("\n".join(lines), highlight=False)

@@ -320,17 +320,15 @@ def test_two_sweeps_do_not_write_to_one_folder(resume, grid_file, tmp_path):
 
 
 def test_a_folder_that_is_moved_aside_stays_locked(grid_file, tmp_path):
-    one = load_grid(grid_file, ["model.mixer=attention", "seed=1"])
     (tmp_path / "out").mkdir()
-    refused = []
 
-    def heard(event):
-        with pytest.raises(ResultsError, match="another sweep"), locked(tmp_path / "out.1"):
+    def look(event):
+        assert isinstance(event, Started) and (tmp_path / "out").exists()
+        with locked(tmp_path / "out.1"):
             pass
-        refused.append(event)
 
-    sweep(one, tmp_path / "out", device="cpu", resume=False, on_event=heard)
-    assert refused
+    with pytest.raises(ResultsError, match=r"out\.1: another sweep"):
+        sweep(load_grid(grid_file), tmp_path / "out", device="cpu", resume=False, on_event=look)
 
 
 @pytest.mark.parametrize("folder", [".", "..", "../work"])
