@@ -27,6 +27,8 @@ from .files import replacing
 WRITTEN_ID = "written_id"
 PACKS = "packs"
 
+SUBFOLDERS = "shards", "checkpoints", "models"
+
 CHECKPOINT_FORMAT = 2
 """Counts the changes of what a checkpoint holds; one of another format is as good as none."""
 
