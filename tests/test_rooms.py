@@ -18,7 +18,7 @@ PACKAGE = Path(zoorecall.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 FLOORS = (
-    "errors seeding version",
+    "errors search_path seeding version",
     "columns files",
     "ops user_code words",
     "layers tables tasks",
