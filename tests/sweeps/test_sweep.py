@@ -283,8 +283,13 @@ def test_a_sweep_clears_what_a_killed_one_was_writing(grid_file, tmp_path):
     (tmp_path / "out" / "shards").mkdir(parents=True)
     for name in (".runs.csv.12.zoorecall.tmp", "shards/.x.parquet.12.zoorecall.tmp"):
         (tmp_path / "out" / name).write_text("half of")
-    sweep(load_grid(grid_file, ["model.mixer=attention", "seed=1"]), tmp_path / "out", device="cpu")
-    assert not list((tmp_path / "out").rglob("*.tmp"))
+
+    def look(event):
+        assert isinstance(event, Started) and not list((tmp_path / "out").rglob("*.tmp"))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep(load_grid(grid_file), tmp_path / "out", device="cpu", on_event=look)
 
 
 def test_a_sweep_clears_no_one_elses_files(tmp_path, monkeypatch):

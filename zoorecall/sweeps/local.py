@@ -80,11 +80,14 @@ class LocalExecutor:
                 self._free.append(worker.place)
                 if worker in self._idle:
                     self._idle.remove(worker)
-            elif not isinstance(event, Interim):
+            if worker not in at_work:
+                continue  # what a process that it forked may say
+            if isinstance(event, Interim):
+                yield at_work[worker], event
+                continue
+            if not isinstance(event, Died):
                 self._idle.append(worker)
-            if worker in at_work:
-                interim = isinstance(event, Interim)
-                yield at_work[worker] if interim else at_work.pop(worker), event
+            yield at_work.pop(worker), event
 
     def _start(self, threads: int) -> "_Worker":
         if not self._started:
