@@ -10,10 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import to_jsonable_python
 
 from . import columns
-from .mixers import MIXERS, AnyMixerConfig, MixerConfig, PatternConfig
+from .mixers import MIXERS, AnyMixerConfig, PatternConfig
 from .mixers.attention import Attention
 from .mixers.custom import CustomConfig
-from .tasks import TASKS, AnyTaskConfig, MQARConfig
+from .tasks import TASKS, AnyTaskConfig
+from .tasks.mqar import MQARConfig
 
 
 class Config(BaseModel):
@@ -42,15 +43,9 @@ class ModelConfig(Config):
         # the model is frozen for its users; this is still its making
         object.__setattr__(self, "mixer", self.mixer.at_depth(self.num_layers))
         if self.positions == "auto":
-            learned = any(map(_has_positions, self.mixer.each))
+            learned = any(mixer.uses_positions for mixer in self.mixer.each)
             object.__setattr__(self, "positions", "learned" if learned else "none")
         return self
-
-
-def _has_positions(config: MixerConfig) -> bool:
-    """Whether the papers give a mixer learned positions."""
-    mixer = MIXERS.get(config.name)
-    return mixer is not None and mixer.uses_positions and not getattr(config, "rope", False)
 
 
 class TrainConfig(Config):

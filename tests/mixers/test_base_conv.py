@@ -18,6 +18,13 @@ CASES = [
     {"conv": "implicit", "silu": True},
     {"conv": "explicit"},
 ]
+STATE_SIZES = [
+    ("base_conv", {}, 24, 24),
+    ("base_conv", {"conv_size": 4, "silu": True}, 36, 36),
+    ("base_conv", {"conv": "implicit"}, 48, 120),
+    ("base_conv", {"conv": "explicit", "silu": True}, 48, 120),
+]
+
 each_case = pytest.mark.parametrize("options", CASES)
 
 

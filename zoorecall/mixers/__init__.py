@@ -75,7 +75,9 @@ else:  # made from the registry, which a type checker cannot follow
         ]
 
     class Pattern(PatternConfig):
-        mixers: tuple[_one_of(choices), ...] = Field(min_length=2, strict=False)
+        mixers: tuple[_one_of(choices), ...] = Field(
+            min_length=2, strict=False, description=PatternConfig.model_fields["mixers"].description
+        )
 
     AnyMixerConfig = _one_of([*choices, Annotated[Pattern, Tag("pattern")]])
 

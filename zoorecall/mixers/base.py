@@ -36,6 +36,11 @@ class MixerConfig(BaseModel):
         """Raise ValueError with one sentence where the options do not fit the width."""
 
     @property
+    def uses_positions(self) -> bool:
+        """Whether the papers give this mixer learned positions."""
+        return False
+
+    @property
     def each(self) -> "tuple[MixerConfig, ...]":
         """The mixers that layers have: this one, or those of a pattern."""
         return (self,)
@@ -59,9 +64,6 @@ class SequenceMixer(nn.Module):
     """The base class of the mixers in this folder."""
 
     Config: ClassVar[type[MixerConfig]]
-    uses_positions: ClassVar[bool] = False
-    """Whether the papers give this mixer position information."""
-
     finishing: ClassVar[str | None] = None
     """The name of the linear layer that `finish` has."""
 

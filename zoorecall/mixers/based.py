@@ -21,12 +21,16 @@ from .base import MixerConfig, SequenceMixer
 
 class BasedConfig(MixerConfig):
     name: Literal["based"] = "based"
-    num_heads: int = Field(1, ge=1)
+    num_heads: int = Field(1, ge=1, description="heads, each of a share of the features")
     feature_dim: int = Field(16, ge=1, description="numbers of a query or key of one head")
 
     def check(self, d_model: int) -> None:
         if d_model % self.num_heads:
             raise ValueError(f"d_model {d_model} is not a multiple of num_heads {self.num_heads}")
+
+    @property
+    def uses_positions(self) -> bool:
+        return True
 
 
 class BasedState(NamedTuple):
@@ -35,7 +39,6 @@ class BasedState(NamedTuple):
 
 class Based(SequenceMixer):
     Config = BasedConfig
-    uses_positions = True
     finishing = "o_proj"
 
     def __init__(self, config: BasedConfig, d_model: int, seq_len: int, num_layers: int):
