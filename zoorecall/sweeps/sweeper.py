@@ -16,6 +16,7 @@ from ..errors import DeviceError, ResultsError, SweepFailed
 from ..grid import Grid
 from ..results import Results
 from .local import Workers, places
+from .merging import write_grid
 from .plan import SAMPLE_SIZES, PlannedPack, kept_and_groups, pack_size, plan
 
 
@@ -132,8 +133,9 @@ def sweep(
 
     Ctrl-C, a crash or a kill lose at most `checkpoint_seconds` of training; the same call goes on
     from there and ends with the same table. `resume=False` moves what the folder holds aside, to
-    the first free of NAME.1, NAME.2, ... Raises ResultsError where the folder cannot be read or
-    written, SweepFailed where a pack could not be trained.
+    the first free of NAME.1, NAME.2, ... From the start the folder's grid.yaml states the runs, and
+    once all are there they stand in two tables, see `merge`. Raises ResultsError where the folder
+    cannot be read or written, SweepFailed where a pack could not be trained.
     """
     folder = Path(folder) if folder else default_folder(grid)
     device = resolve_device(device)
@@ -141,6 +143,7 @@ def sweep(
         _move_aside(folder)
     with files.locked(folder):
         files.clear_temporaries(folder)
+        write_grid(folder, grid.runs, grid.description)
         order = {run.run_id: i for i, run in enumerate(grid.runs)}
         try:
             with Workers(places(device), folder, checkpoint_seconds) as workers:
@@ -154,12 +157,13 @@ def sweep(
         finally:
             if results.finished_run_ids(folder):
                 results.write_tables(folder, order)
-    if failed:
-        first, label = failed[0], failed[0].pack.runs[0].model.mixer.label
-        raise SweepFailed(
-            f"{len(failed)} of {len(packs)} packs failed, the first ({label}) with: "
-            f"{first.reason}; see {folder / 'worker.log'}"
-        )
+        if failed:
+            first, label = failed[0], failed[0].pack.runs[0].model.mixer.label
+            raise SweepFailed(
+                f"{len(failed)} of {len(packs)} packs failed, the first ({label}) with: "
+                f"{first.reason}; see {folder / 'worker.log'}"
+            )
+        results.merge(folder)
     return results.load_results(folder)
 
 
