@@ -80,8 +80,9 @@ def runs_of(name: str, **where: object) -> pd.DataFrame:
 
 
 def counted(name: str) -> str:
-    """`213 of the grid's 4,320 runs`."""
-    return f"{len(study(name))} of the grid's {len(load_grid(grid_of(name)).runs):,} runs"
+    """How many of how many runs of its grid a folder has."""
+    total = len(load_grid(grid_of(name)).runs)
+    return f"{len(study(name))} of the {total:,} runs of `grids/{name}.yaml`"
 
 
 def grid_of(name: str) -> Path:
