@@ -189,8 +189,12 @@ def test_a_folder_of_the_version_before_reads_resumes_and_draws(tmp_path, capsys
     assert set(again.runs["run_id"]) == {run.run_id for run in grid.runs}
     assert set(again.runs["model.embed_dropout"]) == {0.0}
     assert again.curves["max_loss"].isna().all()
-    for command in ("table", "plot", "report"):
+    for command in ("table", "plot", "report", "merge"):
         assert main([command, str(folder)]) == 0
+    merged = load_results(folder)
+    pd.testing.assert_frame_equal(merged.runs, again.runs)
+    pd.testing.assert_frame_equal(merged.curves, again.curves)
+    assert not (folder / "plan.json").exists() and plan_packs(grid, "cpu", folder) == []
 
 
 SMALL_GRID = """

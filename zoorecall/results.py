@@ -21,7 +21,7 @@ The columns, and what tells runs apart, are in `columns`.
 import dataclasses
 import json
 import pickle
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -287,7 +287,7 @@ def write_shard(folder: Path, pack_id: str, rows: Sequence[Mapping[str, Any]]) -
     checkpoint_path(folder, pack_id).unlink(missing_ok=True)
 
 
-def merge(folder: Path, others: Iterable[Path] = ()) -> None:
+def merge(folder: Path, others: Sequence[Path] = ()) -> None:
     """Put the folder's rows, and those of other folders, into its merged tables, then remove its
     shards and the plan of what is finished.
 
@@ -298,9 +298,10 @@ def merge(folder: Path, others: Iterable[Path] = ()) -> None:
     rows, curves = _joined([part for place in (folder, *others) for part in _parts(place)])
     if rows.empty:
         raise ResultsError(f"{folder}: no finished runs here to merge")
-    for name, table in ((CURVES, curves), (RUNS, rows)):
-        with replacing(folder / name) as temporary:
-            table.to_parquet(temporary, index=False, compression="zstd")
+    if shards or others:
+        for name, table in ((CURVES, curves), (RUNS, rows)):
+            with replacing(folder / name) as temporary:
+                table.to_parquet(temporary, index=False, compression="zstd")
     for shard in shards:
         shard.unlink()
     _forget_packs_of(folder, set(rows[RUN_ID]))

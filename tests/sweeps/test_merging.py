@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import small_run
 
-from zoorecall import load_grid, load_results, merge
+from zoorecall import load_grid, load_results, merge, results
 from zoorecall.cli import main
 from zoorecall.errors import ResultsError
 from zoorecall.grid import Grid
@@ -100,6 +100,13 @@ def test_a_crash_in_a_merge_loses_and_doubles_no_row(written, merged_before, tra
     merge(broken)
     assert_same(broken, trained)
     assert not (broken / "shards").exists()
+
+
+def test_a_shard_that_is_merged_while_a_folder_is_read_is_not_missed(trained, folder, monkeypatch):
+    listed = results._shards(folder)
+    merge(folder)
+    monkeypatch.setattr(results, "_shards", lambda folder: listed)
+    assert len(listed) == 2 and len(load_results(folder)) == 4
 
 
 def test_of_an_unfinished_sweep_stays_what_it_goes_on_from(trained, tmp_path):
