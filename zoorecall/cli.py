@@ -82,6 +82,17 @@ def _parser() -> argparse.ArgumentParser:
         help="how much training a crash may lose (60)",
     )
 
+    merge = commands.add_parser("merge", help="put a folder's finished runs into its two tables")
+    merge.set_defaults(command=_merge)
+    merge.add_argument("folder", metavar="DIR", type=Path)
+    merge.add_argument(
+        "others",
+        metavar="OTHER",
+        type=Path,
+        nargs="*",
+        help="folders whose runs are to be in DIR too",
+    )
+
     table = commands.add_parser("table", help="best learning rate, accuracy and window by setting")
     table.set_defaults(command=_table)
     table.add_argument("folder", metavar="DIR", type=_path)
@@ -168,6 +179,13 @@ def _sweep(args: argparse.Namespace) -> int:
         )
     _print_table(folder, "text")
     print(f"\ntable   {folder / 'runs.csv'}\nfigure  {_draw(folder, None)}")
+    return 0
+
+
+def _merge(args: argparse.Namespace) -> int:
+    from .sweeps.merging import merge
+
+    merge(args.folder, args.others)
     return 0
 
 

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from zoorecall import load_grid, sweep
 from zoorecall.display import SweepDisplay, print_plan
-from zoorecall.results import read_plan
+from zoorecall.results import load_results
 from zoorecall.sweeps import local as workers
 from zoorecall.sweeps import sizing, sweeper
 from zoorecall.sweeps.events import Measuring, Started, SweepEvent
@@ -201,8 +201,8 @@ def pack_sizes(folder: Path, events: list[SweepEvent]) -> dict[str, list[int]]:
     for pack in started.packs:
         name = pack.runs[0].model.mixer.name.rpartition(":")[2]
         sizes.setdefault(name, []).append(len(pack.runs))
-    planned = read_plan(folder)
-    assert set(planned) == {pack.pack_id for pack in started.packs}
+    trained = load_results(folder).runs["pack_id"]
+    assert set(trained) == {pack.pack_id for pack in started.packs}
     return sizes
 
 

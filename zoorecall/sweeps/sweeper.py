@@ -33,6 +33,7 @@ from .events import (
 )
 from .executor import Executor
 from .local import LocalExecutor, places
+from .merging import write_grid
 from .plan import SAMPLE_SIZES, PlannedPack, kept_and_groups, pack_size, plan
 
 
@@ -87,8 +88,9 @@ def sweep(
 
     Ctrl-C, a crash or a kill lose at most `checkpoint_seconds` of training; the same call goes on
     from there and ends with the same table. `resume=False` moves what the folder holds aside, to
-    the first free of NAME.1, NAME.2, ... Raises ResultsError where the folder cannot be read or
-    written, SweepFailed where a pack could not be trained.
+    the first free of NAME.1, NAME.2, ... From the start the folder's grid.yaml states the runs, and
+    once all are there they stand in two tables, see `merge`. Raises ResultsError where the folder
+    cannot be read or written, SweepFailed where a pack could not be trained.
     """
     if folder == "":
         raise ResultsError("the name of the results folder is empty")
@@ -100,6 +102,7 @@ def sweep(
             _move_aside(folder)
         locks.enter_context(files.locked(folder))
         files.clear_temporaries(folder, results.SUBFOLDERS)
+        write_grid(folder, grid.runs, grid.description)
         order = {run.run_id: i for i, run in enumerate(grid.runs)}
         try:
             with LocalExecutor(places(device), folder, checkpoint_seconds) as executor:
@@ -113,12 +116,13 @@ def sweep(
         finally:
             if results.finished_run_ids(folder):
                 results.write_tables(folder, order)
-    if failed:
-        pack, reason = failed[0]
-        raise SweepFailed(
-            f"{len(failed)} of {len(packs)} packs failed, the first "
-            f"({pack.runs[0].model.mixer.label}) with: {reason}; see {folder / 'worker.log'}"
-        )
+        if failed:
+            pack, reason = failed[0]
+            raise SweepFailed(
+                f"{len(failed)} of {len(packs)} packs failed, the first "
+                f"({pack.runs[0].model.mixer.label}) with: {reason}; see {folder / 'worker.log'}"
+            )
+        results.merge(folder)
     return results.load_results(folder)
 
 
