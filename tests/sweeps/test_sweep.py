@@ -21,7 +21,7 @@ from zoorecall import load_grid, load_results, sweep
 from zoorecall.cli import main
 from zoorecall.errors import ResultsError
 from zoorecall.files import clear_temporaries, locked
-from zoorecall.results import SUBFOLDERS, checkpoint_path, read_checkpoint, read_plan
+from zoorecall.results import SUBFOLDERS, checkpoint_path, read_checkpoint
 from zoorecall.sweeps.events import Progress, Started, Train
 from zoorecall.sweeps.pack_job import train_pack
 from zoorecall.sweeps.plan import PlannedPack
