@@ -103,6 +103,13 @@ class Custom(SequenceMixer):
             outputs.append(y)
         return (torch.stack(outputs),)
 
+    def linear_weights(self) -> Iterator[Tensor]:
+        """The weights [R, out, in] of the module's `torch.nn.Linear` layers."""
+        for name, tensor in zip(self._names, self.tensors, strict=True):
+            layer, _, own = name.rpartition(".")
+            if own == "weight" and isinstance(self._module[0].get_submodule(layer), nn.Linear):
+                yield tensor
+
     def train(self, mode: bool = True) -> "Custom":
         self._module[0].train(mode)
         return super().train(mode)
