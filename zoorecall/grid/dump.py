@@ -103,7 +103,8 @@ def _products(runs: Sequence[Settings]) -> list[dict[str, Any]]:
     axes = _axes(table)
     rows = [list(zip(*(table[key] for key in axis), strict=True)) for axis in axes]
     points = [sorted(set(row), key=lambda point: [*map(_rank, point)]) for row in rows]
-    places = [[points[i].index(point) for point in row] for i, row in enumerate(rows)]
+    indices = [{point: i for i, point in enumerate(every)} for every in points]
+    places = [[index[x] for x in row] for index, row in zip(indices, rows, strict=True)]
     products: list[dict[str, Any]] = []
     for box in _boxes(set(zip(*places, strict=True)) if axes else {()}):
         products.append({})

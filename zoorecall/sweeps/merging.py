@@ -11,7 +11,10 @@ from ..errors import ResultsError
 from ..grid import load_grid
 from ..grid.dump import dump_grid
 
-HEADER = "# Written by zoorecall: the runs of this folder. `zoorecall sweep` trains them again.\n"
+HEADER = """\
+# Written by zoorecall: the runs of this folder. To train them again:
+# zoorecall sweep grid.yaml --out ANOTHER_FOLDER
+"""
 
 
 def merge(folder: str | Path, others: Sequence[str | Path] = ()) -> None:
