@@ -44,6 +44,10 @@ class GatedDeltaNetConfig(MixerConfig):
     conv_size: int = Field(4, ge=2, description="taps of a short convolution")
     gating: bool = Field(True, description="the gate on the output")
 
+    @property
+    def redrawn_by_zoology(self) -> bool:
+        return True
+
     def check(self, d_model: int) -> None:
         if self.head_dim is None and d_model % self.num_heads:
             raise ValueError(

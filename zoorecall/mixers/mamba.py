@@ -51,6 +51,10 @@ class SelectiveConfig(MixerConfig):
         None, gt=0, description="of every linear layer, biases zero; null: the official rules"
     )
 
+    @property
+    def redrawn_by_zoology(self) -> bool:
+        return True
+
 
 class S6Config(SelectiveConfig):
     name: Literal["s6"] = "s6"
@@ -63,6 +67,10 @@ class MambaConfig(SelectiveConfig):
     conv: bool = Field(True, description="the short convolution; the SiLU after it stays")
     gating: bool = Field(True, description="the gate branch")
     norm: bool = Field(False, description="an RMSNorm between gate and out_proj, as in Mamba2")
+
+    @property
+    def own_block(self) -> bool:
+        return True
 
     def check(self, d_model: int) -> None:
         if self.norm and not self.gating:

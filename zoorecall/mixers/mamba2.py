@@ -38,6 +38,14 @@ class Mamba2Config(MixerConfig):
         None, gt=0, description="of both linear layers; null: as torch.nn.Linear"
     )
 
+    @property
+    def own_block(self) -> bool:
+        return True
+
+    @property
+    def redrawn_by_zoology(self) -> bool:
+        return True
+
     def check(self, d_model: int) -> None:
         channels = self.expand * d_model
         if channels % self.headdim:

@@ -48,6 +48,10 @@ class PatternConfig(MixerConfig):
     def each(self) -> tuple[MixerConfig, ...]:
         return self.mixers
 
+    @property
+    def own_block(self) -> bool:
+        return all(mixer.own_block for mixer in self.mixers)
+
     def at_depth(self, num_layers: int) -> "PatternConfig":
         """With the layers of attention as a list; raises ValueError where they are not there."""
         at = self.attention_at
