@@ -7,16 +7,18 @@ is in `ops.selective_scan`. Shape letters: R runs, B batch, L length, D width, C
 
 Parameters, defaults and initial weights are those of `Mamba` in mamba-ssm 2.3.2, draw for draw;
 its options dt_min, dt_max, dt_init, dt_scale, dt_init_floor, bias and conv_bias are left at their
-defaults and out. The official model also divides out_proj by the root of its depth and exempts
-A_log, D and dt_proj's bias from weight decay; these are no part of its layer, and not done here.
+defaults and out. The official model also divides out_proj by the root of its depth, which
+`model.initial_weights: zoology` does, and exempts A_log, D and dt_proj's bias from weight decay, which
+`train.undecayed: official` does: neither is a part of its layer. Zoology decays everything.
 
 Okpekpe and Orvieto 2025 (arXiv 2508.19029, section 6) take the block apart. Without the
 convolution (figure 8) its SiLU stays; without the gate (figure 9) in_proj makes x alone. S6 on its
 own, followed by the layer's MLP (figure 7), has no projections around it, and a convolution with
 its SiLU only if asked for: the text does not say whether it has one.
 
-Zoology draws every linear layer inside a transformer block from N(0, 0.02^2) and sets its bias to
-zero, that of dt_proj too: all steps then start at softplus(0) = 0.69 instead of 0.001 to 0.1.
+Zoology puts Mamba in a block of its own. Inside a transformer block, where it stood before January
+2025 and stands in a pattern, every linear layer is drawn from N(0, 0.02^2) and its bias set to zero,
+that of dt_proj too: all steps then start at softplus(0) = 0.69 instead of 0.001 to 0.1.
 `init_std: 0.02` does the same.
 
 Nothing in the block bounds what it adds to the residual stream. Mamba2 normalizes it (Dao and Gu

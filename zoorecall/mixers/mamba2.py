@@ -10,7 +10,8 @@ L length, D width, E channels = expand D, H heads, P head dim = E / H, G groups,
 Parameters, defaults and initial weights are those of `Mamba2` in mamba-ssm 2.3.2, draw for draw;
 its options conv_init, d_ssm, A_init_range, D_has_hdim, rmsnorm, norm_before_gate, dt_min, dt_max,
 dt_init_floor, dt_limit, bias and conv_bias are fixed at their defaults. `init_std` draws the linear
-layers as Zoology does inside a transformer block; dt_bias belongs to no linear layer and stays.
+layers as Zoology does inside a transformer block; dt_bias belongs to no linear layer and stays. The
+official code exempts A_log, D and dt_bias from weight decay, as `train.undecayed: official` does.
 """
 
 import math
