@@ -37,6 +37,11 @@ class ModelConfig(Config):
     d_model: int = Field(64, ge=1, le=2**16)
     num_layers: int = Field(2, ge=1, le=2**10)
     mixer: AnyMixerConfig = Field(default_factory=Attention.Config)
+    mixer_defaults: Literal["own", "zoology"] = Field(
+        "own",
+        description="zoology: options that the mixer leaves out are as there, and then its own: "
+        "heads of DeltaNet and GLA 4, of Gated DeltaNet 6, feature_dim of Based 8",
+    )
     norm: Literal["layer", "rms", "auto"] = Field(
         "layer",
         description="in front of the sequence mixer; auto: rms for Mamba and Mamba2, else layer",
@@ -73,9 +78,13 @@ class ModelConfig(Config):
 
     @model_validator(mode="after")
     def _resolve(self) -> "ModelConfig":
-        self.mixer.check(self.d_model)
+        mixer = self.mixer
+        if self.mixer_defaults == "zoology":
+            mixer = mixer.with_zoology_options(self.d_model)
+        mixer.check(self.d_model)
         # the model is frozen for its users; this is still its making
-        object.__setattr__(self, "mixer", self.mixer.at_depth(self.num_layers))
+        object.__setattr__(self, "mixer", mixer.at_depth(self.num_layers))
+        self._settle("mixer_defaults", {"zoology": "own"})
         mixers, own_block = self.mixer.each, self.mixer.own_block
         attention = [one for one in mixers if isinstance(one, Attention.Config)]
         learned = ["none", "learned"]
@@ -256,6 +265,7 @@ PER_RUN = (
 
 ZOOLOGY_RECIPE: dict[str, dict[str, Any]] = {
     "model": {
+        "mixer_defaults": "zoology",
         "norm": "auto",
         "embed_dropout": "auto",
         "attention_dropout": "auto",

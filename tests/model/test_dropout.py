@@ -144,9 +144,7 @@ def test_attention_drops_weights_after_the_softmax(options):
     expected = mixer.out_proj((weights @ v).transpose(2, 3).flatten(-2))
     assert_close(y, expected)
     parameters = [x, *mixer.parameters()]
-    for one, other in zip(
-        gradients(y, parameters), gradients(expected, parameters), strict=True
-    ):
+    for one, other in zip(gradients(y, parameters), gradients(expected, parameters), strict=True):
         assert_close(one, other)
     assert not torch.allclose(y, mixer(x))
 

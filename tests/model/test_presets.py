@@ -67,10 +67,7 @@ def written_out(model: Model, name: str, tokens: Tensor, mlp: bool, second: bool
             hidden = residual / (mean_square + 1e-5).sqrt() * norm["weight"]
         else:
             hidden = layer_norm(residual, norm["weight"], norm["bias"])
-        if name == "attention":
-            hidden = attention(hidden, own)
-        else:
-            hidden = layer.mixer(hidden[None])[0]
+        hidden = attention(hidden, own) if name == "attention" else layer.mixer(hidden[None])[0]
         if mlp or second:
             residual = hidden + residual
             hidden = layer_norm(residual, own["channel.norm.weight"], own["channel.norm.bias"])
@@ -167,11 +164,34 @@ def test_auto_is_what_zoologys_code_does_with_the_mixer(preset, mixer, expected)
     assert {key: found[key] for key in expected} == expected
 
 
+@pytest.mark.parametrize("preset", ["zoology", "paper"])
+@pytest.mark.parametrize(
+    ("left_out", "named"),
+    [
+        ({"name": "delta_net"}, {"name": "delta_net", "num_heads": 4}),
+        ({"name": "delta_net", "num_heads": 1}, {"name": "delta_net", "num_heads": 1}),
+        ({"name": "gla", "conv": True}, {"name": "gla", "conv": True, "num_heads": 4}),
+        (
+            {"name": "gated_delta_net"},
+            {"name": "gated_delta_net", "num_heads": 6, "head_dim": WIDTH // 6},
+        ),
+        ({"name": "gated_delta_net", "num_heads": 2}, {"name": "gated_delta_net", "num_heads": 2}),
+        ({"name": "pattern", "mixers": ["base_conv", "based"]}, BASED),
+    ],
+    ids=str,
+)
+def test_options_that_a_mixer_leaves_out_are_zoologys(preset, left_out, named):
+    plain = {"mixer_defaults": "own"}
+    run = run_of(preset, left_out)
+    assert run.model == run_of(preset, named, plain).model
+    assert RunConfig.model_validate(run.model_dump()).run_id == run.run_id
+
+
 def test_what_auto_comes_to_is_the_run():
     auto, named = run_of("zoology", "mamba"), run_of("zoology", "mamba", OWN)
     assert auto == named and auto.run_id == named.run_id
-    same = [ModelConfig(mixer={"name": "hyena"}, initial_weights=x) for x in ("official", "zoology")]
-    assert same[0] == same[1]
+    hyena = ModelConfig(mixer={"name": "hyena"}, initial_weights="zoology")
+    assert hyena.initial_weights == "official"  # which draws the same
     one_layer = ModelConfig(mixer={"name": "mamba"}, num_layers=1, initial_weights="zoology")
     assert one_layer.initial_weights == "official"  # divided by the root of one
 
@@ -213,9 +233,7 @@ def test_mamba_starts_officially_but_for_its_output(name):
         build_model(RunConfig(model=ModelConfig(num_layers=3, mixer={"name": name}, **changed)))
         for changed in ({}, {"initial_weights": "zoology"})
     )
-    for (key, one), other in zip(
-        official.named_parameters(), zoology.parameters(), strict=True
-    ):
+    for (key, one), other in zip(official.named_parameters(), zoology.parameters(), strict=True):
         scale = math.sqrt(3) if key.endswith("mixer.out_proj.weight") else 1
         assert_close(other * scale, one)
 

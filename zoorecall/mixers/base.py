@@ -53,6 +53,15 @@ class MixerConfig(BaseModel):
         """Whether Zoology's model draws initial weights that are not this mixer's own."""
         return False
 
+    def with_zoology_options(self, d_model: int) -> "MixerConfig":
+        """This config, where options are left out with those of Zoology's code."""
+        return self
+
+    def filled_in(self, options: dict[str, Any]) -> "MixerConfig":
+        """This config, with the options that are left out."""
+        left_out = {k: x for k, x in options.items() if k not in self.model_fields_set}
+        return self.model_copy(update=left_out)
+
     @property
     def chooses_weights(self) -> bool:
         """Whether the options say how initial weights are drawn."""

@@ -33,6 +33,9 @@ class DeltaNetConfig(MixerConfig):
     def redrawn_by_zoology(self) -> bool:
         return True
 
+    def with_zoology_options(self, d_model: int) -> MixerConfig:
+        return self.filled_in({"num_heads": 4})
+
     def check(self, d_model: int) -> None:
         if d_model % self.num_heads:
             raise ValueError(f"d_model {d_model} is not a multiple of num_heads {self.num_heads}")

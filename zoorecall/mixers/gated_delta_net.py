@@ -48,6 +48,12 @@ class GatedDeltaNetConfig(MixerConfig):
     def redrawn_by_zoology(self) -> bool:
         return True
 
+    def with_zoology_options(self, d_model: int) -> MixerConfig:
+        """Six heads, of as many features as the width has for each, rounded down."""
+        heads = self.num_heads if "num_heads" in self.model_fields_set else 6
+        head_dim = None if d_model % heads == 0 else max(1, d_model // heads)
+        return self.filled_in({"num_heads": heads, "head_dim": head_dim})
+
     def check(self, d_model: int) -> None:
         if self.head_dim is None and d_model % self.num_heads:
             raise ValueError(

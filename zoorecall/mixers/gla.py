@@ -52,6 +52,9 @@ class GLAConfig(MixerConfig):
     def redrawn_by_zoology(self) -> bool:
         return True
 
+    def with_zoology_options(self, d_model: int) -> MixerConfig:
+        return self.filled_in({"num_heads": 4})
+
     def check(self, d_model: int) -> None:
         for name, expand in (("expand_k", self.expand_k), ("expand_v", self.expand_v)):
             head_dim = expand * d_model / self.num_heads

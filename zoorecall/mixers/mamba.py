@@ -7,8 +7,8 @@ is in `ops.selective_scan`. Shape letters: R runs, B batch, L length, D width, C
 
 Parameters, defaults and initial weights are those of `Mamba` in mamba-ssm 2.3.2, draw for draw;
 its options dt_min, dt_max, dt_init, dt_scale, dt_init_floor, bias and conv_bias are left at their
-defaults and out. The official model also divides out_proj by the root of its depth, which
-`model.initial_weights: zoology` does, and exempts A_log, D and dt_proj's bias from weight decay, which
+defaults and out. The official model also divides out_proj by the root of its depth, as
+`model.initial_weights: zoology` does, and exempts A_log, D and dt_proj's bias from weight decay, as
 `train.undecayed: official` does: neither is a part of its layer. Zoology decays everything.
 
 Okpekpe and Orvieto 2025 (arXiv 2508.19029, section 6) take the block apart. Without the
@@ -16,10 +16,9 @@ convolution (figure 8) its SiLU stays; without the gate (figure 9) in_proj makes
 own, followed by the layer's MLP (figure 7), has no projections around it, and a convolution with
 its SiLU only if asked for: the text does not say whether it has one.
 
-Zoology puts Mamba in a block of its own. Inside a transformer block, where it stood before January
-2025 and stands in a pattern, every linear layer is drawn from N(0, 0.02^2) and its bias set to zero,
-that of dt_proj too: all steps then start at softplus(0) = 0.69 instead of 0.001 to 0.1.
-`init_std: 0.02` does the same.
+Zoology puts Mamba in a block of its own. Where it does not, up to January 2025 and in patterns, it
+draws every linear layer from N(0, 0.02^2) and sets its bias to zero, that of dt_proj too: all steps
+then start at softplus(0) = 0.69 instead of 0.001 to 0.1. `init_std: 0.02` does the same.
 
 Nothing in the block bounds what it adds to the residual stream. Mamba2 normalizes it (Dao and Gu
 2024, arXiv 2405.21060, section 7), and `norm: true` does so here.
