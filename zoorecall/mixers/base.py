@@ -65,8 +65,7 @@ class MixerConfig(BaseModel):
     @property
     def chooses_weights(self) -> bool:
         """Whether the options say how initial weights are drawn."""
-        field = type(self).model_fields.get("init_std")
-        return field is not None and getattr(self, "init_std", None) != field.default
+        return False
 
     @property
     def each(self) -> "tuple[MixerConfig, ...]":

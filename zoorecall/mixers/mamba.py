@@ -53,6 +53,10 @@ class SelectiveConfig(MixerConfig):
     )
 
     @property
+    def chooses_weights(self) -> bool:
+        return self.init_std is not None
+
+    @property
     def redrawn_by_zoology(self) -> bool:
         return True
 

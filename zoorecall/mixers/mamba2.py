@@ -40,6 +40,10 @@ class Mamba2Config(MixerConfig):
     )
 
     @property
+    def chooses_weights(self) -> bool:
+        return self.init_std is not None
+
+    @property
     def own_block(self) -> bool:
         return True
 
