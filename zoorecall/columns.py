@@ -150,14 +150,19 @@ def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     return whole
 
 
-def run_id(config: Mapping[str, Any]) -> str:
-    """The hash of what of a resolved config, as JSON holds it, is not at its default; names and
-    seed always count."""
+def identity(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a resolved config, as JSON holds it, is not at its default; names and seed always
+    count."""
     rest = copy.deepcopy(dict(config))
     for part, default in _parts(rest):
         for key in [key for key in part if key in default and part[key] == default[key]]:
             del part[key]
-    return digest(rest)
+    return rest
+
+
+def run_id(config: Mapping[str, Any]) -> str:
+    """The hash of a config's identity."""
+    return digest(identity(config))
 
 
 UNSHOWN = ("name", "source")

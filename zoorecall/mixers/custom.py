@@ -55,7 +55,7 @@ class CustomConfig(MixerConfig):
         """Whatever a user's module raises becomes one sentence."""
         try:
             yield
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             kind = type(error).__name__
             raise ValueError(f"{self.name} cannot be used: {kind}: {error}") from error
 
@@ -187,6 +187,6 @@ def _count_flops(config: str, d_model: int, length: int) -> int | None:
         try:
             with torch.no_grad(), _Unknown() as unknown, FlopCounterMode(display=False) as counter:
                 module(x)
-        except Exception:  # a user's module may raise anything
+        except (Exception, SystemExit):  # a user's module may raise anything
             return None
     return None if unknown.names else counter.get_total_flops()
