@@ -12,7 +12,7 @@ are not here yet.
 - Mamba2 is *worst* if it recalls less in AR than every other model of its depth and width, by the
   same rule, at one number of pairs, and if none recalls less than Mamba2 at any.
 
-Judged are models trained on one form alone. The paper distils models of 8B parameters from Llama3; here they are small and trained from
+The paper distils models of 8B parameters from Llama3; here they are small and trained from
 scratch. A model that never learns AR counts like any other.
 """
 
@@ -22,7 +22,7 @@ import pandas as pd
 
 from ..analysis.ablations import ablations
 from ..analysis.accuracy import setting_columns
-from ..analysis.key_value_sum import AR, FORM, NON_AR, ONE, PAIRS, TRAINED_ON, by_form
+from ..analysis.key_value_sum import AR, FORM, NON_AR, PAIRS, by_form
 from ..analysis.three_valued import Row, above, all_of, any_of
 from ..columns import DEPTH, MIXER, WIDTH
 from .evidence import Finding, Studies, Verdict, highest, judge, lowest, model, percent, with_room
@@ -38,8 +38,7 @@ PURE = "mamba2"
 
 def c12(studies: Studies) -> Verdict:
     grids = ["key_value_sum"]
-    forms = [by_form(studies[name].runs) for name in grids if name in studies]
-    tables = [table[table[TRAINED_ON] == ONE] for table in forms]
+    tables = [by_form(studies[name].runs) for name in grids if name in studies]
     findings = [_harder(forms) for forms in tables] + [_worst(forms) for forms in tables]
     text = "key-value-sum: AR is harder than non-AR for every model, and pure Mamba2 is worst"
     text += "; that attention's share decides is not judged, as hybrids are not run"
