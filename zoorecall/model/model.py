@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from ..config import RunConfig
 from ..layers import Embedding, LayerNorm, normal, per_run
 from ..mixers.base import State
+from ..mixers.custom import Custom
 from ..ops.dropout import dropout
 from ..ops.embedding import embedding
-from ..seeding import derive_seed
+from ..seeding import derive_seed, seeded_generators
 from .blocks import Layer
 
 
@@ -43,6 +44,12 @@ class Model(nn.Module):
     def each_layer(self) -> Iterator[Layer]:
         """The layers, from the first to the last."""
         return (cast(Layer, layer) for layer in self.layers)
+
+    @property
+    def user_mixers(self) -> list[Custom]:
+        """The mixers that are a user's own module, by layer."""
+        mixers = (layer.mixer for layer in self.each_layer())
+        return [mixer for mixer in mixers if isinstance(mixer, Custom)]
 
     def hidden(
         self, tokens: Tensor, positions: Tensor, dtype: torch.dtype, keys: Tensor | None = None
@@ -92,6 +99,5 @@ class Model(nn.Module):
 
 def build_model(run: RunConfig) -> Model:
     """The model of one run (R = 1) on the CPU; its weights are a function of the seed alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(run.seed, "init") % 2**63)
+    with seeded_generators(derive_seed(run.seed, "init")):
         return Model(run)
