@@ -27,7 +27,7 @@ from .files import replacing
 WRITTEN_ID = "written_id"
 PACKS = "packs"
 
-CHECKPOINT_FORMAT = 2
+CHECKPOINT_FORMAT = 3
 """Counts the changes of what a checkpoint holds; one of another format is as good as none."""
 
 

@@ -12,6 +12,7 @@ import random
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.random import mtrand
 
 
 def derive_seed(seed: int, *purpose: str | int) -> int:
@@ -53,10 +54,10 @@ def seeded_generators(seed: int) -> Iterator[None]:
     import torch  # who only reads tables does without
 
     gpus = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
-    of_numpy, of_python = np.random.get_bit_generator(), random.getstate()
+    of_numpy, of_python = mtrand.get_bit_generator(), random.getstate()
     with torch.random.fork_rng(gpus):
         try:
-            np.random.set_bit_generator(_INSTEAD)
+            mtrand.set_bit_generator(_INSTEAD)
             np.random.seed(seed % 2**32)
             random.seed(seed)
             torch.default_generator.manual_seed(seed % 2**63)
@@ -64,5 +65,5 @@ def seeded_generators(seed: int) -> Iterator[None]:
                 torch.cuda.default_generators[gpu].manual_seed(seed % 2**63)
             yield
         finally:
-            np.random.set_bit_generator(of_numpy)
+            mtrand.set_bit_generator(of_numpy)
             random.setstate(of_python)

@@ -94,6 +94,7 @@ class Custom(SequenceMixer):
         self, config: CustomConfig, d_model: int, seq_len: int, num_layers: int, layer: int
     ):
         super().__init__()
+        self.name = config.name
         self._made_of = config.model_dump_json(), d_model, seq_len, num_layers, layer
         with torch.device("cpu"):  # where all constructors work
             module = config.make(*self._made_of[1:])
@@ -149,9 +150,7 @@ def _try_out(config: str, d_model: int, seq_len: int, num_layers: int) -> None:
     if made.load().forward is nn.Module.forward:
         raise Unsuitable("it has no forward")
     with seeded_generators(0):
-        modules = [
-            made.make(d_model, seq_len, num_layers, layer) for layer in (0, num_layers - 1)
-        ]
+        modules = [made.make(d_model, seq_len, num_layers, layer) for layer in (0, num_layers - 1)]
     for name, parameter in modules[0].named_parameters():
         if is_lazy(parameter):
             raise Unsuitable(f"its parameter {name} has no shape before the first forward")
@@ -175,7 +174,7 @@ def _refuse_shared(modules: Sequence[nn.Module]) -> None:
         for name, value in {**part._parameters, **part._buffers, **vars(part)}.items()
         if isinstance(value, Tensor)
     ]
-    for (i, name, one), (j, other_name, other) in itertools.combinations(tensors, 2):
+    for (i, name, one), (j, other_name, other) in itertools.permutations(tensors, 2):
         tied = i == j and one is other
         if isinstance(one, nn.Parameter) and not tied and _overlap(one, other):
             whose = "its own" if i == j else "another copy's"
@@ -227,10 +226,13 @@ class _Unknown(TorchDispatchMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
+        leaves = tree_leaves((args, kwargs))
         free = {torch.Tag.pointwise, torch.Tag.reduction, torch.Tag.inplace_view}
-        makes = not any(isinstance(leaf, Tensor) for leaf in tree_leaves((args, kwargs)))
+        makes = not any(isinstance(leaf, Tensor) for leaf in leaves)
         packet = func.overloadpacket
-        known = packet in flop_registry or func.is_view or free.intersection(func.tags)
+        real = not any(isinstance(leaf, Tensor) and leaf.is_complex() for leaf in leaves)
+        counted = packet in flop_registry and real  # torch counts complex products as real ones
+        known = counted or func.is_view or free.intersection(func.tags)
         if not (known or makes or (func.namespace == "aten" and packet.__name__ in UNCOUNTED)):
             self.names.add(str(func))
         return func(*args, **(kwargs or {}))
@@ -244,12 +246,13 @@ def _count_flops(
     whole); None where it has an operation whose cost is not known, or needs a real device."""
     made = CustomConfig.model_validate_json(config)
     for place in ("meta", "cpu"):  # some constructors look at numbers, some make tensors by the way
+        unknown, counter = _Unknown(), FlopCounterMode(display=False)
         try:
             with seeded_generators(0), torch.device(place):
                 module = made.make(d_model, seq_len, num_layers, layer).to("meta")
-            with torch.device("meta"), torch.no_grad(), seeded_generators(0):
-                with _Unknown() as unknown, FlopCounterMode(display=False) as counter:
-                    module(torch.empty(1, length, d_model))
+            x = torch.empty(1, length, d_model, device="meta")
+            with seeded_generators(0), torch.device("meta"), torch.no_grad(), unknown, counter:
+                module(x)
             return None if unknown.names else counter.get_total_flops()
         except Exception:  # a user's module may raise anything
             continue

@@ -101,7 +101,7 @@ class UserModule(nn.Module):
         modules = dict(self.module.named_modules(prefix="module"))
         for path in self._attributes()[0].keys() - state.keys():
             owner, _, name = path.rpartition(".")
-            vars(modules[owner]).pop(name, modules[owner]._buffers.pop(name, None))
+            modules[owner].__dict__.pop(name, modules[owner]._buffers.pop(name, None))
         for path, value in _copied(state, device).items():
             owner, _, name = path.rpartition(".")
             if owner:
@@ -152,7 +152,9 @@ class UserModule(nn.Module):
                 other = torch.cat([x[:, :cut], random(2, length - cut, d_model)], dim=1)
                 y, changed = output(x), output(other)
                 early = (y - changed)[:, :cut].abs()
-                found |= bool((early > ROUNDING * torch.maximum(y.abs(), changed.abs()).max()).any())
+                found |= bool(
+                    (early > ROUNDING * torch.maximum(y.abs(), changed.abs()).max()).any()
+                )
         except Exception:  # a user's module may raise anything
             return False
         finally:
@@ -209,7 +211,7 @@ def _put(module: nn.Module, name: str, value: Any) -> None:
     a captured step may look for it."""
     held = {**module._parameters, **module._buffers}.get(name)
     if held is None or not isinstance(value, Tensor):
-        (module._buffers if name in module._buffers else vars(module))[name] = value
+        (module._buffers if name in module._buffers else module.__dict__)[name] = value
     elif held.shape == value.shape and held.dtype == value.dtype and held.is_contiguous():
         held.copy_(value)
     else:

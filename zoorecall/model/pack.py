@@ -3,7 +3,8 @@
 Shape letters: R runs, P trained numbers of a run.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -56,7 +57,7 @@ class Pack:
                 self._places.append(Place(each if own else each[:1], columns, own))
                 rows.append(self._aligned(values))
                 end += rows[-1].shape[1]
-        self.model.to(device)
+        self.model.to(device).train()
         self.set_flat(torch.cat(rows, dim=1).to(device))
 
     def set_flat(self, flat: Tensor) -> None:
@@ -95,6 +96,30 @@ class Pack:
                 part.copy_(parameter)
                 parameter.data = part
 
+    @torch.no_grad()
+    @contextlib.contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """The model as it is evaluated; afterwards it trains on as if it had not been."""
+        kept = [self.states(r) for r in range(len(self.copies))]
+        values = [part.clone() for _, part in self._of_copies]
+        self.model.eval()
+        yield
+        self.model.train()
+        for r, states in enumerate(kept):
+            self.restore(r, states)
+        for (parameter, part), before in zip(self._of_copies, values, strict=True):
+            parameter.data = part.copy_(before)
+
+    @property
+    def can_be_captured(self) -> bool:
+        """Whether every module says that a step may be compiled and captured."""
+        return all(copy.capturable for copies in self.copies for copy in copies)
+
+    def captured_buffers(self) -> list[tuple[int, Tensor]]:
+        """The buffers that a captured step may change, each with its run's place."""
+        each = ((r, copy) for r, copies in enumerate(self.copies) for copy in copies)
+        return [(r, buffer) for r, copy in each if copy.capturable for buffer in copy.buffers()]
+
     def activate(self, active: Sequence[bool]) -> None:
         """Say which runs train: in a step the modules of the others are left alone."""
         for copies, on in zip(self.copies, active, strict=True):
@@ -113,7 +138,7 @@ class Pack:
     def weights(self, r: int) -> dict[str, Tensor]:
         """The parameters of a run, and what its modules carry, by the names that they have in a
         model of this run alone, on the CPU."""
-        model, names = self.model, {}
+        model, names = self.model, dict[str, Tensor]()
         for name, part in model.named_modules():
             if isinstance(part, UserModule) and part in self.copies[r]:
                 first = f"{name.rpartition('.')[0]}.0"

@@ -9,6 +9,7 @@ host. Whatever the host wants to know it reads at an evaluation.
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from functools import cache
 
@@ -86,7 +87,7 @@ class PackTrainer:
         self.curves = [Curve(slice_test_accuracy={s: [] for s in self.slices}) for _ in runs]
         self._forward, self._update = self._mean_loss, self._update_runs
         self._step: Callable[[], None] = self._train_step
-        if device.type == "cuda":
+        if device.type == "cuda" and self.pack.can_be_captured:
             self._step = self._compile_and_capture if compiled else self._capture
         if state is not None:
             self._restore(state)
@@ -115,6 +116,8 @@ class PackTrainer:
         started = time.perf_counter()
         self._set_precision()
         first = not self.curves[0].step
+        if first:
+            self._warn_of_looking_ahead()
         until = next(s for s in self.train.evaluation_steps if s > self.step or first)
         while self.step < until:
             self._load_epoch(self.step // self.train.steps_per_epoch)
@@ -147,20 +150,19 @@ class PackTrainer:
         R, size = len(self.runs), self.train.batch_size
         totals = torch.zeros(3, R, dtype=torch.float64, device=self.device)
         right, asked = totals.new_zeros(2, len(self.slices), R)
-        self.pack.model.eval()  # a mixer of a user's own may have dropout
-        for start in range(0, count, size):
-            index = torch.arange(start, min(start + size, count), device=self.device)
-            batch = examples.batch(self.seed_index, index.expand(R, -1))
-            loss, correct = self._losses(*batch)
-            sequences = correct.view(R, len(index), -1).double()
-            totals[0] += sequences.mean(-1).sum(-1)
-            totals[1] += sequences.amin(-1).sum(-1)
-            totals[2] += loss.double().view(sequences.shape).mean(-1).sum(-1)
-            for i in range(len(self.slices)):
-                belongs = examples.slices[self.seed_index[:, None], index] == i  # [R, B, Q]
-                right[i] += (sequences * belongs).sum((1, 2))
-                asked[i] += belongs.sum((1, 2))
-        self.pack.model.train()
+        with self.pack.evaluating():
+            for start in range(0, count, size):
+                index = torch.arange(start, min(start + size, count), device=self.device)
+                batch = examples.batch(self.seed_index, index.expand(R, -1))
+                loss, correct = self._losses(*batch)
+                sequences = correct.view(R, len(index), -1).double()
+                totals[0] += sequences.mean(-1).sum(-1)
+                totals[1] += sequences.amin(-1).sum(-1)
+                totals[2] += loss.double().view(sequences.shape).mean(-1).sum(-1)
+                for i in range(len(self.slices)):
+                    belongs = examples.slices[self.seed_index[:, None], index] == i  # [R, B, Q]
+                    right[i] += (sequences * belongs).sum((1, 2))
+                    asked[i] += belongs.sum((1, 2))
         return torch.cat([totals / count, right / asked]).cpu()
 
     def results(self) -> list[RunResult]:
@@ -172,10 +174,8 @@ class PackTrainer:
         return [self._result(r, on_train[r]) for r in range(len(self.runs))]
 
     def weights(self, run_id: str) -> dict[str, Tensor]:
-        """The parameters of one run by their names, [1, ...] each, on the CPU."""
-        r = [run.run_id for run in self.runs].index(run_id)
-        named = self.pack.model.named_parameters()
-        return {name: parameter.detach()[r : r + 1].cpu().clone() for name, parameter in named}
+        """The weights of one run by their names, on the CPU."""
+        return self.pack.weights([run.run_id for run in self.runs].index(run_id))
 
     def state(self, of: Sequence[int] | None = None) -> dict:
         """Everything that is not a function of the runs' configs; `of` some runs or of all."""
@@ -186,6 +186,7 @@ class PackTrainer:
             "seconds": self.seconds,
             "stopped_at": [self.stopped_at[r] for r in of],
             "curves": [vars(self.curves[r]) for r in of],
+            "modules": [self.pack.states(r, torch.device("cpu")) for r in of],
             **{name: tensor[list(of)].cpu() for name, tensor in self._of_runs().items()},
         }
 
@@ -197,6 +198,8 @@ class PackTrainer:
         self.curves = [Curve(**curve) for curve in state["curves"]]
         for name, tensor in self._of_runs().items():
             tensor.copy_(state[name])
+        for r, modules in enumerate(state["modules"]):
+            self.pack.restore(r, modules, self.device)
         self.step_index.fill_(self.step)
 
     def _of_runs(self) -> dict[str, Tensor]:
@@ -211,6 +214,17 @@ class PackTrainer:
             "max_loss": self.max_loss,
             "max_grad_norm": self.max_grad_norm,
         }
+
+    def _warn_of_looking_ahead(self) -> None:
+        with self.pack.evaluating():
+            mixers = self.pack.model.user_mixers
+            names = {mixer.name for mixer in mixers if mixer.looks_ahead(self.device)}
+        for name in sorted(names):
+            warnings.warn(
+                f"{name} looks ahead: what it makes at a position changes with inputs after it, "
+                "which a causal mixer does not see",
+                stacklevel=3,
+            )
 
     def _set_precision(self) -> None:
         torch.set_float32_matmul_precision("high" if self.train.precision == "tf32" else "highest")
@@ -255,8 +269,14 @@ class PackTrainer:
     def _train_step(self) -> None:
         assert self.train_examples is not None
         index = self.order.index_select(1, self.cursor).squeeze(1)[self.seed_index]  # [R, B]
+        if not self.pack.can_be_captured:
+            self.pack.activate(self.active.tolist())
+        buffers = [(r, b, b.clone()) for r, b in self.pack.captured_buffers()]
         loss = self._forward(*self.train_examples.batch(self.seed_index, index))
         loss.sum().backward()
+        for r, buffer, before in buffers:  # those of a run that has ended stay
+            buffer.copy_(torch.where(self.active[r], buffer, before))
+        self.pack.collect()
         self._update(loss.detach(), self.pack.take_gradients())
 
     def _compile_and_capture(self) -> None:
@@ -270,6 +290,7 @@ class PackTrainer:
         """Capture a step as a CUDA graph, replay it, and do so from here on. Before it is captured
         it runs a few times, each of which is undone: no step after this one need exist."""
         changing = [*self._of_runs().values(), self.step_index, self.cursor]
+        changing += [buffer for _, buffer in self.pack.captured_buffers()]
         before = [tensor.clone() for tensor in changing]
         stream = _side_stream(self.device)
         stream.wait_stream(torch.cuda.current_stream(self.device))
