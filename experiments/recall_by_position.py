@@ -10,7 +10,8 @@ slot is right more often than one time in K. 1-layer attention with positions ca
 import numpy as np
 
 from zoorecall.cli import exit_code
-from zoorecall.tasks import MQARConfig, make_task
+from zoorecall.tasks import make_task
+from zoorecall.tasks.mqar import MQARConfig
 
 SIZES = ((64, 4), (128, 8), (256, 16), (512, 64), (256, 64))
 SEED, COUNTED, MEASURED = 42, 40_000, 20_000

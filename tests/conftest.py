@@ -20,6 +20,7 @@ SMALL_MIXERS = {
     "mamba": {"d_state": 3},
     "s6": {"d_state": 3, "conv": True},
     "mamba2": {"d_state": 4, "headdim": 8},
+    "base_conv": {"conv": "implicit"},
     "gated_delta_net": {"num_heads": 2},
 }
 """Options that make a mixer small and odd; the other mixers run with their defaults."""
@@ -28,7 +29,7 @@ SMALL_TASKS = {
     "mqar": {"vocab_size": 32, "seq_len": 12, "num_kv_pairs": 2},
     "key_value_sum": {"num_pairs": 3, "num_operands": 2, "num_values": 4, "num_keys": 8},
 }
-"""Options that make a task small, for each."""
+"""Options that make a task small; the other tasks run with their defaults."""
 
 
 def small_run(
@@ -40,7 +41,7 @@ def small_run(
     settings = {"batch_size": 8, "train_examples": 40, "test_examples": 24, "epochs": 2}
     return RunConfig.model_validate(
         {
-            "task": {**SMALL_TASKS[task["name"]], **task},
+            "task": {**SMALL_TASKS.get(task["name"], {}), **task},
             "model": {"d_model": 16, "mixer": {"name": mixer, **SMALL_MIXERS.get(mixer, {})}},
             "train": {**settings, "evaluations": 3, **train},
             "seed": seed,

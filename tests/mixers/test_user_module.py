@@ -368,7 +368,7 @@ def plain_loop(run: RunConfig) -> tuple[Model, list[nn.Module]]:
     model, train = build_model(run), run.train
     modules = [mixer.of_runs[0].module for mixer in model.user_mixers]
     for layer, module in zip(model.layers, modules, strict=True):
-        layer.mixer = AsItIs(module)
+        layer.sequence.mixer = AsItIs(module)
     model.train()
     optimizer = torch.optim.AdamW(
         model.parameters(), betas=train.betas, eps=train.eps, weight_decay=train.weight_decay
@@ -396,7 +396,7 @@ def test_a_module_trains_in_a_pack_as_in_a_loop_of_its_own(name):
     runs = [*pack_of_two(name), own_run(name, learning_rate=1e30)]
     start()
     trainer = trained(PackTrainer(runs, CPU))
-    assert [at >= 0 for at in trainer.diverged_at] == [False, False, True]
+    assert [at >= 0 for at in trainer.do_step.diverged_at] == [False, False, True]
     for r, run in enumerate(runs[:2]):
         start()
         model, modules = plain_loop(run)
@@ -580,12 +580,12 @@ def test_an_error_that_is_a_runs_divergence_is_not_its_neighbours(why):
     trainer.advance()
     with torch.no_grad():
         if why == "input":
-            trainer.pack.model.layers[0].mixer_norm.weight[1] = math.nan
+            trainer.pack.model.layers[0].sequence.norm.weight[1] = math.nan
         else:
             trainer.pack.copies[1][0].module.bias[0] = 0.0
     trained(trainer)
     trained(alone)
-    assert [at >= 0 for at in trainer.diverged_at] == [False, True]
+    assert [at >= 0 for at in trainer.do_step.diverged_at] == [False, True]
     assert_close(trainer.pack.weights(0), alone.pack.weights(0))
 
 

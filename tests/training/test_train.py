@@ -161,7 +161,10 @@ def test_the_accuracy_of_a_slice_is_that_of_its_queries_alone():
     examples.slices = (examples.targets % 3 - 1).to(torch.int8)  # a third in none
     accuracy, _, _, *by_slice = trainer.measure(examples, count)
     index = torch.arange(count).expand(2, -1)
-    _, correct = trainer._losses(*examples.batch(trainer.seed_index, index))
+    tokens, positions, targets = examples.batch(trainer.feed.seed_index, index)
+    model = trainer.pack.model
+    x = model.through_layers(model.embed(tokens, torch.float32), positions.long())
+    _, correct = model.losses(x, targets)
     assert accuracy.tolist() == pytest.approx(correct.double().mean(1).tolist())
     for r in range(2):
         of_query = examples.slices[r, :count].flatten()
@@ -185,14 +188,14 @@ def test_a_curve_has_the_accuracy_of_each_slice_at_each_evaluation():
 def test_a_curve_has_the_largest_loss_and_gradient_norm_of_the_steps_before():
     runs = [small_run(learning_rate=0.1, clip_norm=clip) for clip in (None, 0.1)]
     trainer, seen = PackTrainer(runs, CPU), []
-    update = trainer._update
+    update = trainer.do_step._update
 
     def spy(loss, grads):
         squares = sum(grad.flatten(1).double().square().sum(1) for grad in grads)
         seen.append(torch.stack([loss.double(), squares.sqrt()]))
         update(loss, grads)
 
-    trainer._update = spy
+    trainer.do_step._update = spy
     while not trainer.finished:
         trainer.advance()
     for r, curve in enumerate(trainer.curves):
@@ -219,8 +222,8 @@ def test_one_step_computes_no_logits_but_at_the_queries():
 
     torch.bmm, kept = spy, torch.bmm
     try:
-        trainer._load_epoch(0)
-        trainer._train_step()
+        trainer.feed.load(0)
+        trainer.do_step()
     finally:
         torch.bmm = kept
     assert {shape[1] for shape in shapes} == {run.train.batch_size * run.task.num_queries}
@@ -231,6 +234,6 @@ def test_fresh_data_never_shows_an_example_twice_and_fixed_data_does():
     for trainer, repeats in ((fixed, True), (fresh, False)):
         seen = []
         for epoch in (0, 1):
-            trainer._load_epoch(epoch)
-            seen.append({tuple(row) for row in trainer.train_examples.tokens[0].tolist()})
+            trainer.feed.load(epoch * trainer.train.steps_per_epoch)
+            seen.append({tuple(row) for row in trainer.feed.examples.tokens[0].tolist()})
         assert (seen[0] == seen[1]) is repeats

@@ -78,10 +78,22 @@ def read_yaml(path: Path) -> Node:
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise Fault(Node(None, line), "file", "is not text in UTF-8") from None
+    except FileNotFoundError:
+        raise Fault(Node(None), "file", f"is not there, {_near(path)}") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise Fault(Node(None), "file", f"cannot be read: {reason}") from None
     return parse_yaml(text)
+
+
+def _near(path: Path) -> str:
+    """How to go on where there is no grid: one of nearly the same name, else where grids are."""
+    folders = {Path("grids"), path.parent}
+    grids = {file.stem: file for folder in folders for file in sorted(folder.glob("*.yaml"))}
+    close = difflib.get_close_matches(path.stem, grids, n=1)
+    if close:
+        return f"did you mean {str(grids[close[0]])!r}?"
+    return "grids come with zoorecall's repository, in its folder grids"
 
 
 def parse_yaml(text: str, source: str = "") -> Node:

@@ -11,6 +11,7 @@ and the next state. What a mixer carries from one position to the next is its st
 """
 
 import copy
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import torch
@@ -33,6 +34,11 @@ class MixerConfig(BaseModel):
 
     def check(self, d_model: int) -> None:
         """Raise ValueError with one sentence where the options do not fit the width."""
+
+    @property
+    def uses_positions(self) -> bool:
+        """Whether the papers give this mixer learned positions."""
+        return False
 
     @property
     def each(self) -> "tuple[MixerConfig, ...]":
@@ -58,9 +64,6 @@ class SequenceMixer(nn.Module):
     """The base class of the mixers in this folder."""
 
     Config: ClassVar[type[MixerConfig]]
-    uses_positions: ClassVar[bool] = False
-    """Whether the papers give this mixer position information."""
-
     finishing: ClassVar[str | None] = None
     """The name of the linear layer that `finish` has."""
 
@@ -121,13 +124,16 @@ class SequenceMixer(nn.Module):
         """Forward FLOPs on one sequence, a multiply and an add counted as two: the linear layers
         and short convolutions at every position, but the last at `outputs` if given, and
         `sequence_flops`. None if they are not known."""
-        weights = sum(
-            m.weight[0].numel() for m in self.modules() if isinstance(m, Linear | ShortConv)
-        )
+        modules = set(self.modules()) - set(self.once_a_batch())
+        weights = sum(m.weight[0].numel() for m in modules if isinstance(m, Linear | ShortConv))
         saved = 0
         if outputs is not None and self.finishing:
             saved = getattr(self, self.finishing).weight[0].numel() * (length - outputs)
         return 2 * (weights * length - saved) + self.sequence_flops(length)
+
+    def once_a_batch(self) -> Iterable[nn.Module]:
+        """The modules that run once a batch, not on each sequence, as those that make a filter."""
+        return ()
 
     def sequence_flops(self, length: int) -> int:
         """Forward FLOPs of the operations without parameters on one sequence."""

@@ -114,6 +114,13 @@ class Custom(SequenceMixer):
         _, d_model, seq_len, *_ = self._made_of
         return self.of_runs[0].looks_ahead(seq_len, d_model, device)
 
+    def linear_weights(self) -> Iterator[nn.Parameter]:
+        """The weights [out, in] of the `torch.nn.Linear` layers of the first run's copy."""
+        linear = (m for m in self.of_runs[0].modules() if isinstance(m, nn.Linear))
+        weights = [m._parameters.get("weight") for m in linear]  # a property may work
+        known = {id(w): w for w in weights if w is not None and not w.is_complex()}
+        yield from known.values()
+
     def initial_state(self, R: int, B: int, length: int) -> State:
         """Raises NotImplementedError, as `step` does."""
         raise self._no_step()

@@ -66,8 +66,9 @@ class Mamba2(SequenceMixer):
         E, std = config.expand * d_model, config.init_std
         H = E // config.headdim
         self.ngroups, self.d_state = config.ngroups, config.d_state
-        self.sizes = [E, E + 2 * config.ngroups * config.d_state, H]  # of z, xBC and dt
-        self.in_proj = Linear(d_model, sum(self.sizes), bias=False, std=std)
+        N = config.ngroups * config.d_state
+        self.sizes = [E, E + 2 * N, H]  # of z, xBC and dt
+        self.in_proj = Linear(d_model, [E, E, N, N, H], bias=False, std=std)
         self.conv1d = ShortConv(self.sizes[1], config.d_conv, silu=True)
         self.dt_bias = nn.Parameter(initial_dt_bias(H))
         self.A_log = nn.Parameter(torch.empty(1, H).uniform_(1, 16).log())

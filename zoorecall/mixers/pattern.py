@@ -25,7 +25,9 @@ class PatternConfig(MixerConfig):
     """`mixers` are configs of the other mixers; `mixers/__init__` says which there are."""
 
     name: Literal["pattern"] = "pattern"
-    mixers: tuple[Any, ...] = Field(min_length=2, strict=False)
+    mixers: tuple[Any, ...] = Field(
+        min_length=2, strict=False, description="names or configs of the mixers, in order"
+    )
     attention_at: (
         Annotated[tuple[int, ...], Field(strict=False)] | Literal["50", "75", "83", "87.5"] | None
     ) = Field(None, description="the layers of attention, or the per cent of the others")

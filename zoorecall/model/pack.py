@@ -25,6 +25,18 @@ class Place(NamedTuple):
     of_copies: bool
 
 
+class Matrix(NamedTuple):
+    """A weight matrix [rows, columns] of each run, row after row from `start` on in `flat`."""
+
+    start: int
+    rows: int
+    columns: int
+
+    @property
+    def part(self) -> slice:
+        return slice(self.start, self.start + self.rows * self.columns)
+
+
 class Pack:
     """Models of equal shape as one model, whose trainable parameters are one tensor.
 
@@ -70,6 +82,19 @@ class Pack:
                 parameter.data = part
                 parameter.grad = None
             self._of_copies += views if place.of_copies else []
+
+    def matrices(self) -> list[Matrix]:
+        """The weights of linear layers; one that joins several projections is as many matrices."""
+        starts = {id(place.parameters[0]): place.columns.start for place in self._places}
+        found = []
+        for weight, widths in self.model.linear_weights():
+            start, columns = starts.get(id(weight)), weight.shape[-1]
+            if start is None:
+                continue  # a user's own module may have weights that are not trained
+            for rows in widths:
+                found.append(Matrix(start, rows, columns))
+                start += rows * columns
+        return found
 
     def take_gradients(self) -> list[Tensor]:
         """The gradient of every parameter, [R, ...] each; handed over, so the next backward pass

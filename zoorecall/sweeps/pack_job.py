@@ -136,6 +136,7 @@ def _row(result: RunResult, pack: PlannedPack, trainer: PackTrainer) -> dict[str
         "seconds": trainer.seconds,
         "tokens_per_second": tokens / max(trainer.seconds, 1e-9),
         **provenance(trainer.device),
+        "kernels": trainer.kernels,
         "user_code": user_code(run.model.mixer),
         **{f"curve.{name}": values for name, values in _columns(result.curve).items()},
     }

@@ -15,7 +15,7 @@ that the bytes do not depend on the machine.
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -43,6 +43,20 @@ class TaskConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True)
     name: str
+
+    if TYPE_CHECKING:  # as properties here they would shadow a task's options
+
+        @property
+        def seq_len(self) -> int:
+            """Tokens of the longest example."""
+
+        @property
+        def vocab_size(self) -> int:
+            """How many different tokens there are; they count from 0."""
+
+        @property
+        def num_queries(self) -> int:
+            """Answers asked of an example."""
 
     @property
     def slices(self) -> tuple[str, ...]:

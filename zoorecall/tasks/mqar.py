@@ -73,6 +73,11 @@ class MQARConfig(TaskConfig):
         return (self.seq_len - 2 * self.num_kv_pairs) // 2
 
 
+def mqar_of_length(seq_len: int) -> MQARConfig:
+    """The papers' settings up to a length of 256: a pair for every 16 tokens."""
+    return MQARConfig(seq_len=seq_len, num_kv_pairs=max(1, round(seq_len / 16)))
+
+
 class MQAR(Task):
     Config = MQARConfig
     config: MQARConfig
