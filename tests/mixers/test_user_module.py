@@ -4,6 +4,7 @@ import math
 import random
 import warnings
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ from zoorecall.seeding import Stream
 from zoorecall.sweeps.pack_job import train_pack
 from zoorecall.sweeps.plan import PlannedPack
 from zoorecall.tasks import make_task
+from zoorecall.training import step
 from zoorecall.training.optim import learning_rates
 from zoorecall.training.trainer import PackTrainer
 
@@ -605,6 +607,57 @@ def test_a_step_of_bf16_casts_as_torch_does_and_keeps_the_module_in_float32():
         exact, cast = (pack.copies[0][0].eval()(u) for u in (x, x.bfloat16()))
         assert cast.dtype == torch.bfloat16
         assert (cast - exact).norm() < 0.03 * exact.norm()
+
+
+@pytest.mark.parametrize(
+    ("name", "linear"), [("Tied", 1), ("Complex", 0), ("Transformer", 3), ("Spectral", 0)]
+)
+def test_muon_takes_each_weight_of_a_linear_layer_once(name, linear):
+    """But not one that a parametrization computes."""
+    pack, rest = (Pack(pack_of_two(each), CPU) for each in (name, "Itself"))
+    matrices = pack.matrices()
+    assert len(matrices) - len(rest.matrices()) == 2 * linear
+    if name == "Tied":
+        weights = [copies[0].module.up.weight for copies in pack.copies]
+        assert any(
+            all(torch.equal(pack.flat[r, m.part], w.flatten()) for r, w in enumerate(weights))
+            for m in matrices
+        )
+
+
+# ---- on a GPU
+
+
+@pytest.mark.parametrize("name", ["Capturable", "Normed"])
+def test_only_a_module_that_says_so_is_compiled_and_captured(name):
+    assert Pack([own_run(name)], CPU).can_be_captured == (name == "Capturable")
+
+
+def test_compiled_it_is_what_it_is():
+    plain, compiled = (PackTrainer(pack_of_two("Capturable"), CPU) for _ in range(2))
+    compiled.do_step.compile(backend="eager")
+    for each in (plain, compiled):
+        trained(each)
+    for r in range(2):
+        assert_close(compiled.pack.weights(r), plain.pack.weights(r), rtol=1e-4, atol=1e-6)
+
+
+def test_steps_that_warm_a_capture_up_leave_no_trace(monkeypatch):
+    """Where a capture does nothing but run its step."""
+    of_cuda = ("current_stream", "stream", "graph", "CUDAGraph", "empty_cache")
+    for name in of_cuda:
+        monkeypatch.setattr(torch.cuda, name, MagicMock())
+    monkeypatch.setattr(step, "_side_stream", MagicMock())
+    once, captured = (PackTrainer(pack_of_two("Capturable"), CPU) for _ in range(2))
+    for each, run in ((once, once.do_step), (captured, captured.do_step._capture)):
+        each.feed.load(0)
+        run()
+    for r in range(2):
+        before = build_model(once.runs[r]).user_mixers[0].of_runs[0].saved()
+        ours, theirs = captured.pack.weights(r), once.pack.weights(r)
+        assert_close(ours, theirs, rtol=0, atol=0)
+        moved = "module.norm.running_mean"
+        assert not torch.equal(ours[f"layers.0.sequence.mixer.copies.0.{moved}"], before[moved])
 
 
 # ---- looking ahead
