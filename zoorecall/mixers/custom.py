@@ -7,7 +7,6 @@ The class is any `nn.Module` made by `MyMixer(d_model=..., **options)` that maps
 
 import contextlib
 import functools
-import importlib
 import inspect
 import itertools
 import os
@@ -25,7 +24,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from ..seeding import seeded_generators
-from ..user_code import source_of
+from ..user_code import import_as_it_is, source_of
 from .base import MixerConfig, SequenceMixer, State
 from .user_module import UserModule
 
@@ -55,6 +54,11 @@ class CustomConfig(MixerConfig):
         with self._refusing():
             _try_out(self.model_dump_json(), d_model, seq_len, num_layers)
 
+    def refuse_edited(self) -> None:
+        """Raise ValueError where the code is not what it was when the grid was read."""
+        if source_of(self.module) != self.source:
+            raise ValueError(f"{self.name} was edited since the grid was read; read it again")
+
     @contextlib.contextmanager
     def _refusing(self) -> Iterator[None]:
         """Whatever a user's module raises becomes one sentence."""
@@ -79,7 +83,7 @@ class CustomConfig(MixerConfig):
         AttributeError, or TypeError if it is no module."""
         if os.getcwd() not in sys.path:
             sys.path.append(os.getcwd())
-        cls = getattr(importlib.import_module(self.module), self.name.partition(":")[2])
+        cls = getattr(import_as_it_is(self.module), self.name.partition(":")[2])
         if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
             raise TypeError("it is not a torch.nn.Module class")
         return cls
@@ -94,7 +98,7 @@ class Custom(SequenceMixer):
         self, config: CustomConfig, d_model: int, seq_len: int, num_layers: int, layer: int
     ):
         super().__init__()
-        self.name = config.name
+        self.config = config
         self._made_of = config.model_dump_json(), d_model, seq_len, num_layers, layer
         with torch.device("cpu"):  # where all constructors work
             module = config.make(*self._made_of[1:])

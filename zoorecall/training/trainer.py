@@ -178,7 +178,7 @@ class PackTrainer:
     def _warn_of_looking_ahead(self) -> None:
         with self.pack.evaluating():
             mixers = self.pack.model.user_mixers
-            names = {mixer.name for mixer in mixers if mixer.looks_ahead(self.device)}
+            names = {mixer.config.name for mixer in mixers if mixer.looks_ahead(self.device)}
         for name in sorted(names):
             warnings.warn(
                 f"{name} looks ahead: what it makes at a position changes with inputs after it, "
