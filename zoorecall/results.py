@@ -39,7 +39,7 @@ PART = "part"
 
 SUBFOLDERS = "shards", "checkpoints", "models"
 
-CHECKPOINT_FORMAT = 2
+CHECKPOINT_FORMAT = 3
 """Counts the changes of what a checkpoint holds; one of another format is as good as none."""
 
 
