@@ -1,7 +1,7 @@
 """Small runs that every test of training builds on."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -12,6 +12,7 @@ from torch.testing import assert_close
 
 from zoorecall.config import RunConfig
 from zoorecall.mixers import MIXERS
+from zoorecall.sweeps.events import Finished, Started, SweepEvent
 
 torch.set_num_threads(1)
 
@@ -47,6 +48,14 @@ def small_run(
             "seed": seed,
         }
     )
+
+
+def finished_runs(events: Sequence[SweepEvent]) -> list[RunConfig]:
+    """The runs that a sweep trained, by its events."""
+    (started,) = (event for event in events if isinstance(event, Started))
+    packs = {pack.pack_id: pack for pack in started.packs}
+    ids = [event.pack_id for event in events if isinstance(event, Finished)]
+    return [run for pack_id in ids for run in packs[pack_id].runs]
 
 
 def gradients(y, tensors):

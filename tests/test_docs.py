@@ -16,7 +16,7 @@ def test_the_page_of_mixers_is_made_from_the_code():
 
 @pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.name)
 def test_the_files_that_a_page_names_are_there(page):
-    """As paths from the root, the package, or tests/; NAME stands for one of your own."""
+    """As paths from one of these folders; NAME stands for a name of one's own."""
     root = DOCS.parent
     folders = (root, DOCS, root / "zoorecall", root / "tests", root / "tests/kernels")
     named = re.findall(r"`([\w/]+\.(?:py|md|json|yaml))`|\]\(([\w/.]+\.md)\)", page.read_text())

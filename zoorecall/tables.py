@@ -32,9 +32,9 @@ def print_table(table: pd.DataFrame) -> None:
         shown.add_column(str(name), justify="right" if numeric else "left", no_wrap=not numeric)
     for row in table.itertuples(index=False):
         shown.add_row(*(str(value) for value in row))
-    console = Console()
+    console = Console(markup=False)  # a cell may have brackets
     if not console.is_terminal:
-        console = Console(width=200)
+        console = Console(markup=False, width=200)
     console.print(shown)
 
 

@@ -244,6 +244,7 @@ UNSEEN = {
     "a batch of more than all examples",
     "more pairs than fit",
     "fewer tokens than pairs need",
+    "an option that only another optimizer has",
     "heads that do not divide",
     "a package that is not there",
     "an option that only another mixer has",

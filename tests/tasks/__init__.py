@@ -10,3 +10,7 @@ A task's file, `test_NAME.py`, has what `test_every_task.py` asks of every task:
 
 Shape letters: n examples, L length, Q queries, K pairs, V vocabulary, S slots.
 """
+
+import pytest
+
+pytest.register_assert_rewrite("tasks.making")

@@ -97,6 +97,27 @@ def test_training_goes_on_from_a_saved_state_as_if_it_had_not_stopped(data, task
     assert through.results() == again.results()
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "lion", "muon"])
+def test_with_any_optimizer_a_run_learns_as_it_does_alone_and_goes_on_where_it_was(optimizer):
+    rates = (3e-3, 1e-2, 1e38)  # the last diverges at once
+    runs = [small_run(optimizer=optimizer, clip_norm=1.0, learning_rate=rate) for rate in rates]
+    through, stopped = PackTrainer(runs, CPU), PackTrainer(runs, CPU)
+    stopped.advance()
+    stopped.advance()
+    state = {k: v.clone() if torch.is_tensor(v) else v for k, v in stopped.state().items()}
+    again = PackTrainer(runs, CPU, state)
+    for trainer in (through, again):
+        while not trainer.finished:
+            trainer.advance()
+    assert torch.equal(through.pack.flat[:2], again.pack.flat[:2])
+    *calm, wild = through.results()
+    assert calm == again.results()[:2] and wild.diverged_at is not None
+    for result, run in zip(calm, runs, strict=False):
+        (alone,) = train([run])
+        np.testing.assert_allclose(result.curve.test_loss, alone.curve.test_loss, rtol=1e-3)
+        assert result.curve.train_loss[-1] < result.curve.train_loss[1]
+
+
 def test_the_first_loss_is_that_of_guessing(mixer):
     run = small_run(mixer)
     trainer = PackTrainer([run], CPU)

@@ -116,6 +116,14 @@ def parse_yaml(text: str, source: str = "") -> Node:
     raise Fault(Node(None, line, source), "syntax", f"this is not YAML: {problem}")
 
 
+def dump_yaml(value: Any) -> str:
+    """The text of a value that holds no dates and the like; `parse_yaml` has it back."""
+    return yaml.dump(
+        value, Dumper=_Dumper, sort_keys=False, width=100, default_flow_style=None,
+        allow_unicode=True,
+    )  # fmt: skip
+
+
 def make_node(value: Any, line: int) -> Node:
     """The node of a value that does not come from a text."""
     parts = value.items() if isinstance(value, dict) else ()
@@ -145,6 +153,15 @@ for _kind, (_pattern, _first, _) in _SCALARS.items():
     # PyYAML looks an empty text up under an empty first letter
     _letters = [*_first, ""] if _kind == "null" else [*_first]
     _Loader.add_implicit_resolver(_TAG + _kind, re.compile(rf"({_pattern})\Z"), _letters)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes what the loader would read as something else; writes everything out."""
+
+    yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
 def _node(node: yaml.Node, source: str, count: Iterator[int], line: int = 0) -> Node:

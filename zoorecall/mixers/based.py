@@ -1,8 +1,8 @@
 """Based's linear attention: attention with a polynomial in place of the exponential.
 
-Arora et al. 2024 (arXiv 2402.18668); the operation is in `ops.taylor_attention`. The whole
-architecture of that paper has layers of this between others, of sliding-window attention or
-convolutions; here, as every mixer, it is the layers' only one.
+Arora et al. 2024 (arXiv 2402.18668); the operation is in `ops.taylor_attention`. The paper's
+architecture has layers of this between layers of sliding-window attention or convolutions; here,
+as for every mixer, all layers have it, unless a pattern says otherwise.
 
 Shape letters: R runs, B batch, L length, D width, H heads, K feature_dim, V value dim = D / H.
 Parameters are those of `BasedLinearAttention` in flash-linear-attention 0.6.0, its three

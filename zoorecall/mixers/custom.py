@@ -64,7 +64,7 @@ class CustomConfig(MixerConfig):
         """Whatever a user's module raises becomes one sentence."""
         try:
             yield
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             kind = "" if type(error) is Unsuitable else f"{type(error).__name__}: "
             reason = (str(error).splitlines() or ["no reason given"])[0]
             raise ValueError(f"{self.name} cannot be used: {kind}{reason}") from error
@@ -265,6 +265,6 @@ def _count_flops(
             with seeded_generators(0), torch.device("meta"), torch.no_grad(), unknown, counter:
                 module(x)
             return None if unknown.names else counter.get_total_flops()
-        except Exception:  # a user's module may raise anything
+        except (Exception, SystemExit):  # a user's module may raise anything
             continue
     return None

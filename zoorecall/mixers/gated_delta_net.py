@@ -12,7 +12,7 @@ R runs, B batch, L length, D width, H heads, K key dim, V value dim = expand_v K
 Parameters, defaults and initial weights are those of `GatedDeltaNet` in flash-linear-attention
 0.6.0, draw for draw, but for the heads: 6 of K = 256 there, for a width of 2048, and here one of
 K = D. Its options num_v_heads, allow_neg_eigval, conv_bias, norm_eps and output_gate_activation are
-left at their defaults and out. It marks A_log and dt_bias as exempt from weight decay, which is for
+fixed at their defaults. It marks A_log and dt_bias as exempt from weight decay, which is for
 an optimizer to read and not done here.
 """
 

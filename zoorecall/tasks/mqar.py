@@ -123,9 +123,9 @@ class MQAR(Task):
 def race(words: np.ndarray, scale: np.ndarray, k: int) -> np.ndarray:
     """Draw k of S slots one after the other, without repetition, P(slot) ~ 1 / scale[slot].
 
-    A slot arrives after a time of mean `scale`, drawn from an exponential distribution; the next
-    to arrive is any of those that are left with probability proportional to its 1 / scale, so the
-    order of arrival is the draw. words uint32 [n, S] -> slots int64 [n, k] in the order drawn.
+    Each slot arrives after an exponentially distributed time of mean `scale`. Of the slots left,
+    each is the next with probability proportional to 1 / scale, so the order of arrival is the
+    draw. words uint32 [n, S] -> slots int64 [n, k] in the order drawn.
     """
     S = len(scale)
     low_bits = np.uint64((1 << (S - 1).bit_length()) - 1)

@@ -178,12 +178,17 @@ class Muon(AdamW):
             x.to(flat) for x in (momenta(settings), 1 - momenta(settings))
         )
         self.nesterov, self.adjust_lr_fn = settings[0].nesterov, settings[0].adjust_lr_fn
-        self.matrices = sorted(matrices)
-        self.in_matrix = torch.zeros(flat.shape[1], dtype=torch.bool, device=flat.device)
-        self.of_shape: dict[tuple[int, int], list[Matrix]] = {}  # which are taken together
-        for matrix in self.matrices:
-            self.in_matrix[matrix.part] = True
-            self.of_shape.setdefault((matrix.rows, matrix.columns), []).append(matrix)
+        of_shape: dict[tuple[int, int], list[Tensor]] = {}
+        for matrix in matrices:
+            numbers = torch.arange(matrix.part.start, matrix.part.stop)
+            of_shape.setdefault((matrix.rows, matrix.columns), []).append(numbers)
+        # where in `flat` the numbers of all matrices of a shape are
+        self.of_shape = {shape: torch.cat(each).to(flat.device) for shape, each in of_shape.items()}
+        # and the other way around: of a number of `flat`, its place in what `steps` returns
+        self.place = torch.zeros(flat.shape[1], dtype=torch.int64, device=flat.device)
+        inside = torch.cat([self.place[:0], *self.of_shape.values()])
+        self.place[inside] = torch.arange(1, len(inside) + 1, device=flat.device)
+        self.in_matrix = self.place > 0
 
     def tables(self, settings: Sequence[TrainConfig]) -> list[Tensor]:
         rates = [s.adamw_learning_rate or s.learning_rate for s in settings]
@@ -200,23 +205,17 @@ class Muon(AdamW):
         new = torch.where(self.in_matrix, self.one_minus_momentum, self.one_minus_beta1)
         change, exp_avg = self.change(grad, new, size, root), self.buffers["exp_avg"]
         direction = grad.lerp(exp_avg, self.momentum) if self.nesterov else exp_avg
-        flat.mul_(keep).sub_(self.with_matrices(change, rate, direction))
+        steps = self.steps(direction, rate).index_select(1, self.place)
+        flat.mul_(keep).sub_(torch.where(self.in_matrix, steps, change))
 
-    def with_matrices(self, change: Tensor, rate: Tensor, direction: Tensor) -> Tensor:
-        """`change` [R, P] where no matrix is, and where one is that of `direction` [R, P], made
-        orthogonal, times its rate."""
-        steps: dict[Matrix, Tensor] = {}
-        for (rows, columns), alike in self.of_shape.items():
-            parts = [direction[:, m.part].unflatten(1, (rows, columns)) for m in alike]
-            stacked = torch.stack(parts, dim=1)  # [R, matrices, M, N]
-            made = orthogonalize(stacked.flatten(0, 1)).view_as(stacked).to(direction.dtype)
-            scaled = made * (rate * self.adjust(rows, columns))[..., None, None]
-            steps |= zip(alike, scaled.flatten(2).unbind(1), strict=True)
-        pieces, end = [], 0
-        for matrix in self.matrices:
-            pieces += [change[:, end : matrix.start], steps[matrix]]
-            end = matrix.part.stop
-        return torch.cat([*pieces, change[:, end:]], dim=1)
+    def steps(self, direction: Tensor, rate: Tensor) -> Tensor:
+        """A zero, and the matrices of `direction` [R, P], made orthogonal and times their rates."""
+        steps = [torch.zeros_like(rate)]
+        for (rows, columns), numbers in self.of_shape.items():
+            matrices = direction.index_select(1, numbers).view(-1, rows, columns)
+            made = orthogonalize(matrices).reshape(len(direction), -1)
+            steps.append(rate * self.adjust(rows, columns) * made)
+        return torch.cat(steps, dim=1)
 
     def adjust(self, rows: int, columns: int) -> float:
         """The rate of a matrix over the learning rate."""

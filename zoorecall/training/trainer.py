@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..columns import SOLVED
 from ..config import RunConfig
+from ..errors import ZoorecallWarning
 from ..model.pack import Pack
 from ..ops.forms import recording
 from .data import Examples, Feed
@@ -78,7 +79,8 @@ class PackTrainer:
         """The forms of the operations that ran, for the record of a run on a GPU."""
         if self.device.type == "cpu":
             return "torch"
-        return ", ".join([*sorted(self._forms), "compiled, captured"])
+        how = ["compiled, captured"] if self.pack.can_be_captured else []
+        return ", ".join([*sorted(self._forms), *how])
 
     @property
     def half_empty(self) -> bool:
@@ -183,6 +185,7 @@ class PackTrainer:
             warnings.warn(
                 f"{name} looks ahead: what it makes at a position changes with inputs after it, "
                 "which a causal mixer does not see",
+                ZoorecallWarning,
                 stacklevel=3,
             )
 

@@ -3,8 +3,8 @@
 Vaswani et al. 2017 (arXiv 1706.03762), eq. 1: y_t = sum_{s<=t} softmax_s(q_t . k_s / sqrt(K)) v_s.
 Shape letters: R runs, B batch, L length, D width, H heads, K head dim; D = H K.
 qkv is one tensor [R, B, L, 3 D] with q, k and v behind each other in the last axis, as one
-projection makes them, or three tensors [R, B, L, D]; a head is K neighbouring features. The bias
-that the projections left to this operation is [R, 3 D], or three of [R, D].
+projection makes them, or three tensors [R, B, L, D]; a head is K neighbouring features. `bias`, of
+the projections, is added here: [R, 3 D], or three of [R, D].
 `attention_triton` computes the same on CUDA in this layout from end to end.
 """
 
