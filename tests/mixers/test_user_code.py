@@ -179,7 +179,8 @@ def test_a_mixer_without_a_file_is_refused_with_the_reason(project, monkeypatch)
     [
         "import sys\nsys.exit(0)",
         "import torch\nclass Mine(torch.nn.Module):\n"
-        "    def __init__(self, d_model): raise SystemExit(0)",
+        "    def __init__(self, d_model): raise SystemExit(0)\n"
+        "    def forward(self, x): return x",
     ],
 )
 def test_a_mixer_that_ends_the_process_is_refused(code, project, capsys):
