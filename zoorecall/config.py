@@ -184,7 +184,8 @@ class TrainConfig(Config):
             object.__setattr__(self, "order", "shuffled")
         if None not in (self.stop_at_accuracy, self.stop_above_accuracy):
             raise ValueError("stop_at_accuracy and stop_above_accuracy are two ends, should be one")
-        if self.evaluate == "epoch" and self.evaluations != 60:
+        usual = type(self).model_fields["evaluations"].default
+        if self.evaluate == "epoch" and self.evaluations != usual:
             raise ValueError("evaluations is no option of evaluate: epoch")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas {list(self.betas)} must lie in [0, 1)")

@@ -16,9 +16,9 @@ convolution (figure 8) its SiLU stays; without the gate (figure 9) in_proj makes
 own, followed by the layer's MLP (figure 7), has no projections around it, and a convolution with
 its SiLU only if asked for: the text does not say whether it has one.
 
-Zoology puts Mamba in a block of its own. Where it does not, up to January 2025 and in patterns, it
-draws every linear layer from N(0, 0.02^2) and sets its bias to zero, that of dt_proj too: all steps
-then start at softplus(0) = 0.69 instead of 0.001 to 0.1. `init_std: 0.02` does the same.
+Zoology puts Mamba in a block of its own. Up to January 2025 there too, and in a transformer block
+still, it draws every linear layer from N(0, 0.02^2) and sets its bias to zero, that of dt_proj too:
+all steps then start at softplus(0) = 0.69 instead of 0.001 to 0.1. `init_std: 0.02` does the same.
 
 Nothing in the block bounds what it adds to the residual stream. Mamba2 normalizes it (Dao and Gu
 2024, arXiv 2405.21060, section 7), and `norm: true` does so here.
