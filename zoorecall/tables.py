@@ -23,14 +23,16 @@ NOTES = {
 }
 """What a column holds, where its name does not say it."""
 
+T_INTERVAL = "95 % t interval over seeds; covers less where seeds either solve or fail"
+
 BRACKETS = {
-    **dict.fromkeys(("accuracy", "full", "difference", "gain", "lost"), "95 % t interval"),
+    **dict.fromkeys(("accuracy", "full", "difference", "gain", "lost"), T_INTERVAL),
     "solved": "95 % Wilson interval of their share",
-    "decades": "95 % t interval, with the room that the steps of the grid leave",
-    "wider": "95 % t interval, with the room that the steps of the grid leave",
+    "decades": "95 % t interval over seeds, with the room that the steps of the grid leave",
+    "wider": "95 % t interval over seeds, with the room that the steps of the grid leave",
     "width": "the smallest that is not ruled out, the smallest that solves for sure",
 }
-"""What [a, b] is behind the number of a column; intervals are over seeds."""
+"""What [a, b] is behind the number of a column."""
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:

@@ -11,6 +11,7 @@ A run is of the first kind that fits:
   fifth of its steps. (A learning rate that decays to zero ends every rise in time, so this is
   found too seldom rather than too often.)
 - `does not fit`: it does not learn even its training examples.
+- `fit unknown`: an early version trained it and did not measure its training accuracy.
 
 How the loss went on the way is another question; see `bumps`.
 """
@@ -25,6 +26,7 @@ KINDS = {
     "fits only": "learns its training examples (99 % or more) and does not generalize",
     "undertrained": "still rises at the end",
     "does not fit": "does not learn its training examples either",
+    "fit unknown": "does not solve; its training accuracy was not measured",
     "diverged": "its loss or gradient was no longer finite",
 }
 """Of outcomes, in words and in the order in which tables count them."""
@@ -41,15 +43,17 @@ LAST = 0.2
 
 def outcomes(runs: pd.DataFrame, curves: pd.DataFrame, solved: float = SOLVED) -> pd.Series:
     """The kind of each run by its id, see above. A run without a curve is not `undertrained`."""
-    accuracy = runs["test_accuracy"]
+    names = ("test_accuracy", "best_test_accuracy", "train_accuracy", "diverged_at")
+    test, best, train, diverged_at = (runs.get(name, runs[RUN_ID].map({})) for name in names)
     kinds = {
-        "diverged": runs["diverged_at"].notna(),
-        "solved": accuracy >= solved,
-        "fell back": runs["best_test_accuracy"] >= solved,
-        "fits only": runs["train_accuracy"] >= FITS,
+        "diverged": diverged_at.notna(),
+        "solved": test >= solved,
+        "fell back": best >= solved,
+        "fits only": train >= FITS,
         "undertrained": runs[RUN_ID].map(_rises(runs, curves)) > RISING,
+        "does not fit": train.notna(),
     }
-    found = pd.Series("does not fit", index=runs.index)
+    found = pd.Series("fit unknown", index=runs.index)
     for kind, holds in reversed(kinds.items()):
         found[holds] = kind
     return found.set_axis(runs[RUN_ID])
