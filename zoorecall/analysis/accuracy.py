@@ -13,6 +13,7 @@ would have chosen the second, and the third has nothing there.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -156,9 +157,10 @@ def accuracies(runs: pd.DataFrame) -> list[Accuracies]:
 
     Raises ResultsError where two runs have the same setting, learning rate and seed.
     """
-    keys = setting_columns(runs)
+    keys, parts = setting_columns(runs), slices(runs)
+    measured = [RUN_ID, SEED, RATE, "test_accuracy", "parameters", "state_size", "diverged_at"]
     found = []
-    for key, group in runs.groupby(keys, dropna=False):
+    for key, group in runs[[*keys, *measured, *parts.values()]].groupby(keys, dropna=False):
         state_size = group["state_size"].iloc[0]
         found.append(
             Accuracies(
@@ -169,7 +171,7 @@ def accuracies(runs: pd.DataFrame) -> list[Accuracies]:
                 diverged=tuple(group.loc[group["diverged_at"].notna(), RATE]),
                 slices={
                     name: _by_seed_and_rate(group, column)
-                    for name, column in slices(group).items()
+                    for name, column in parts.items()
                     if group[column].notna().any()
                 },
             )
@@ -179,7 +181,7 @@ def accuracies(runs: pd.DataFrame) -> list[Accuracies]:
 
 def _by_seed_and_rate(runs: pd.DataFrame, column: str) -> pd.DataFrame:
     """One setting's runs as a table, a row a seed and a column a rate."""
-    twice = runs.duplicated([SEED, RATE], keep=False)
+    twice = runs[[SEED, RATE]].duplicated(keep=False)
     if twice.any():
         one, other = runs[twice].sort_values([SEED, RATE])[RUN_ID].iloc[:2]
         raise ResultsError(
@@ -200,30 +202,28 @@ def by_learning_rate(runs: pd.DataFrame, keys: Sequence[str] = ()) -> pd.DataFra
 
 
 def best_accuracies(runs: pd.DataFrame, solved: float = SOLVED) -> pd.DataFrame:
-    """One row a setting: best learning rate, `accuracy` (held out) with its t interval, size, and
-    verdict.
+    """One row a setting; see `best_numbers`."""
+    return pd.DataFrame([one.setting | best_numbers(one, solved) for one in accuracies(runs)])
+
+
+def best_numbers(one: Accuracies, solved: float = SOLVED) -> dict[str, Any]:
+    """A setting's best learning rate, `accuracy` (held out) with its t interval, size and verdict.
 
     `solved` of `seeds` seeds solve, each at the rate that is best for the others. `at_best` is the
     mean at the best rate, chosen by the same seeds, as papers report it. `edge` says where the best
     rate lies at the grid's edge.
     """
-    rows = []
-    for one in accuracies(runs):
-        rows.append(
-            {
-                **one.setting,
-                "best_rate": one.rates[one.best],
-                "edge": one.edge,
-                **one.accuracy.columns("accuracy"),
-                "at_best": one.at_best.mean(),
-                "solved": int((one.held_out >= solved).sum()),
-                "seeds": len(one.held_out),
-                "verdict": one.verdict(solved),
-                "parameters": one.parameters,
-                "state_size": one.state_size,
-            }
-        )
-    return pd.DataFrame(rows)
+    return {
+        "best_rate": one.rates[one.best],
+        "edge": one.edge,
+        **one.accuracy.columns("accuracy"),
+        "at_best": one.at_best.mean(),
+        "solved": int((one.held_out >= solved).sum()),
+        "seeds": len(one.held_out),
+        "verdict": one.verdict(solved),
+        "parameters": one.parameters,
+        "state_size": one.state_size,
+    }
 
 
 def with_baselines(

@@ -128,29 +128,26 @@ def windows_of(one: Accuracies, solved: float = SOLVED) -> Windows:
 
 
 def windows(runs: pd.DataFrame, solved: float = SOLVED) -> pd.DataFrame:
-    """One row a setting: of the window of its mean over seeds `low` and `high` (learning rates),
-    `inner` and `outer` (decades) and the number of `islands`; `decades`, the width of a seed's own
-    window, with its interval; and at which of the grid's ends a window lies (`edge`)."""
-    rows = []
-    for one in accuracies(runs):
-        found = windows_of(one, solved)
-        numbers = {name: getattr(found.mean, name) for name in SPANS}
-        rows.append(
-            {
-                **one.setting,
-                "lowest_rate": one.rates[0],
-                "highest_rate": one.rates[-1],
-                "rates": len(one.rates),
-                "seeds": one.seeds,
-                **numbers,
-                **found.decades.columns("decades"),
-                "edge": found.edge,
-            }
-        )
-    return pd.DataFrame(rows)
+    """One row a setting; see `window_numbers`."""
+    return pd.DataFrame([one.setting | window_numbers(one, solved) for one in accuracies(runs)])
 
 
-SPANS = ("low", "high", "inner", "outer", "islands")
+def window_numbers(one: Accuracies, solved: float = SOLVED) -> dict[str, Any]:
+    """Of the window of a setting's mean over seeds `low` and `high` (learning rates), `inner` and
+    `outer` (decades) and the number of `islands`; `decades`, the width of a seed's own window, with
+    its interval; and at which of the grid's ends a window lies (`edge`)."""
+    found = windows_of(one, solved)
+    return {
+        "lowest_rate": one.rates[0],
+        "highest_rate": one.rates[-1],
+        "rates": len(one.rates),
+        "seeds": one.seeds,
+        **{
+            name: getattr(found.mean, name) for name in ("low", "high", "inner", "outer", "islands")
+        },
+        **found.decades.columns("decades"),
+        "edge": found.edge,
+    }
 
 
 def window_differences(

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from ..analysis.accuracy import best_accuracies, setting_columns
+from ..analysis.accuracy import Accuracies, accuracies, best_numbers
 from ..analysis.three_valued import Row, all_of, any_of
-from ..analysis.windows import window_differences, windows
+from ..analysis.windows import window_differences, window_numbers
 from ..columns import DEPTH, LENGTH, QUERIES, SOLVED, WIDTH
 from ..results import Results
 
@@ -122,16 +122,21 @@ def solved_nowhere(rows: pd.DataFrame) -> bool | None:
 def settings(
     studies: Studies, grids: Sequence[str], mixers: Sequence[str], layers: int | None = None
 ) -> pd.DataFrame:
-    """One row a setting of some mixers, of one depth if given: `best_accuracies`, and of its
-    `windows` the spans, and the edge as `window_edge`; see `each_once`."""
-    spans = ["inner", "outer", "islands", "decades", "decades_low", "decades_high", "window_edge"]
-    tables = []
-    for runs in by_pairs(studies, grids, mixers, layers):
-        found = windows(runs, studies.solved).rename(columns={"edge": "window_edge"})
-        found = found[[*setting_columns(runs), *spans]]
-        best = best_accuracies(runs, studies.solved).merge(found)
-        tables.append(best.assign(**{QUERIES: runs[QUERIES].iloc[0]}))
+    """One row a setting of some mixers, of one depth if given: its `best_numbers` and those of its
+    window, whose edge is `window_edge`; see `each_once`."""
+    tables = [
+        pd.DataFrame([_row(one, studies.solved) for one in accuracies(runs)]).assign(
+            **{QUERIES: runs[QUERIES].iloc[0]}
+        )
+        for runs in by_pairs(studies, grids, mixers, layers)
+    ]
     return each_once(tables)
+
+
+def _row(one: Accuracies, solved: float) -> dict[str, Any]:
+    window = window_numbers(one, solved)
+    edge = {"window_edge": window["edge"]}
+    return {**one.setting, **window, **best_numbers(one, solved), **edge}
 
 
 def window_gaps(

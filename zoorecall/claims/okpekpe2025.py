@@ -83,6 +83,8 @@ def c1(studies: Studies, grids: Sequence[str] = ("lr_fine", "lengths", "width_de
         count, whole = int((rows["verdict"] == "solves").sum()), every_size(rows)
         wide = all_of(
             unsure(above(row, "decades", WIDE), False, row["window_edge"])
+            if row["seeds"] >= WINDOW_SEEDS
+            else None
             for row in rows.to_dict("records")
         )
         findings = [
