@@ -35,12 +35,17 @@ BRACKETS = {
 """What [a, b] is behind the number of a column."""
 
 
+def interval(name: str) -> list[str]:
+    """A column and the ends of its interval, which `readable` shows as one."""
+    return [name, f"{name}_low", f"{name}_high"]
+
+
 def readable(table: pd.DataFrame) -> pd.DataFrame:
     """A table with its numbers as a person wants to read them, a column and the ends of its
     interval as one: `0.97 [0.95, 0.99]`. What columns and brackets are stands in `attrs["notes"]`,
     which `print_table` and `markdown` put below."""
     names = list(map(str, table))
-    ends = {name: [f"{name}_low", f"{name}_high"] for name in names if f"{name}_low" in names}
+    ends = {name: interval(name)[1:] for name in names if f"{name}_low" in names}
     hidden = {end for pair in ends.values() for end in pair}
     cells = {name: [text(name, x) for x in table[name]] for name in names if name not in hidden}
     if "solved" in ends:

@@ -9,6 +9,7 @@ import math
 import re
 import time
 import tracemalloc
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -24,10 +25,11 @@ from zoorecall.tasks import (
     KeyValueSumConfig,
     MQARConfig,
     TaskConfig,
+    key_value_sum,
     make_task,
 )
 from zoorecall.tasks.base import CHUNK, Pool, below, is_test
-from zoorecall.tasks.mqar import exponential, race
+from zoorecall.tasks.mqar import exponential, order_of_arrival, race
 
 SMALL_MQAR = MQARConfig(vocab_size=50, seq_len=37, num_kv_pairs=5)
 SMALL_SUM = KeyValueSumConfig(num_pairs=6, num_operands=2, num_values=7, num_keys=9)
@@ -554,3 +556,43 @@ def test_long_examples_are_made_quickly_and_in_little_memory(filler):
     tracemalloc.stop()
     arrays = sum(array.nbytes for array in made) * 1000 / n
     assert peak - arrays < 32 * 2**20
+
+
+@pytest.mark.parametrize(("length", "pairs"), [(64, 4), (32, 4), (256, 64)])
+def test_what_positions_give_away_is_what_a_count_of_examples_finds(length, pairs):
+    config = MQARConfig(seq_len=length, num_kv_pairs=pairs, vocab_size=256)
+    made = make_task(config).examples(6000, seed=1, split="train")
+    slots = (made.query_positions - 2 * pairs) // 2
+    counts = np.zeros((config.num_slots, pairs), dtype=int)
+    np.add.at(counts, (slots[:4000].ravel(), np.tile(np.arange(pairs), 4000)), 1)
+    right = (counts.argmax(axis=1)[slots[4000:]] == np.arange(pairs)).mean()
+    assert make_task(config).without_recall() == pytest.approx(right, abs=0.015)
+
+
+def test_the_order_of_arrival_is_that_of_all_orders_one_by_one():
+    scale, k = np.array([1.0, 2.0, 5.0, 0.5]), 2
+    expected = np.zeros((k, 4))
+    for order in itertools.permutations(range(4), k):
+        left, chance = set(range(4)), 1.0
+        for slot in order:
+            chance *= (1 / scale[slot]) / sum(1 / scale[i] for i in left)
+            left.remove(slot)
+        for place, slot in enumerate(order):
+            expected[place, slot] += chance
+    np.testing.assert_allclose(order_of_arrival(scale, k), expected, atol=1e-6)
+
+
+def test_the_best_guess_is_that_of_all_choices_counted_one_by_one(monkeypatch):
+    monkeypatch.setattr(key_value_sum, "LISTS", 40)
+    key_value_sum.best_guess.cache_clear()
+    words = Stream(0, "without recall", 6, 3, 4).bits(40, 6) % np.uint64(4)
+    shares = []
+    for values in words.astype(int):
+        counts = Counter(sum(chosen) for chosen in itertools.combinations(values.tolist(), 3))
+        shares.append(max(counts.values()) / sum(counts.values()))
+    assert key_value_sum.best_guess(6, 3, 4) == pytest.approx(np.mean(shares))
+    key_value_sum.best_guess.cache_clear()
+
+
+def test_who_is_asked_for_all_values_needs_no_recall():
+    assert key_value_sum.best_guess(3, 3, 10) == 1

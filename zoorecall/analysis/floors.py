@@ -30,8 +30,11 @@ def _records(options: pd.DataFrame) -> list[dict[str, object]]:
 
 
 def _plain(x: object) -> object:
-    """An option's value as JSON has it; truth values stand as text in tables that mix tasks."""
-    return {"true": True, "false": False}.get(x, x) if isinstance(x, str) else x
+    """An option's value as JSON has it: in tables that mix tasks truth values stand as text, and
+    whole numbers may stand as others."""
+    if isinstance(x, str):
+        return {"true": True, "false": False}.get(x, x)
+    return int(x) if isinstance(x, float) and x.is_integer() else x
 
 
 @cache
@@ -41,6 +44,8 @@ def _floor(text: str) -> float | None:
     from ..tasks import TASKS, AnyTaskConfig, make_task
 
     options = json.loads(text)
+    if options["name"] not in TASKS:
+        return None
     known = TASKS[options["name"]].Config.model_fields
     config = json.dumps({name: x for name, x in options.items() if name in known})
     return make_task(TypeAdapter(AnyTaskConfig).validate_json(config)).without_recall()

@@ -56,12 +56,12 @@ def size_columns(forms: pd.DataFrame) -> list[str]:
 
 
 def at_best_rate(forms: pd.DataFrame) -> pd.DataFrame:
-    """One row a setting and seed, from a table of `by_form`: the `accuracy` at the setting's best
-    learning rate, and `NOTHING`, what a guess without recall would have."""
+    """One row a setting and seed, from a table of `by_form`: the `accuracy`, held out, the best
+    learning rate of the setting, and `NOTHING`, what a guess without recall would have."""
     rows = [
         {**one.setting, SEED: seed, RATE: one.rates[one.best], "accuracy": accuracy}
         for one in accuracies(forms)
-        for seed, accuracy in one.at_best.items()
+        for seed, accuracy in one.held_out.items()
     ]
     found = pd.DataFrame(rows)
     keys = [name for name in found if name in forms and name not in (SEED, RATE)]

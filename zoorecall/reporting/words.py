@@ -160,9 +160,10 @@ def _headline(found: Sequence[Setting]) -> str:
 
 def _named(finding: Setting) -> str:
     """Its mixer; where it does not solve, also what its runs at the best rate came to."""
-    kinds = set(finding.at_best) - {"solved"}
-    solves = finding.outcome in ("solves", "reaches")
-    return finding.mixer if solves else f"{finding.mixer} ({listing(sorted(kinds)) or 'solved'})"
+    if finding.outcome in ("solves", "reaches"):
+        return finding.mixer
+    kinds = [kind for kind in outcomes.KINDS if kind in set(finding.at_best)]
+    return f"{finding.mixer} ({listing(kinds)})"
 
 
 def sentence(finding: Setting, all_rates: int) -> str:
