@@ -270,3 +270,25 @@ def test_what_positions_give_away_is_printed_by_size(monkeypatch, capsys):
     monkeypatch.syspath_prepend(ROOT / "experiments")
     importlib.import_module("recall_by_position").main()
     assert "    64      4    0.2500       0.2882   1.15" in capsys.readouterr().out
+
+
+def rows_of(page: str, title: str) -> dict[str, dict[str, str]]:
+    """The Markdown table of a page that has a column of this title, a row a claim."""
+    lines = page.splitlines()
+    head = next(i for i, line in enumerate(lines) if line.startswith("| claim") and title in line)
+    end = next(i for i in range(head, len(lines)) if not lines[i].startswith("|"))
+    cells = [[x.strip(" *") for x in line.split("|")[1:-1]] for line in lines[head:end]]
+    return {row[0]: dict(zip(cells[0], row, strict=True)) for row in cells[2:]}
+
+
+def test_what_the_page_says_of_its_verdicts_is_what_stands_in_their_tables():
+    page = (ROOT / "results/README.md").read_text()
+    verdict = {name: row["verdict"] for name, row in rows_of(page, "in short").items()}
+    changed = {name: row for name, row in rows_of(page, "before").items() if " with " not in name}
+    assert {name: row["now"] for name, row in changed.items()} == {x: verdict[x] for x in changed}
+    assert sorted(set(verdict) - set(changed)) == ["C11", "C12", "C8"]
+    readings = rows_of(page, "without 42")
+    decided = [name for name, row in readings.items() if row["95 %"] in ("yes", "no")]
+    assert sorted(decided) == ["C11", "C12", "C8"]
+    assert all(readings[name]["90 %"] == readings[name]["95 %"] for name in decided)
+    assert [x for x in decided if readings[x]["99 %"] != readings[x]["95 %"]] == ["C8"]

@@ -44,10 +44,14 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     """A table with its numbers as a person wants to read them, a column and the ends of its
     interval as one: `0.97 [0.95, 0.99]`. What columns and brackets are stands in `attrs["notes"]`,
     which `print_table` and `markdown` put below."""
-    names = list(map(str, table))
-    ends = {name: interval(name)[1:] for name in names if f"{name}_low" in names}
+    columns = {str(name): table[name] for name in table}
+    ends = {name: interval(name)[1:] for name in columns if f"{name}_low" in columns}
     hidden = {end for pair in ends.values() for end in pair}
-    cells = {name: [text(name, x) for x in table[name]] for name in names if name not in hidden}
+    cells = {
+        name: [text(name, x) for x in column]
+        for name, column in columns.items()
+        if name not in hidden
+    }
     if "solved" in ends:
         of = cells.pop("seeds")
         cells["solved"] = [f"{k} of {n}" for k, n in zip(cells["solved"], of, strict=True)]
