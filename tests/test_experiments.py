@@ -243,7 +243,8 @@ def test_verdicts_are_written_between_the_marks_and_twice_is_as_once(top):
     assert "an old table" not in once and once.count("\n| C") == 2 * (12 + 3)
     runs = len(load_grid("grids/lr_fine.yaml", (FINE_RATES, "model.num_layers=2")).runs)
     row = next(x for x in once.partition(script.SENSITIVITY)[2].splitlines() if "| C1 |" in x)
-    assert row.split("|")[2].strip() == "open" and row.count("|") == 3 + 2 + 3 + 1 + 1
+    assert row.split("|")[2].strip().startswith("open")
+    assert row.count("|") == 3 + 2 + 3 + 1  # two other accuracies, three seeds, the best evaluation
     assert f"Runs so far: {runs}" in once and f"up to {runs * 36 / 3600:.2f} hours" in once
 
 
