@@ -25,10 +25,11 @@ print(json.dumps(current_defaults(), indent=1))
 endef
 export DEFAULTS
 
-# what is made from the code: the schema of grids, and the record of defaults
+# what is made from the code: the record of defaults, the schema of grids, the page of mixers
 schema: .venv/ready
-	$(BIN)/zoorecall schema > grids/grid.schema.json
 	$(BIN)/python -c "$$DEFAULTS" > defaults.new && mv defaults.new zoorecall/defaults.json
+	$(BIN)/zoorecall schema > grids/grid.schema.json
+	$(BIN)/python docs/mixers.py
 
 # the report in a real browser; needs chromium and chromedriver on the PATH
 test-browser: .venv/ready-dev

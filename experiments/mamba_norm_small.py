@@ -58,11 +58,11 @@ def growth(mixer: str) -> pd.DataFrame:
         if len(trainer.curves[0].step) % 3 != 1:
             continue
         index, shares = torch.arange(64).expand(len(runs), -1), []
-        tokens, *_ = trainer.test_examples.batch(trainer.seed_index, index)
+        tokens, *_ = trainer.test_examples.batch(trainer.feed.seed_index, index)
         with torch.no_grad():
             x = trainer.pack.model.embedding(tokens)
             for layer in trainer.pack.model.each_layer():
-                added = layer.mixer(layer.mixer_norm(x), None).norm(dim=-1)
+                added = layer.mixer(layer.sequence.norm(x)).norm(dim=-1)
                 shares.append((added / x.norm(dim=-1)).flatten(1).median(dim=1).values.tolist())
                 x = layer(x)
             seen = trainer.pack.model.norm(x).flatten(1, 2)

@@ -9,7 +9,8 @@ same number is the `floor` in the tables of `zoorecall table`.
 """
 
 from zoorecall.cli import exit_code
-from zoorecall.tasks import MQARConfig, make_task
+from zoorecall.tasks import make_task
+from zoorecall.tasks.mqar import MQARConfig
 
 SIZES = ((64, 4), (128, 8), (256, 16), (512, 64), (256, 64))
 

@@ -1,7 +1,7 @@
 """Small runs that every test of training builds on."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -12,6 +12,7 @@ from torch.testing import assert_close
 
 from zoorecall.config import RunConfig
 from zoorecall.mixers import MIXERS
+from zoorecall.sweeps.events import Finished, Started, SweepEvent
 
 torch.set_num_threads(1)
 
@@ -20,6 +21,7 @@ SMALL_MIXERS = {
     "mamba": {"d_state": 3},
     "s6": {"d_state": 3, "conv": True},
     "mamba2": {"d_state": 4, "headdim": 8},
+    "base_conv": {"conv": "implicit"},
     "gated_delta_net": {"num_heads": 2},
 }
 """Options that make a mixer small and odd; the other mixers run with their defaults."""
@@ -28,7 +30,7 @@ SMALL_TASKS = {
     "mqar": {"vocab_size": 32, "seq_len": 12, "num_kv_pairs": 2},
     "key_value_sum": {"num_pairs": 3, "num_operands": 2, "num_values": 4, "num_keys": 8},
 }
-"""Options that make a task small, for each."""
+"""Options that make a task small; the other tasks run with their defaults."""
 
 
 def small_run(
@@ -40,12 +42,20 @@ def small_run(
     settings = {"batch_size": 8, "train_examples": 40, "test_examples": 24, "epochs": 2}
     return RunConfig.model_validate(
         {
-            "task": {**SMALL_TASKS[task["name"]], **task},
+            "task": {**SMALL_TASKS.get(task["name"], {}), **task},
             "model": {"d_model": 16, "mixer": {"name": mixer, **SMALL_MIXERS.get(mixer, {})}},
             "train": {**settings, "evaluations": 3, **train},
             "seed": seed,
         }
     )
+
+
+def finished_runs(events: Sequence[SweepEvent]) -> list[RunConfig]:
+    """The runs that a sweep trained, by its events."""
+    (started,) = (event for event in events if isinstance(event, Started))
+    packs = {pack.pack_id: pack for pack in started.packs}
+    ids = [event.pack_id for event in events if isinstance(event, Finished)]
+    return [run for pack_id in ids for run in packs[pack_id].runs]
 
 
 def gradients(y, tensors):

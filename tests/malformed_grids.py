@@ -221,6 +221,8 @@ MUTATIONS = [
      "task.num_kv_pairs: ... seq_len"),
     ("fewer tokens than pairs need", 7, "vocab_size: 256", "vocab_size: 4",
      "task. ... vocab_size 4"),
+    ("an option that only another optimizer has", 12, "precision: fp32", "momentum: 0.9",
+     "train.momentum: momentum is no option of optimizer adamw, should be with sgd or muon"),
     ("heads that do not divide", 17, "num_heads: 2", "num_heads: 5",
      "model.mixer.num_heads: ... d_model 32"),
     ("a package that is not there", 16, "    - attention", "    - no.such.package:Mixer",

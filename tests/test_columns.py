@@ -16,14 +16,14 @@ from zoorecall.cli import main
 from zoorecall.config import RunConfig, current_defaults
 from zoorecall.errors import ResultsError
 from zoorecall.mixers import MIXERS
-from zoorecall.results import read_shards
+from zoorecall.results import has_runs, read_rows
 from zoorecall.sweeps.pack_job import train_pack
 from zoorecall.sweeps.plan import PlannedPack
 from zoorecall.sweeps.sweeper import plan_packs
 from zoorecall.tasks import TASKS
 
 RESULTS = Path(__file__).parents[1] / "results"
-FOLDERS = sorted({path.parents[1] for path in RESULTS.glob("*/shards/*.parquet")})
+FOLDERS = sorted(filter(has_runs, RESULTS.iterdir()))
 
 
 def run(**settings) -> RunConfig:
@@ -71,7 +71,7 @@ def test_an_option_that_is_newer_than_a_row_changes_no_id(monkeypatch):
 def test_the_ids_of_committed_rows_are_those_of_their_configs():
     """Rows that an earlier version wrote, under ids of its own."""
     for folder in FOLDERS:
-        rows = read_shards(folder)
+        rows = read_rows(folder)
         assert rows["run_id"].is_unique
         texts = rows.loc[~rows["config"].str.contains("package.module:|experiments.", regex=True)]
         for text, run_id in texts[["config", "run_id"]].head(5).itertuples(index=False):
@@ -123,6 +123,8 @@ def two(column: str, *values: object) -> pd.DataFrame:
     ("column", "values"),
     [
         ("train.clip_norm", (None, 1.0)),
+        ("train.optimizer", ("adamw", "lion")),
+        ("train.momentum", (0.9, 0.95)),
         ("train.stop_at_accuracy", (None, 0.9)),
         ("train.betas", ((0.9, 0.999), (0.9, 0.95))),
         ("task.recall", ("true", "false", "both")),
@@ -142,6 +144,14 @@ def test_settings_that_differ_in_one_value_are_never_one_row(column, values):
 def test_sizes_that_follow_from_the_options_are_not_told_as_well():
     runs = two("task.num_kv_pairs", 2, 4).assign(**{"task.num_queries": [2] * 4 + [4] * 4})
     assert "task.num_queries" not in setting_columns(runs)
+
+
+def test_numbers_that_go_with_an_optimizer_are_not_told_as_well():
+    runs = two("train.optimizer", "sgd", "muon").assign(
+        **{"train.momentum": [0.9] * 4 + [0.95] * 4}
+    )
+    assert "train.momentum" not in setting_columns(runs)
+    assert "train.momentum" in setting_columns(two("train.momentum", 0.9, 0.95))
 
 
 def test_two_runs_of_one_setting_rate_and_seed_are_an_error():
@@ -189,8 +199,12 @@ def test_a_folder_of_the_version_before_reads_resumes_and_draws(tmp_path, capsys
     assert set(again.runs["run_id"]) == {run.run_id for run in grid.runs}
     assert set(again.runs["model.embed_dropout"]) == {0.0}
     assert again.curves["max_loss"].isna().all()
-    for command in ("table", "plot", "report"):
+    for command in ("table", "plot", "report", "merge"):
         assert main([command, str(folder)]) == 0
+    merged = load_results(folder)
+    pd.testing.assert_frame_equal(merged.runs, again.runs)
+    pd.testing.assert_frame_equal(merged.curves, again.curves)
+    assert not (folder / "plan.json").exists() and plan_packs(grid, "cpu", folder) == []
 
 
 SMALL_GRID = """

@@ -2,14 +2,16 @@
 
 import io
 
+import pandas as pd
 import pytest
 from rich.console import Console
 
 from zoorecall import display
 from zoorecall.config import RunConfig
 from zoorecall.display import SweepDisplay
+from zoorecall.sweeps.events import Progress, Started, Warned
 from zoorecall.sweeps.plan import PlannedPack
-from zoorecall.sweeps.sweeper import Progress, Started
+from zoorecall.tables import print_table
 
 
 @pytest.fixture
@@ -31,7 +33,7 @@ def shown(at, tmp_path):
 
     def progress(seconds, step):
         at(seconds)
-        shown.show(Progress(pack, step, (0.1, 0.2)))
+        shown.show(Progress(pack.pack_id, step, (0.1, 0.2)))
         return shown._pace()
 
     return progress
@@ -41,6 +43,28 @@ def test_the_time_left_is_not_guessed_from_the_time_that_compiling_took(shown):
     assert shown(20, 0) == "20s elapsed"
     assert shown(60, 100) == "1:00 elapsed"
     assert shown(70, 200) == "20 run-steps/s, 1:10 elapsed, 1:20 left"
+
+
+def test_a_warning_is_shown_once(tmp_path):
+    shown = SweepDisplay(Console(file=io.StringIO(), width=40))
+    for run_id in "abc":
+        shown.show(Warned((run_id,), "pkg.file:Mixer [1, 2] looks into the future, or so it seems"))
+    shown.show(Warned(("a",), "another"))
+    lines = [x for x in shown.console.file.getvalue().splitlines() if x.startswith("warning")]
+    assert lines == [
+        "warning: pkg.file:Mixer [1, 2] looks into the future, or so it seems",
+        "warning: another",
+    ]
+
+
+def test_a_mixers_options_may_have_brackets(capsys):
+    name = "my:Mixer (kinds=[a, b])"
+    print_table(pd.DataFrame({"mixer": [name]}))
+    shown = SweepDisplay()
+    shown.best = {f"{name} x2": 0.5}
+    shown.console.print(shown._panel())
+    out, err = capsys.readouterr()
+    assert name in out and name in err
 
 
 def test_the_time_left_follows_the_pace_of_the_last_minute(shown):

@@ -1,6 +1,6 @@
 """The numbers in the READMEs of results/, against the tables beside them.
 
-A function a folder yields pieces of its README, the numbers in them computed from the shards. Where
+A function a folder yields pieces of its README, the numbers in them computed from its tables. Where
 one is not in the page, either has changed: set right the README, or the piece. Whitespace does not
 count, as the text is wrapped. The times in the READMEs are not in the tables, and are not held.
 """
@@ -39,10 +39,11 @@ from zoorecall.analysis.sparse_grids import ZOOLOGY_RATES, miss_rates, reported
 from zoorecall.analysis.summary import summarize
 from zoorecall.analysis.windows import window_differences, windows
 from zoorecall.grid import load_grid
-from zoorecall.results import Results, load_results
+from zoorecall.results import Results, has_runs, load_results
 from zoorecall.tables import readable
-from zoorecall.tasks import MQARConfig, make_task
+from zoorecall.tasks import make_task
 from zoorecall.tasks.key_value_sum import best_guess as without_recall
+from zoorecall.tasks.mqar import MQARConfig
 
 ROOT = Path(__file__).parents[1]
 RATE, ACCURACY, BEST = "train.learning_rate", "test_accuracy", "best_test_accuracy"
@@ -84,8 +85,9 @@ def runs_of(name: str, **where: object) -> pd.DataFrame:
 
 
 def counted(name: str) -> str:
-    """`213 of the grid's 4,320 runs`."""
-    return f"{len(study(name))} of the grid's {len(load_grid(grid_of(name)).runs):,} runs"
+    """How many of how many runs of its grid a folder has."""
+    total = len(load_grid(grid_of(name)).runs)
+    return f"{len(study(name))} of the {total:,} runs of `grids/{name}.yaml`"
 
 
 def grid_of(name: str) -> Path:
@@ -882,7 +884,7 @@ def bench():
 
 def overview():
     for name in FOLDERS:
-        if not (ROOT / "results" / name / "shards").is_dir():
+        if not has_runs(ROOT / "results" / name):
             continue
         runs, total = len(study(name)), len(load_grid(grid_of(name)).runs)
         yield f"complete: {runs} runs" if runs == total else f"{runs} of {total:,} runs"

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .reporting import report
     from .results import Results, load_results
     from .sweeps.in_process import train
+    from .sweeps.merging import merge
     from .sweeps.sweeper import sweep
     from .version import __version__
 
@@ -26,6 +27,7 @@ _HOME = {
     "load_grid": "grid",
     "load_models": "model.kept",
     "load_results": "results",
+    "merge": "sweeps.merging",
     "report": "reporting",
     "sweep": "sweeps.sweeper",
     "train": "sweeps.in_process",
@@ -39,6 +41,7 @@ __all__ = [
     "load_grid",
     "load_models",
     "load_results",
+    "merge",
     "report",
     "sweep",
     "train",

@@ -22,14 +22,11 @@ import torch
 from .config import RunConfig
 from .errors import UserError
 from .model.cost import count_parameters, forward_flops
-from .ops.forms import kernels
 from .sweeps.plan import memory_bytes, pack_size
 from .sweeps.provenance import provenance
 from .sweeps.sizing import measured_size
+from .tasks.mqar import mqar_of_length
 from .training.trainer import PackTrainer
-
-PAIRS_PER_TOKEN = 1 / 16
-"""Key-value pairs in a sequence, as in the papers' settings up to length 256."""
 
 
 @dataclass(frozen=True)
@@ -81,10 +78,9 @@ def bench_run(
 ) -> RunConfig:
     """A run of the papers' size: vocabulary 8,192, batch 512 up to length 128, then 256 and 128."""
     batch_size = batch_size or (512 if seq_len <= 128 else 256 if seq_len <= 256 else 128)
-    pairs = max(1, round(seq_len * PAIRS_PER_TOKEN))
     return RunConfig.model_validate(
         {
-            "task": {"name": "mqar", "seq_len": seq_len, "num_kv_pairs": pairs},
+            "task": mqar_of_length(seq_len),
             "model": {"d_model": d_model, "num_layers": num_layers, "mixer": mixer},
             "train": {
                 "batch_size": batch_size,
@@ -238,7 +234,7 @@ def measure(prepared: Prepared, job: Job) -> Measurement:
         bytes_share=least_bytes(run) / per_run / job.limits.bytes_per_second,
         peak_gib=peak,
         first_step_seconds=first,
-        kernels=kernels(job.device),
+        kernels=trainer.kernels,
         largest=_largest(trainer) if on_gpu else [],
     )
 
@@ -294,7 +290,6 @@ def record(
     """Measurements and where they were made, for a JSON file; with those of other shapes that
     `earlier` has from the same device."""
     where = provenance(device)
-    del where["kernels"]  # a measurement has its own
     kept: list[Measurement] = []
     if earlier and earlier["device"] == where["device"]:
         new = {measurement.shape for measurement in measurements}

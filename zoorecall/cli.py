@@ -4,20 +4,25 @@ Nothing heavy is imported before a command needs it, so that `--help` answers at
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .errors import SweepFailed, UserError
+from .search_path import working_folder_last
 
 USER_ERROR, INTERRUPTED = 2, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 1 (some packs failed), 2 (bad input), 130."""
-    args = _parser().parse_args(argv)
-    return exit_code(lambda: args.command(args))
+    sys.path[:] = working_folder_last(sys.path)  # before anything heavy is imported
+
+    def command() -> int:
+        args = _parser().parse_args(argv)
+        return args.command(args)
+
+    return exit_code(command)
 
 
 def exit_code(command: Callable[[], int | None]) -> int:
@@ -49,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     sweep = commands.add_parser("sweep", help="train every run of a grid into a results folder")
     sweep.set_defaults(command=_sweep)
     sweep.add_argument("grid", metavar="GRID", help="a YAML file, e.g. grids/quick.yaml")
-    sweep.add_argument("--out", metavar="DIR", type=Path, help="results folder (results/NAME)")
+    sweep.add_argument("--out", metavar="DIR", type=_path, help="results folder (results/NAME)")
     sweep.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     sweep.add_argument(
         "--set",
@@ -77,22 +82,33 @@ def _parser() -> argparse.ArgumentParser:
         help="how much training a crash may lose (60)",
     )
 
+    merge = commands.add_parser("merge", help="put a folder's finished runs into its two tables")
+    merge.set_defaults(command=_merge)
+    merge.add_argument("folder", metavar="DIR", type=Path)
+    merge.add_argument(
+        "others",
+        metavar="OTHER",
+        type=Path,
+        nargs="*",
+        help="folders whose runs are to be in DIR too",
+    )
+
     table = commands.add_parser("table", help="best learning rate, accuracy and window by setting")
     table.set_defaults(command=_table)
-    table.add_argument("folder", metavar="DIR", type=Path)
+    table.add_argument("folder", metavar="DIR", type=_path)
     table.add_argument("--format", choices=["text", "csv", "markdown", "json"], default="text")
 
     plot = commands.add_parser("plot", help="draw accuracy against learning rate")
     plot.set_defaults(command=_plot)
-    plot.add_argument("folder", metavar="DIR", type=Path)
+    plot.add_argument("folder", metavar="DIR", type=_path)
     plot.add_argument(
-        "--out", metavar="FILE", type=Path, help="PNG, PDF or SVG (DIR/learning_rates.png)"
+        "--out", metavar="FILE", type=_path, help="PNG, PDF or SVG (DIR/learning_rates.png)"
     )
 
     report = commands.add_parser("report", help="write one HTML page: summary, figure, every run")
     report.set_defaults(command=_report)
-    report.add_argument("folder", metavar="DIR", type=Path)
-    report.add_argument("--out", metavar="FILE", type=Path, help="the page (DIR/report.html)")
+    report.add_argument("folder", metavar="DIR", type=_path)
+    report.add_argument("--out", metavar="FILE", type=_path, help="the page (DIR/report.html)")
 
     bench = commands.add_parser("bench", help="time training steps on this machine")
     bench.set_defaults(command=_bench)
@@ -117,11 +133,17 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--batch-size", type=int, default=0, help="default: the papers', by length")
     bench.add_argument("--precision", choices=["fp32", "tf32", "bf16"], default="bf16")
     bench.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    bench.add_argument("--json", metavar="FILE", type=Path, help="write into this file too")
+    bench.add_argument("--json", metavar="FILE", type=_path, help="write into this file too")
 
     schema = commands.add_parser("schema", help="print the JSON Schema of a grid file")
     schema.set_defaults(command=_schema)
     return parser
+
+
+def _path(text: str) -> Path:
+    if not text:
+        raise UserError("a path is empty; name a file or folder, e.g. --out results/quick")
+    return Path(text)
 
 
 def _pack_size(text: str) -> int | None:
@@ -157,6 +179,13 @@ def _sweep(args: argparse.Namespace) -> int:
         )
     _print_table(folder, "text")
     print(f"\ntable   {folder / 'runs.csv'}\nfigure  {_draw(folder, None)}")
+    return 0
+
+
+def _merge(args: argparse.Namespace) -> int:
+    from .sweeps.merging import merge
+
+    merge(args.folder, args.others)
     return 0
 
 
@@ -204,6 +233,7 @@ def _draw(folder: Path, out: Path | None) -> Path:
 
 def _bench(args: argparse.Namespace) -> int:
     import itertools
+    import json
 
     import torch
     import yaml
@@ -240,6 +270,8 @@ def _bench(args: argparse.Namespace) -> int:
 
 
 def _schema(args: argparse.Namespace) -> int:
+    import json
+
     from .grid import grid_schema
 
     print(json.dumps(grid_schema(), indent=1))

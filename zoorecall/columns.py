@@ -29,8 +29,8 @@ TASK_SIZES = (LENGTH, VOCABULARY, QUERIES)
 WIDTH, DEPTH, POSITIONS, DROPPED = (
     "model.d_model", "model.num_layers", "model.positions", "model.embed_dropout",
 )  # fmt: skip
-RATE, WARMUP, PRECISION, DATA = (
-    "train.learning_rate", "train.warmup", "train.precision", "train.data",
+OPTIMIZER, RATE, WARMUP, PRECISION, DATA = (
+    "train.optimizer", "train.learning_rate", "train.warmup", "train.precision", "train.data",
 )  # fmt: skip
 SOLVED = 0.95
 """The accuracy from which the papers call a task solved."""
@@ -150,14 +150,19 @@ def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     return whole
 
 
-def run_id(config: Mapping[str, Any]) -> str:
-    """The hash of what of a resolved config, as JSON holds it, is not at its default; names and
-    seed always count."""
+def identity(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a resolved config, as JSON holds it, is not at its default; names and seed always
+    count."""
     rest = copy.deepcopy(dict(config))
     for part, default in _parts(rest):
         for key in [key for key in part if key in default and part[key] == default[key]]:
             del part[key]
-    return digest(rest)
+    return rest
+
+
+def run_id(config: Mapping[str, Any]) -> str:
+    """The hash of a config's identity."""
+    return digest(identity(config))
 
 
 UNSHOWN = ("name", "source")

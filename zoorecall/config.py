@@ -10,10 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import to_jsonable_python
 
 from . import columns
-from .mixers import MIXERS, AnyMixerConfig, MixerConfig, PatternConfig
+from .mixers import MIXERS, AnyMixerConfig, PatternConfig
 from .mixers.attention import Attention
 from .mixers.custom import CustomConfig
-from .tasks import TASKS, AnyTaskConfig, MQARConfig
+from .tasks import TASKS, AnyTaskConfig
+from .tasks.mqar import MQARConfig
 
 
 class Config(BaseModel):
@@ -42,24 +43,29 @@ class ModelConfig(Config):
         # the model is frozen for its users; this is still its making
         object.__setattr__(self, "mixer", self.mixer.at_depth(self.num_layers))
         if self.positions == "auto":
-            learned = any(map(_has_positions, self.mixer.each))
+            learned = any(mixer.uses_positions for mixer in self.mixer.each)
             object.__setattr__(self, "positions", "learned" if learned else "none")
         return self
 
 
-def _has_positions(config: MixerConfig) -> bool:
-    """Whether the papers give a mixer learned positions."""
-    mixer = MIXERS.get(config.name)
-    return mixer is not None and mixer.uses_positions and not getattr(config, "rope", False)
-
-
 class TrainConfig(Config):
-    """AdamW on cross-entropy at the query positions."""
+    """Gradient descent on cross-entropy at the query positions."""
 
+    optimizer: Literal["adamw", "sgd", "lion", "muon"] = "adamw"
     learning_rate: float = Field(1e-3, gt=0, description="peak, reached after the warmup")
-    weight_decay: float = Field(0.1, ge=0, description="decoupled, on every parameter")
+    weight_decay: float = Field(
+        0.1, ge=0, description="decoupled, on every parameter; of sgd, in the gradient"
+    )
     betas: Annotated[tuple[float, float], Field(strict=False)] = (0.9, 0.999)
     eps: float = Field(1e-8, gt=0)
+    momentum: float | None = Field(None, ge=0, lt=1, description="null: 0.9 of sgd, 0.95 of muon")
+    nesterov: bool | None = Field(None, description="null: not of sgd, but of muon")
+    adjust_lr_fn: Literal["original", "match_rms_adamw"] | None = Field(
+        None, description="how muon's rate follows a matrix's shape, as torch's; null: the second"
+    )
+    adamw_learning_rate: float | None = Field(
+        None, gt=0, description="muon's for all but weights of linear layers; null: learning_rate"
+    )
     clip_norm: float | None = Field(None, gt=0, description="largest gradient norm of a run")
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps, linear from 0")
     schedule: Literal["cosine", "cosine_by_epoch", "linear", "constant"] = Field(
@@ -93,6 +99,14 @@ class TrainConfig(Config):
             )
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas {list(self.betas)} must lie in [0, 1)")
+        for name, own in OPTIMIZER_OPTIONS.items():
+            value, default = getattr(self, name), type(self).model_fields[name].default
+            if self.optimizer not in own and value != default:
+                text = f"{name} is no option of optimizer {self.optimizer}"
+                raise ValueError(f"{text}, should be with {' or '.join(own)}")
+            if self.optimizer in own and (value is None or name not in self.model_fields_set):
+                # the config is frozen for its users; this is still its making
+                object.__setattr__(self, name, own[self.optimizer])
         return self
 
     @property
@@ -109,6 +123,17 @@ class TrainConfig(Config):
         """Steps after which a model is evaluated, from 0 to num_steps, dense early."""
         n, last = self.evaluations, self.num_steps
         return sorted({round(last * (i / n) ** 2) for i in range(n + 1)})
+
+
+OPTIMIZER_OPTIONS: dict[str, dict[str, Any]] = {
+    "betas": {"adamw": (0.9, 0.999), "lion": (0.9, 0.99), "muon": (0.9, 0.999)},
+    "eps": {"adamw": 1e-8, "muon": 1e-8},
+    "momentum": {"sgd": 0.9, "muon": 0.95},
+    "nesterov": {"sgd": False, "muon": True},
+    "adjust_lr_fn": {"muon": "match_rms_adamw"},
+    "adamw_learning_rate": {"muon": None},
+}
+"""The options that not every optimizer has: what each has where a grid does not say."""
 
 
 class RunConfig(Config):
@@ -132,7 +157,10 @@ class RunConfig(Config):
         return columns.digest(data)
 
 
-PER_RUN = ("learning_rate", "weight_decay", "betas", "eps", "clip_norm", "warmup", "schedule")
+PER_RUN = (
+    "learning_rate", "adamw_learning_rate", "weight_decay", "betas", "eps", "momentum", "clip_norm",
+    "warmup", "schedule",
+)  # fmt: skip
 """What a pack's runs may have of their own, besides the seed."""
 
 PRESETS: dict[str, dict[str, Any]] = {

@@ -16,7 +16,7 @@ from .bench import Measurement
 from .columns import short_labels
 from .grid import Grid
 from .model.cost import count_parameters
-from .sweeps import sweeper
+from .sweeps import events
 from .sweeps.plan import PlannedPack, memory_bytes
 from .tables import print_table
 
@@ -28,7 +28,7 @@ class SweepDisplay:
     PACE_SECONDS = 60  # over which the pace is taken
 
     def __init__(self, console: Console | None = None):
-        self.console = console or Console(stderr=True)
+        self.console = console or Console(stderr=True, markup=False)
         self.started = self.last_line = time.monotonic()
         self.steps: dict[str, int] = {}  # of each pack, in this sweep
         self.first_steps: dict[str, int] = {}
@@ -37,6 +37,7 @@ class SweepDisplay:
         self.trained: deque[tuple[float, float]] = deque()  # when, and how many run-steps by then
         self.finished: set[str] = set()
         self.failed: dict[str, str] = {}
+        self.warned: set[str] = set()
         self.best: dict[str, float] = {}
         self.bar = Progress(
             TextColumn("{task.fields[finished]}"),
@@ -63,56 +64,54 @@ class SweepDisplay:
             self.live.update(self._panel())
             self.live.stop()
 
-    def show(self, event: sweeper.Event) -> None:
+    def show(self, event: events.SweepEvent) -> None:
         """Take in one event of the sweep."""
-        if isinstance(event, sweeper.Sizing):
-            shapes = "shape" if event.groups == 1 else "shapes"
-            self.console.print(
-                f"measuring pack sizes for {event.groups} {shapes} on {event.device}",
-                highlight=False,
-                soft_wrap=True,
-            )
-        elif isinstance(event, sweeper.Started):
-            self.packs = {pack.pack_id: pack for pack in event.packs}
-            runs = [run for pack in event.packs for run in pack.runs]
-            self.names = short_labels(run.model.mixer.label for run in runs)
-            todo = sum(len(pack.runs) for pack in event.packs)
-            kept = f"; {event.finished_runs} finished before" if event.finished_runs else ""
-            self.console.print(
-                f"{todo} runs in {len(event.packs)} packs on {event.device} "
-                f"into {event.folder}{kept}",
-                highlight=False,
-                soft_wrap=True,
-            )
-        elif isinstance(event, sweeper.Progress):
-            self.first_steps.setdefault(event.pack.pack_id, event.step)
-            self.steps[event.pack.pack_id] = event.step
-            self._take_pace()
-            for run, accuracy in zip(event.pack.runs, event.accuracy, strict=True):
-                name = setting(self.names[run.model.mixer.label], run.model.num_layers)
-                self.best[name] = max(accuracy, self.best.get(name, 0.0))
-        elif isinstance(event, sweeper.Finished):
-            self.finished.add(event.pack.pack_id)
-        elif isinstance(event, sweeper.Split):
-            del self.packs[event.pack.pack_id]
-            self.packs |= {half.pack_id: half for half in event.halves}
-            self.console.print(
-                f"out of memory: {len(event.pack.runs)} runs go on as "
-                f"{' and '.join(str(len(half.runs)) for half in event.halves)}",
-                soft_wrap=True,
-            )
-        elif isinstance(event, sweeper.Retried):
-            self.console.print(
-                f"pack {event.pack.pack_id}: {event.reason}; it goes on from its last checkpoint",
-                soft_wrap=True,
-            )
-        else:
-            self.failed[event.pack.pack_id] = event.reason
-            self.console.print(f"pack {event.pack.pack_id} failed: {event.reason}", soft_wrap=True)
+        match event:
+            case events.Measuring(groups, device):
+                shapes = "shape" if groups == 1 else "shapes"
+                self._say(f"measuring pack sizes for {groups} {shapes} on {device}")
+            case events.Started():
+                self._start(event)
+            case events.Progress(pack_id, step, accuracies):
+                self.first_steps.setdefault(pack_id, step)
+                self.steps[pack_id] = step
+                self._take_pace()
+                for run, accuracy in zip(self.packs[pack_id].runs, accuracies, strict=True):
+                    name = setting(self.names[run.model.mixer.label], run.model.num_layers)
+                    self.best[name] = max(accuracy, self.best.get(name, 0.0))
+            case events.Finished(pack_id):
+                self.finished.add(pack_id)
+            case events.Split(pack_id, halves):
+                whole = self.packs.pop(pack_id)
+                self.packs |= {half.pack_id: half for half in halves}
+                sizes = " and ".join(str(len(half.runs)) for half in halves)
+                self._say(f"out of memory: {len(whole.runs)} runs go on as {sizes}")
+            case events.Retried(pack_id, reason):
+                self._say(f"pack {pack_id}: {reason}; it goes on from its last checkpoint")
+            case events.Failed(pack_id, reason):
+                self.failed[pack_id] = reason
+                self._say(f"pack {pack_id} failed: {reason}")
+            case events.Warned(_, text):
+                if text not in self.warned:
+                    self.warned.add(text)
+                    self._say(f"warning: {text}")
         if self.live:
             self.live.update(self._panel())
         else:
-            self._line(isinstance(event, sweeper.Finished))
+            self._line(isinstance(event, events.Finished))
+
+    def _start(self, event: events.Started) -> None:
+        self.packs = {pack.pack_id: pack for pack in event.packs}
+        runs = [run for pack in event.packs for run in pack.runs]
+        self.names = short_labels(run.model.mixer.label for run in runs)
+        kept = f"; {event.finished_runs} finished before" if event.finished_runs else ""
+        self._say(
+            f"{len(runs)} runs in {len(event.packs)} packs on {event.device} "
+            f"into {event.folder}{kept}"
+        )
+
+    def _say(self, line: str) -> None:
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def _run_steps(self) -> tuple[float, float]:
         """Run-steps (steps times runs) trained in this sweep, and still to train."""
@@ -165,11 +164,7 @@ class SweepDisplay:
         if always or time.monotonic() - self.last_line > self.LINE_SECONDS:
             self.last_line = time.monotonic()
             best = ", ".join(f"{name} {accuracy:.2f}" for name, accuracy in self.best.items())
-            self.console.print(
-                f"{len(self.finished)}/{len(self.packs)} packs, {self._pace()}; best: {best}",
-                highlight=False,
-                soft_wrap=True,
-            )
+            self._say(f"{len(self.finished)}/{len(self.packs)} packs, {self._pace()}; best: {best}")
 
 
 def setting(mixer: str, num_layers: int) -> str:
@@ -239,4 +234,4 @@ def print_measurement(measurement: Measurement, first: bool) -> None:
             *(f"{m.peak_gib:.2f}", f"{m.first_step_seconds:.1f}"),
         )
     )
-    Console(soft_wrap=True).print("\n".join(lines), highlight=False)
+    Console(soft_wrap=True, markup=False).print("\n".join(lines), highlight=False)

@@ -19,3 +19,7 @@ class DeviceError(UserError):
 
 class SweepFailed(Exception):
     """Some packs could not be trained; the rows of all others are written."""
+
+
+class ZoorecallWarning(UserWarning):
+    """What a user should know of a run that goes on; a sweep shows it as one line."""

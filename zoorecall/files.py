@@ -3,10 +3,13 @@
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .errors import ResultsError
+
+TEMPORARY = ".zoorecall.tmp"
+"""Ends the names of files that are not whole yet, and no one else's."""
 
 
 @contextlib.contextmanager
@@ -15,7 +18,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Raises ResultsError where the disk does not take it (full, read-only); `path` is then as before.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -30,10 +33,11 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def clear_temporaries(folder: Path) -> None:
+def clear_temporaries(folder: Path, subfolders: Sequence[str]) -> None:
     """Delete what a killed sweep was writing; a worker of it that still writes gives up."""
-    for path in folder.rglob(".*.tmp"):
-        path.unlink(missing_ok=True)
+    for place in (folder, *(folder / name for name in subfolders)):
+        for path in place.glob(f".*{TEMPORARY}"):
+            path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

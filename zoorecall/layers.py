@@ -9,6 +9,7 @@ casts them to the dtype of its input, which alone decides the precision of the c
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -39,11 +40,20 @@ class Linear(nn.Module):
     """y = x W^T + b with one W, b a run: [R, ..., d_in] -> [R, ..., d_out].
 
     `std=None` initializes as `torch.nn.Linear`; a number draws the weights from N(0, std^2) and
-    sets the bias to zero, as GPT-2 and Zoology do.
+    sets the bias to zero, as GPT-2 and Zoology do. Several widths as `d_out` join as many
+    projections in one weight, rows after rows: an optimizer that knows matrices tells them apart.
     """
 
-    def __init__(self, d_in: int, d_out: int, bias: bool = True, std: float | None = None):
+    def __init__(
+        self,
+        d_in: int,
+        d_out: int | Sequence[int],
+        bias: bool = True,
+        std: float | None = None,
+    ):
         super().__init__()
+        self.widths = [d_out] if isinstance(d_out, int) else list(d_out)
+        d_out = sum(self.widths)
         bound = 1 / math.sqrt(d_in)
         make_weight = {"bound": bound} if std is None else {"std": std}
         self.weight = (uniform if std is None else normal)(d_out, d_in, **make_weight)

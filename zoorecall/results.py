@@ -1,11 +1,19 @@
-"""Tables on disk: one Parquet shard a pack, which appears whole or not at all.
+"""Tables on disk. Each file appears whole or not at all.
+
+    DIR/grid.yaml              the runs as a grid: those that are here, and those asked for last
+    DIR/runs.parquet           a row a run
+    DIR/curves.parquet         a row an evaluation of a run
+    DIR/models/RUN.safetensors the weights of a finished run, where its config says to keep them
+    DIR/runs.csv               the table for people: all that a run's config decides
+    DIR/provenance.csv         what a clock or a machine decided: seconds, device, versions
+
+and only while a sweep is unfinished
 
     DIR/plan.json              which runs train together, so that a resumed sweep packs them alike
     DIR/shards/PACK.parquet    a row a run, its curve in list columns `curve.*`
     DIR/checkpoints/PACK.pt    where an unfinished pack goes on
-    DIR/models/RUN.safetensors the weights of a finished run, where its config says to keep them
-    DIR/runs.csv               the table for people: all that a run's config decides
-    DIR/provenance.csv         what a clock or a machine decided: seconds, device, versions
+
+`merge` puts the rows of shards into the first two tables. Whoever reads, reads both.
 
 The columns, and what tells runs apart, are in `columns`.
 """
@@ -14,8 +22,9 @@ import dataclasses
 import json
 import pickle
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -24,8 +33,11 @@ from .columns import CONFIG, CURVE, MIXER, PROVENANCE, RUN_ID
 from .errors import ResultsError
 from .files import replacing
 
-WRITTEN_ID = "written_id"
+GRID, RUNS, CURVES, SHARDS = "grid.yaml", "runs.parquet", "curves.parquet", "shards"
 PACKS = "packs"
+PART = "part"
+
+SUBFOLDERS = "shards", "checkpoints", "models"
 
 CHECKPOINT_FORMAT = 2
 """Counts the changes of what a checkpoint holds; one of another format is as good as none."""
@@ -47,40 +59,31 @@ def load_results(folder: str | Path) -> Results:
 
     Raises ResultsError where the folder is not there, holds no finished run or cannot be read.
     """
-    shards = read_shards(folder)
-    if shards.empty:
+    rows, curves = _joined(_parts(Path(folder)))
+    if rows.empty:
         raise ResultsError(f"{folder}: no finished runs here; `zoorecall sweep GRID` makes them")
-    return _as_results(shards)
+    return _as_results(rows, curves)
 
 
 def as_results(rows: pd.DataFrame) -> Results:
     """The results of rows as a shard has them, which need not be on a disk."""
-    return _as_results(_as_written_now(rows).sort_values(RUN_ID, ignore_index=True))
+    return _as_results(*_joined([_Part("memory", *_split(rows))]))
 
 
-def _as_results(rows: pd.DataFrame) -> Results:
-    lists = [name for name in map(str, rows) if name.startswith(CURVE)]
-    runs = _table(rows.drop(columns=lists))
-    return Results(runs, _curves(rows[lists], runs[[RUN_ID, MIXER]]))
+def _as_results(rows: pd.DataFrame, curves: pd.DataFrame) -> Results:
+    runs = _table(rows)
+    labels = runs.set_index(RUN_ID)[MIXER]
+    measured = (column.name for column in columns.CURVE_COLUMNS)
+    names = dict.fromkeys([RUN_ID, MIXER, *curves, *measured])
+    curves = curves.assign(**{MIXER: curves[RUN_ID].map(labels)}).reindex(columns=list(names))
+    return Results(runs, curves.astype({"step": "int64"}))
 
 
-def _curves(lists: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """A row an evaluation, from a row a run with a list in each column; NaN in the columns that a
-    run's row does not have: slices of other tasks, what its version did not measure."""
-    lists = lists.rename(columns=lambda name: name.removeprefix(CURVE))
-    names = dict.fromkeys([*lists, *(column.name for column in columns.CURVE_COLUMNS)])
-    lists = lists.reindex(columns=list(names))
-    missing = lists["step"].map(lambda steps: [float("nan")] * len(steps))
-    lists = lists.apply(lambda column: column.astype(object).where(column.notna(), missing))
-    curves = pd.concat([runs, lists], axis=1).explode([*lists], ignore_index=True)
-    return curves.infer_objects().astype({"step": "int64"})
-
-
-def _table(shards: pd.DataFrame) -> pd.DataFrame:
+def _table(rows: pd.DataFrame) -> pd.DataFrame:
     """The table of runs: what the config says, the sizes of the task, and what was measured."""
-    configs = [json.loads(text) for text in shards[CONFIG]]
+    configs = [json.loads(text) for text in rows[CONFIG]]
     mixers = [config["model"].pop("mixer") for config in configs]
-    told = shards[[RUN_ID]].assign(
+    told = rows[[RUN_ID]].assign(
         **{
             MIXER: [columns.mixer_label(mixer) for mixer in mixers],
             columns.MIXER_NAME: [mixer["name"] for mixer in mixers],
@@ -93,8 +96,8 @@ def _table(shards: pd.DataFrame) -> pd.DataFrame:
         }
     )
     config = pd.DataFrame({key: _values(x) for key, x in pd.json_normalize(configs).items()})
-    config = config.assign(**shards[list(columns.TASK_SIZES)])
-    measured = shards.drop(columns=[RUN_ID, MIXER, CONFIG, WRITTEN_ID, *columns.TASK_SIZES])
+    config = config.assign(**rows[list(columns.TASK_SIZES)])
+    measured = rows.drop(columns=[RUN_ID, MIXER, CONFIG, *columns.TASK_SIZES])
     for name in filter(measured.columns.__contains__, columns.MAYBE_UNKNOWN):
         measured[name] = _values(measured[name])
     return pd.concat([told, config, measured], axis=1)
@@ -115,35 +118,134 @@ def _is_whole(x: object) -> bool:
     return isinstance(x, int | float) and not isinstance(x, bool) and float(x).is_integer()
 
 
-def read_shards(folder: str | Path) -> pd.DataFrame:
-    """The shards' rows, one a run, by run id, as this version writes them, whatever version wrote
-    them; `written_id` is the id that stands on disk. Empty if there are none."""
-    folder = Path(folder)
+class _Part(NamedTuple):
+    """The rows of one file, as this version writes them, and a row for each of their evaluations,
+    which has the run's id and the columns of a curve."""
+
+    file: str
+    rows: pd.DataFrame
+    curves: pd.DataFrame
+
+
+def read_rows(folder: str | Path) -> pd.DataFrame:
+    """The finished runs' rows by run id, as this version writes them, whatever version wrote them.
+    Empty if there are none."""
+    return _joined(_parts(Path(folder)))[0]
+
+
+def _parts(folder: Path) -> list[_Part]:
+    """What each file of the folder holds, the merged tables first. They are read last, so that a
+    merge meanwhile hides no row."""
+    shards = [part for path in _shards(folder) if (part := _read_shard(path))]
+    return [*_read_merged(folder), *shards]
+
+
+def _shards(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise ResultsError(f"{folder}: no such results folder")
     try:
-        paths = sorted((folder / "shards").iterdir()) if folder.is_dir() else None
+        return sorted(x for x in (folder / SHARDS).iterdir() if x.suffix == ".parquet")
     except FileNotFoundError:
-        paths = []
+        return []
     except OSError as error:
         raise ResultsError(f"{folder}: cannot be read: {error.strerror}") from error
-    if paths is None:
-        raise ResultsError(f"{folder}: no such results folder")
-    frames = []
-    for path in paths:
-        if path.suffix != ".parquet":
-            continue
-        try:
-            frames.append(pd.read_parquet(path))
-        except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise ResultsError(
-                f"{path}: cannot be read as Parquet ({reason}); delete it to train its runs again"
-            ) from error
-    if not frames:
-        return pd.DataFrame()
-    rows = pd.concat([frame.dropna(axis=1, how="all") for frame in frames], ignore_index=True)
+
+
+def _read_shard(path: Path) -> _Part | None:
+    """None where it has gone meanwhile: its rows are merged."""
+    shard = _read_parquet(path)
+    if shard is None:
+        return None
+    if not {CONFIG, f"{CURVE}step"} <= set(shard):
+        raise ResultsError(
+            f"{path}: is no shard, which has a row a run and its curve; "
+            f"`zoorecall merge {path.parents[1]} OTHER` takes in the runs of another folder"
+        )
+    return _Part(str(path), *_split(shard))
+
+
+def _read_merged(folder: Path) -> list[_Part]:
+    runs = _read_parquet(folder / RUNS)
+    if runs is None:
+        return []
+    curves, rows = _read_parquet(folder / CURVES), _as_written_now(runs)
+    if curves is None or not runs[RUN_ID].isin(curves[RUN_ID]).all():
+        raise ResultsError(
+            f"{folder / CURVES}: lacks the curves of {RUNS} beside it; take both files from one "
+            "place, or delete both to train their runs again"
+        )
+    return [_Part(str(folder / RUNS), rows, _renamed(curves, runs, rows))]
+
+
+def _read_parquet(path: Path) -> pd.DataFrame | None:
+    """None if there is no such file."""
+    try:
+        return pd.read_parquet(path)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ResultsError(
+            f"{path}: cannot be read as Parquet ({reason}); delete it to train its runs again"
+        ) from error
+
+
+def _split(shard: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """A shard's rows without their lists, and the lists as a row an evaluation; NaN in the columns
+    that a run's row does not have: slices of other tasks, what its version did not measure."""
+    names = [name for name in map(str, shard) if name.startswith(CURVE)]
+    rows = _as_written_now(shard.drop(columns=names))
+    lists = shard[names].rename(columns=lambda name: name.removeprefix(CURVE))
+    missing = lists["step"].map(lambda steps: [float("nan")] * len(steps))
+    lists = lists.apply(lambda column: column.astype(object).where(column.notna(), missing))
+    curves = pd.concat([rows[[RUN_ID]], lists], axis=1).explode([*lists], ignore_index=True)
+    return rows, curves.infer_objects()
+
+
+def _renamed(curves: pd.DataFrame, before: pd.DataFrame, now: pd.DataFrame) -> pd.DataFrame:
+    """Curves of these runs under their present ids."""
+    ids = dict(zip(before[RUN_ID], now[RUN_ID], strict=True))
+    return curves.assign(**{RUN_ID: curves[RUN_ID].map(ids)}).dropna(subset=RUN_ID)
+
+
+def _joined(parts: Sequence[_Part]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Rows and curves of all parts by run id, each run once.
+
+    Raises ResultsError where two parts disagree on what a run came to.
+    """
+    if not parts:
+        return pd.DataFrame(), pd.DataFrame()
+    rows = _concat([part.rows.assign(**{PART: i}) for i, part in enumerate(parts)])
+    _check_agreement(rows, parts)
+    rows = rows.drop_duplicates(RUN_ID)
+    ids = [rows.loc[rows[PART] == i, RUN_ID] for i in range(len(parts))]
+    pairs = zip(ids, parts, strict=True)
+    curves = _concat([x.curves[x.curves[RUN_ID].isin(kept)] for kept, x in pairs if len(kept)])
+    rows = rows.drop(columns=PART).sort_values(RUN_ID, ignore_index=True)
+    return rows, curves.sort_values(RUN_ID, kind="stable", ignore_index=True)
+
+
+def _concat(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Rows below one another, with every column that any has."""
     names = list(dict.fromkeys(name for frame in frames for name in frame))
-    rows = _as_written_now(rows.reindex(columns=names)).drop_duplicates(RUN_ID)
-    return rows.sort_values(RUN_ID, ignore_index=True)
+    rows = pd.concat([frame.dropna(axis=1, how="all") for frame in frames], ignore_index=True)
+    return rows.reindex(columns=names)
+
+
+def _check_agreement(rows: pd.DataFrame, parts: Sequence[_Part]) -> None:
+    """A run that two files hold came to the same in both, whatever machine it was on."""
+    trained = {column.name for column in columns.COLUMNS if column.decided_by == "training"}
+    trained |= set(columns.slices(rows).values())
+    repeated = rows[rows.duplicated(RUN_ID, keep=False)]
+    for run_id, group in repeated.groupby(RUN_ID):
+        for name in filter(trained.__contains__, group):
+            first, *others = group.drop_duplicates(name)[[PART, name]].itertuples(index=False)
+            if others:
+                (one, value), (other, another) = first, others[0]
+                raise ResultsError(
+                    f"{parts[one].file} and {parts[other].file}: disagree on run {run_id}, {name} "
+                    f"{value} and {another}; keep one of the two, a sweep trains what that lacks"
+                )
 
 
 def _as_written_now(rows: pd.DataFrame) -> pd.DataFrame:
@@ -152,7 +254,7 @@ def _as_written_now(rows: pd.DataFrame) -> pd.DataFrame:
     configs = [columns.with_defaults(json.loads(text)) for text in rows[CONFIG]]
     ids = [columns.run_id(config) for config in configs]
     texts = [json.dumps(config) for config in configs]
-    rows = rows.assign(written_id=rows[RUN_ID]).assign(**{RUN_ID: ids, CONFIG: texts})
+    rows = rows.assign(**{RUN_ID: ids, CONFIG: texts})
     sizes = rows.reindex(columns=list(columns.TASK_SIZES))
     untold = sizes.isna().any(axis=1)
     if untold.any():
@@ -171,16 +273,52 @@ def _task_sizes(task: str) -> dict[str, int]:
     return sizes(TypeAdapter(AnyTaskConfig).validate_json(task))
 
 
+def has_runs(folder: Path) -> bool:
+    """Whether a folder holds any finished run."""
+    return (folder / RUNS).exists() or any(folder.glob(f"{SHARDS}/*.parquet"))
+
+
 def finished_run_ids(folder: Path) -> set[str]:
-    rows = read_shards(folder) if folder.is_dir() else pd.DataFrame()
-    return set() if rows.empty else set(rows[RUN_ID])
+    return set(read_rows(folder)[RUN_ID]) if has_runs(folder) else set()
 
 
 def write_shard(folder: Path, pack_id: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write the rows of a finished pack; they appear by one rename. Its checkpoint goes."""
-    with replacing(folder / "shards" / f"{pack_id}.parquet") as temporary:
+    with replacing(folder / SHARDS / f"{pack_id}.parquet") as temporary:
         pd.DataFrame(list(rows)).to_parquet(temporary, index=False)
     checkpoint_path(folder, pack_id).unlink(missing_ok=True)
+
+
+def merge(folder: Path, others: Sequence[Path] = ()) -> None:
+    """Put the folder's rows, and those of other folders, into its merged tables, then remove its
+    shards and the plan of what is finished.
+
+    The caller holds the folder's lock. Whatever is read meanwhile, or after a crash, has each row
+    once: a curve is there before its row, and a shard goes after both.
+    """
+    shards = _shards(folder)
+    rows, curves = _joined([part for place in (folder, *others) for part in _parts(place)])
+    if rows.empty:
+        raise ResultsError(f"{folder}: no finished runs here to merge")
+    if shards or others:
+        for name, table in ((CURVES, curves), (RUNS, rows)):
+            with replacing(folder / name) as temporary:
+                table.to_parquet(temporary, index=False, compression="zstd")
+    for shard in shards:
+        shard.unlink()
+    _forget_packs_of(folder, set(rows[RUN_ID]))
+    for name in (SHARDS, "checkpoints"):
+        with suppress(OSError):  # it is not there, or holds something
+            (folder / name).rmdir()
+
+
+def _forget_packs_of(folder: Path, finished: set[str]) -> None:
+    """Take the packs out of the plan whose runs are all finished."""
+    packs = {x: runs for x, runs in read_plan(folder).items() if not finished.issuperset(runs)}
+    if packs:
+        write_plan(folder, packs)
+    else:
+        (folder / "plan.json").unlink(missing_ok=True)
 
 
 def write_tables(folder: Path, order: Mapping[str, int]) -> None:
@@ -195,6 +333,13 @@ def write_tables(folder: Path, order: Mapping[str, int]) -> None:
     ):
         with replacing(folder / name) as temporary:
             table.to_csv(temporary, index=False)
+
+
+def table_order(folder: Path) -> dict[str, int]:
+    """The place of each run id in runs.csv, where there is one."""
+    path = folder / "runs.csv"
+    ids = pd.read_csv(path, usecols=[RUN_ID], dtype=str)[RUN_ID] if path.exists() else ()
+    return {run_id: place for place, run_id in enumerate(ids)}
 
 
 def weights_path(folder: Path, run_id: str) -> Path:

@@ -12,7 +12,7 @@ from .display import SweepDisplay
 from .errors import UserError
 from .grid import load_grid
 from .plots import save
-from .results import Results, load_results
+from .results import Results, has_runs, load_results
 from .sweeps.sweeper import sweep
 
 
@@ -21,13 +21,13 @@ def trained_studies() -> dict[str, Results]:
     results/quick, which is not kept. Raises UserError where there is no results/."""
     if not Path("results").is_dir():
         raise UserError(f"{Path.cwd()} has no results/: run this at the repository's top")
-    names = {path.parents[1].name for path in Path("results").glob("*/shards/*.parquet")}
+    names = {path.name for path in Path("results").iterdir() if has_runs(path)}
     return {name: load_results(Path("results", name)) for name in sorted(names - {"quick"})}
 
 
 def is_trained(name: str) -> bool:
     """Whether results/NAME holds any finished run."""
-    return any(Path("results", name).glob("shards/*.parquet"))
+    return has_runs(Path("results", name))
 
 
 def load_study(name: str) -> Results:

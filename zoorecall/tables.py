@@ -86,9 +86,9 @@ def print_table(table: pd.DataFrame) -> None:
         shown.add_column(str(name), justify="right" if numeric else "left", no_wrap=not numeric)
     for row in table.itertuples(index=False):
         shown.add_row(*(str(value) for value in row))
-    console = Console()
+    console = Console(markup=False)  # a cell may have brackets
     if not console.is_terminal:
-        console = Console(width=200)
+        console = Console(markup=False, width=200)
     console.print(shown)
     for note in table.attrs.get("notes", ()):
         console.print(note, style="dim", markup=False, highlight=False)

@@ -25,6 +25,18 @@ def fault(grid: str | dict[str, Any], *overrides: str) -> str:
     return str(caught.value).partition("grid.yaml:")[2]
 
 
+@pytest.mark.parametrize("given", ["grids/quik.yaml", "quick", "elsewhere/quick.yaml"])
+def test_a_grid_of_nearly_the_name_is_offered(
+    given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "grids").mkdir()
+    (tmp_path / "grids/quick.yaml").write_text(GOOD)
+    with pytest.raises(GridError) as caught:
+        load_grid(given)
+    assert str(caught.value) == f"{given}:1: file: is not there, did you mean 'grids/quick.yaml'?"
+
+
 @pytest.mark.parametrize("case", MALFORMED, ids=lambda case: case.name)
 def test_a_malformed_grid_is_told_in_one_line_at_its_line(
     case: Malformed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -55,7 +67,9 @@ def test_at_least_forty_ways_to_be_malformed_are_told_apart() -> None:
 
 
 def test_a_file_that_is_not_there_or_no_file_is_told(tmp_path: Path) -> None:
-    with pytest.raises(GridError, match=r"none\.yaml:1: file: .*No such file"):
+    with pytest.raises(
+        GridError, match=r"none\.yaml:1: file: is not there, grids come with zoorecall"
+    ):
         load_grid(tmp_path / "none.yaml")
     with pytest.raises(GridError, match=r":1: file: .*Is a directory"):
         load_grid(tmp_path)
@@ -230,6 +244,7 @@ UNSEEN = {
     "a batch of more than all examples",
     "more pairs than fit",
     "fewer tokens than pairs need",
+    "an option that only another optimizer has",
     "heads that do not divide",
     "a package that is not there",
     "an option that only another mixer has",

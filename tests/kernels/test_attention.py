@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from zoorecall.ops.attention.reference import attention, attention_reference
+from zoorecall.ops.attention.fast import attention
+from zoorecall.ops.attention.reference import attention_reference
 
 from .comparing import (
     DEVICE,

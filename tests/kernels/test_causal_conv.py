@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch.testing import assert_close
 
 from zoorecall.layers import ShortConv
-from zoorecall.ops.causal_conv.reference import causal_conv, causal_conv_reference
+from zoorecall.ops.causal_conv.fast import causal_conv_in_place
+from zoorecall.ops.causal_conv.reference import causal_conv_reference
 
 from .comparing import (
     DEVICE,
@@ -75,7 +76,7 @@ LARGE = {
 
 @pytest.mark.parametrize("silu", [False, True])
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("function", [causal_conv, causal_conv_reference])
+@pytest.mark.parametrize("function", [causal_conv_in_place, causal_conv_reference])
 def test_plain_forms_equal_torchs_convolution_of_each_run(function, bias, silu):
     torch.manual_seed(3)
     R, B, L, C, T = 3, 2, 7, 5, 4
@@ -96,7 +97,7 @@ def test_plain_forms_equal_torchs_convolution_of_each_run(function, bias, silu):
         assert_close(y, exact)
 
 
-@pytest.mark.parametrize("function", [causal_conv, causal_conv_reference])
+@pytest.mark.parametrize("function", [causal_conv_in_place, causal_conv_reference])
 def test_plain_forms_round_half_precision_once(function):
     torch.manual_seed(4)
     x = torch.randn(3, 2, 7, 5).bfloat16()

@@ -92,8 +92,8 @@ def test_a_layer_is_a_mixer_and_an_mlp_each_behind_a_norm_on_a_residual_stream()
     wanted = [x, *layer.parameters()]
 
     def by_hand():
-        mixed = x + layer.mixer(layer.mixer_norm(x))
-        return mixed + layer.mlp.fc2(F.gelu(layer.mlp.fc1(layer.mlp_norm(mixed))))
+        mixed, block = x + layer.mixer(layer.sequence.norm(x)), layer.channel
+        return mixed + block.mlp.fc2(F.gelu(block.mlp.fc1(block.norm(mixed))))
 
     for y, expected in [
         (layer(x), by_hand()),

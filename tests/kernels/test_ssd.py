@@ -7,7 +7,8 @@ import torch
 from torch.testing import assert_close
 
 from zoorecall.mixers.mamba2 import Mamba2, Mamba2Config
-from zoorecall.ops.ssd.reference import ssd_recurrent, ssd_with_skip
+from zoorecall.ops.ssd.fast import ssd_with_skip
+from zoorecall.ops.ssd.reference import ssd_recurrent
 
 from .comparing import (
     DEVICE,

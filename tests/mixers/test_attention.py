@@ -1,3 +1,5 @@
+"""torch.nn.MultiheadAttention and Conv1d: outputs, gradients; RoPE by complex phases."""
+
 import math
 
 import pytest
@@ -7,6 +9,18 @@ from torch import nn
 from torch.testing import assert_close
 
 from zoorecall.mixers.attention import Attention, AttentionConfig, rotate
+
+STATE_SIZES = [
+    ("attention", {}, 120, 264),
+    ("attention", {"num_heads": 3, "conv": "q", "conv_size": 2}, 132, 276),
+    ("attention", {"num_heads": 2, "conv": "k", "conv_size": 3}, 144, 288),
+    ("attention", {"conv": "v"}, 156, 300),
+    ("attention", {"conv": "qk", "rope": True}, 192, 336),
+    ("attention", {"num_heads": 3, "conv": "qv", "rope": True}, 192, 336),
+    ("attention", {"conv": "kv", "conv_size": 9}, 312, 456),
+    ("attention", {"num_heads": 3, "conv": "qkv", "conv_size": 3}, 192, 336),
+    ("attention", {"num_heads": 2, "rope": True}, 120, 264),
+]
 
 CONVS = ["q", "k", "v", "qk", "qv", "kv", "qkv"]
 

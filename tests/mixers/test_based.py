@@ -1,3 +1,5 @@
+"""`BasedLinearAttention` of flash-linear-attention: outputs, gradients; Zoology's weights."""
+
 import math
 
 import pytest
@@ -7,12 +9,17 @@ from official_fla import Based as OfficialBased
 from torch.testing import assert_close
 
 from zoorecall.mixers.based import Based, BasedConfig
+from zoorecall.ops.taylor_attention.fast import taylor_attention
 from zoorecall.ops.taylor_attention.reference import (
     features,
     num_features,
-    taylor_attention,
     taylor_attention_recurrent,
 )
+
+STATE_SIZES = [
+    ("based", {}, 1989, 1989),
+    ("based", {"num_heads": 3, "feature_dim": 5}, 315, 315),
+]
 
 
 def inputs(R=3, B=2, L=13, H=5, K=4, V=7, dtype=torch.float64):

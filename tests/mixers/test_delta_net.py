@@ -1,3 +1,5 @@
+"""`DeltaNet` of flash-linear-attention: outputs, gradients, initial weights."""
+
 import copy
 
 import pytest
@@ -9,7 +11,14 @@ from torch.nn.functional import normalize
 from torch.testing import assert_close
 
 from zoorecall.mixers.delta_net import DeltaNet, DeltaNetConfig
-from zoorecall.ops.delta_rule.reference import delta_rule, delta_rule_recurrent
+from zoorecall.ops.delta_rule.fast import delta_rule
+from zoorecall.ops.delta_rule.reference import delta_rule_recurrent
+
+STATE_SIZES = [
+    ("delta_net", {}, 252, 252),
+    ("delta_net", {"num_heads": 3, "conv_size": 3}, 120, 120),
+    ("delta_net", {"conv": False}, 144, 144),
+]
 
 
 def inputs(R=3, B=2, L=13, H=5, K=4, V=7, dtype=torch.float64):

@@ -1,5 +1,8 @@
 """What holds of every mixer, whatever its options."""
 
+from importlib import import_module
+from pathlib import Path
+
 import pytest
 import torch
 from conftest import gradients, small_run
@@ -12,59 +15,15 @@ from zoorecall.model.pack import Pack
 
 WIDTH, LONGEST = 12, 13
 
+FILES = [path.stem for path in sorted(Path(__file__).parent.glob("test_*.py"))]
 CASES = [
-    ("attention", {}, 120, 264),
-    ("attention", {"num_heads": 3, "conv": "q", "conv_size": 2}, 132, 276),
-    ("attention", {"num_heads": 2, "conv": "k", "conv_size": 3}, 144, 288),
-    ("attention", {"conv": "v"}, 156, 300),
-    ("attention", {"conv": "qk", "rope": True}, 192, 336),
-    ("attention", {"num_heads": 3, "conv": "qv", "rope": True}, 192, 336),
-    ("attention", {"conv": "kv", "conv_size": 9}, 312, 456),
-    ("attention", {"num_heads": 3, "conv": "qkv", "conv_size": 3}, 192, 336),
-    ("attention", {"num_heads": 2, "rope": True}, 120, 264),
-    ("based", {}, 1989, 1989),
-    ("based", {"num_heads": 3, "feature_dim": 5}, 315, 315),
-    ("h3", {}, 432, 432),
-    ("h3", {"head_dim": 1, "d_state": 2}, 36, 36),
-    ("h3", {"head_dim": 3, "d_state": 5}, 192, 192),
-    ("hyena", {}, 132, 204),
-    (
-        "hyena",
-        {"conv_size": 4, "filter_order": 7, "filter_freq": 2.0, "emb_dim": 5, "init_std": 0.3},
-        168,
-        240,
-    ),
-    ("rwkv", {}, 48, 48),
-    ("mamba", {}, 456, 456),
-    ("mamba", {"expand": 3, "d_state": 5, "d_conv": 3, "dt_rank": 2, "init_std": 0.3}, 252, 252),
-    ("mamba", {"conv": False, "norm": True}, 384, 384),
-    ("mamba", {"gating": False, "d_state": 3}, 144, 144),
-    ("s6", {}, 192, 192),
-    ("s6", {"conv": True, "d_state": 5, "d_conv": 3, "dt_rank": 2, "init_std": 0.3}, 84, 84),
-    ("mamba2", {"headdim": 8}, 3912, 3912),
-    (
-        "mamba2",
-        {"headdim": 4, "expand": 3, "d_state": 5, "d_conv": 3, "ngroups": 3, "init_std": 0.3},
-        312,
-        312,
-    ),
-    ("delta_net", {}, 252, 252),
-    ("delta_net", {"num_heads": 3, "conv_size": 3}, 120, 120),
-    ("delta_net", {"conv": False}, 144, 144),
-    ("gated_delta_net", {}, 432, 432),
-    ("gated_delta_net", {"num_heads": 3, "expand_v": 1, "conv_size": 3}, 120, 120),
-    ("gated_delta_net", {"num_heads": 2, "head_dim": 5, "conv": False}, 100, 100),
-    ("gated_delta_net", {"gating": False}, 432, 432),
-    ("gla", {}, 72, 72),
-    (
-        "gla",
-        {"num_heads": 3, "expand_k": 1.0, "expand_v": 0.5, "conv": True, "conv_size": 3},
-        84,
-        84,
-    ),
-    ("gla", {"gating": False}, 72, 72),
+    case
+    for file in FILES
+    if file != Path(__file__).stem
+    for case in getattr(import_module(file), "STATE_SIZES", ())
 ]
-"""A mixer, its options, and the size of its state after 5 and after 11 positions."""
+"""From the mixers' own files: a mixer, its options, and the size of its state after 5 and after 11
+positions."""
 
 each_mixer = pytest.mark.parametrize(("name", "options"), [case[:2] for case in CASES])
 

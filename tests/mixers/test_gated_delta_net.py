@@ -1,3 +1,5 @@
+"""`GatedDeltaNet` of flash-linear-attention: outputs, gradients, initial weights."""
+
 import copy
 
 import pytest
@@ -9,8 +11,16 @@ from torch.nn.functional import normalize
 from torch.testing import assert_close
 
 from zoorecall.mixers.gated_delta_net import GatedDeltaNet, GatedDeltaNetConfig
-from zoorecall.ops.delta_rule.reference import delta_rule
-from zoorecall.ops.gated_delta_rule.reference import gated_delta_rule, gated_delta_rule_recurrent
+from zoorecall.ops.delta_rule.fast import delta_rule
+from zoorecall.ops.gated_delta_rule.fast import gated_delta_rule
+from zoorecall.ops.gated_delta_rule.reference import gated_delta_rule_recurrent
+
+STATE_SIZES = [
+    ("gated_delta_net", {}, 432, 432),
+    ("gated_delta_net", {"num_heads": 3, "expand_v": 1, "conv_size": 3}, 120, 120),
+    ("gated_delta_net", {"num_heads": 2, "head_dim": 5, "conv": False}, 100, 100),
+    ("gated_delta_net", {"gating": False}, 432, 432),
+]
 
 OPTIONS = [
     {},

@@ -1,3 +1,5 @@
+"""`GatedLinearAttention` of flash-linear-attention: outputs, gradients, initial weights."""
+
 import copy
 import re
 
@@ -9,10 +11,19 @@ from torch.testing import assert_close
 
 from zoorecall.mixers import gla
 from zoorecall.mixers.gla import GLA, GLAConfig
-from zoorecall.ops.gated_linear_attention.reference import (
-    gated_linear_attention,
-    gated_linear_attention_recurrent,
-)
+from zoorecall.ops.gated_linear_attention.fast import gated_linear_attention
+from zoorecall.ops.gated_linear_attention.reference import gated_linear_attention_recurrent
+
+STATE_SIZES = [
+    ("gla", {}, 72, 72),
+    (
+        "gla",
+        {"num_heads": 3, "expand_k": 1.0, "expand_v": 0.5, "conv": True, "conv_size": 3},
+        84,
+        84,
+    ),
+    ("gla", {"gating": False}, 72, 72),
+]
 
 OPTIONS = [
     {},

@@ -1,3 +1,5 @@
+"""The two recurrences of the paper, written out; initial weights by Zoology's rules."""
+
 import cmath
 import math
 
@@ -7,6 +9,12 @@ from conftest import assert_pack_is_its_runs, gradients
 from torch.testing import assert_close
 
 from zoorecall.mixers.h3 import H3, DiagonalFilter, H3Config, ShiftFilter
+
+STATE_SIZES = [
+    ("h3", {}, 432, 432),
+    ("h3", {"head_dim": 1, "d_state": 2}, 36, 36),
+    ("h3", {"head_dim": 3, "d_state": 5}, 192, 192),
+]
 
 
 def solo(seq_len=13, d_model=6, **options):

@@ -1,3 +1,5 @@
+"""The equations of the paper, written out; initial weights by Zoology's rules."""
+
 import cmath
 import math
 
@@ -7,13 +9,19 @@ from conftest import assert_pack_is_its_runs, gradients
 from torch.testing import assert_close
 
 from zoorecall.mixers.hyena import Hyena, HyenaConfig
-from zoorecall.ops.long_conv.reference import (
-    TOEPLITZ_UP_TO,
-    long_conv,
-    long_conv_direct,
-    long_conv_fft,
-    long_conv_toeplitz,
-)
+from zoorecall.ops.long_conv import long_conv
+from zoorecall.ops.long_conv.fast import TOEPLITZ_UP_TO, long_conv_fft, long_conv_toeplitz
+from zoorecall.ops.long_conv.reference import long_conv_direct
+
+STATE_SIZES = [
+    ("hyena", {}, 132, 204),
+    (
+        "hyena",
+        {"conv_size": 4, "filter_order": 7, "filter_freq": 2.0, "emb_dim": 5, "init_std": 0.3},
+        168,
+        240,
+    ),
+]
 
 FORMS = [long_conv, long_conv_fft, long_conv_toeplitz]
 

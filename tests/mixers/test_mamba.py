@@ -1,3 +1,5 @@
+"""`Mamba` of mamba-ssm, of whose parts one may be left out: outputs, gradients, initial weights."""
+
 import copy
 
 import pytest
@@ -14,8 +16,18 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from zoorecall.layers import Linear
 from zoorecall.mixers.mamba import S6, Mamba, MambaConfig, S6Config
-from zoorecall.ops.selective_scan import reference as ops
-from zoorecall.ops.selective_scan.reference import selective_scan, selective_scan_recurrent
+from zoorecall.ops.selective_scan import fast
+from zoorecall.ops.selective_scan.fast import selective_scan
+from zoorecall.ops.selective_scan.reference import selective_scan_recurrent
+
+STATE_SIZES = [
+    ("mamba", {}, 456, 456),
+    ("mamba", {"expand": 3, "d_state": 5, "d_conv": 3, "dt_rank": 2, "init_std": 0.3}, 252, 252),
+    ("mamba", {"conv": False, "norm": True}, 384, 384),
+    ("mamba", {"gating": False, "d_state": 3}, 144, 144),
+    ("s6", {}, 192, 192),
+    ("s6", {"conv": True, "d_state": 5, "d_conv": 3, "dt_rank": 2, "init_std": 0.3}, 84, 84),
+]
 
 CASES = [
     (Mamba, {}),
@@ -81,7 +93,7 @@ def no_gate(monkeypatch):
 @pytest.mark.parametrize("sequences_in_a_block", [1, 4, 100])
 @pytest.mark.parametrize("length", [1, 2, 13, 64, 100])
 def test_parallel_form_is_the_recurrence(length, sequences_in_a_block, monkeypatch):
-    monkeypatch.setattr(ops, "BLOCK", sequences_in_a_block * length * 5 * 4)
+    monkeypatch.setattr(fast, "BLOCK", sequences_in_a_block * length * 5 * 4)
     tensors = inputs(L=length)
     y, expected = selective_scan(*tensors), selective_scan_recurrent(*tensors)
     assert y.shape == (3, 2, length, 5)

@@ -1,3 +1,5 @@
+"""`Mamba2` of mamba-ssm: outputs, gradients, initial weights, defaults."""
+
 import copy
 
 import pytest
@@ -11,7 +13,18 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from zoorecall.layers import Linear
 from zoorecall.mixers.mamba2 import Mamba2, Mamba2Config
-from zoorecall.ops.ssd.reference import ssd, ssd_recurrent
+from zoorecall.ops.ssd.fast import ssd
+from zoorecall.ops.ssd.reference import ssd_recurrent
+
+STATE_SIZES = [
+    ("mamba2", {"headdim": 8}, 3912, 3912),
+    (
+        "mamba2",
+        {"headdim": 4, "expand": 3, "d_state": 5, "d_conv": 3, "ngroups": 3, "init_std": 0.3},
+        312,
+        312,
+    ),
+]
 
 CASES = [
     {"headdim": 8},

@@ -1,3 +1,5 @@
+"""The equations of the paper, written out; initial values by RWKV-4's rules."""
+
 import math
 
 import pytest
@@ -7,7 +9,12 @@ from torch.testing import assert_close
 
 from zoorecall.mixers import make_mixer
 from zoorecall.mixers.rwkv import RWKV, RWKVConfig
-from zoorecall.ops.wkv.reference import wkv, wkv_recurrent
+from zoorecall.ops.wkv.fast import wkv
+from zoorecall.ops.wkv.reference import wkv_recurrent
+
+STATE_SIZES = [
+    ("rwkv", {}, 48, 48),
+]
 
 
 def inputs(R=3, B=2, L=13, C=5, dtype=torch.float64):

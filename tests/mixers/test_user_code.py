@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import small_run
+from conftest import finished_runs, small_run
 
 from zoorecall import load_grid, load_results, sweep
+from zoorecall.cli import main
 from zoorecall.config import RunConfig
 from zoorecall.errors import GridError
 from zoorecall.mixers import CustomConfig
 from zoorecall.sweeps.provenance import git_commit, user_code
-from zoorecall.sweeps.sweeper import Finished
 from zoorecall.user_code import source_of
 
 MIXER = """
@@ -145,12 +145,34 @@ def test_a_mixer_without_a_file_is_refused_with_the_reason(project, monkeypatch)
         load_grid(project / "grid.yaml")
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import sys\nsys.exit(0)",
+        "import torch\nclass Mine(torch.nn.Module):\n"
+        "    def __init__(self, d_model): raise SystemExit(0)",
+    ],
+)
+def test_a_mixer_that_ends_the_process_is_refused(code, project, capsys):
+    (project / "mine/ends.py").write_text(code)
+    (project / "grid.yaml").write_text("base: {model.mixer: 'mine.ends:Mine'}")
+    assert main(["sweep", "grid.yaml"]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and "SystemExit: 0" in err
+
+
+def test_a_dry_run_survives_a_mixer_whose_forward_ends_the_process(project, capsys):
+    mixer = project / "mine/mixers/first.py"
+    mixer.write_text(mixer.read_text() + "    def forward(self, x): raise SystemExit(0)")
+    assert main(["sweep", "grid.yaml", "--dry-run"]) == 0
+    assert "3 runs in" in capsys.readouterr().out
+
+
 def test_an_edited_mixer_trains_again_and_the_others_do_not(project):
     def trained() -> list[str]:
         events = []
         sweep(load_grid(project / "grid.yaml"), "out", device="cpu", on_event=events.append)
-        packs = [event.pack for event in events if isinstance(event, Finished)]
-        return sorted(run.model.mixer.name for pack in packs for run in pack.runs)
+        return sorted(run.model.mixer.name for run in finished_runs(events))
 
     assert trained() == ["attention", "mine.mixers.first:Mine", "mine.mixers.second:Mine"]
     assert trained() == []

@@ -64,12 +64,12 @@ def test_what_a_run_drops_does_not_depend_on_its_pack():
 
 def test_every_step_drops_others():
     trainer = trained([dropping(0.5)], 1)
-    trainer._load_epoch(0)
-    batch = trainer.train_examples.batch(trainer.seed_index, torch.arange(8)[None])
+    trainer.feed.load(0)
+    batch = trainer.feed.batch()
     losses = []
     for step in (0, 1, 0):
-        trainer.step_index.fill_(step)
-        losses.append(trainer._mean_loss(*batch).item())
+        trainer.do_step.index.fill_(step)
+        losses.append(trainer.do_step.mean_loss(*batch).item())
     assert losses[0] == losses[2] != losses[1]
 
 

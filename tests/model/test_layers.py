@@ -5,8 +5,10 @@ import torch
 from torch import nn
 
 from zoorecall.layers import Embedding, LayerNorm, Linear, RMSNorm, ShortConv
-from zoorecall.ops.causal_conv.reference import causal_conv, causal_conv_reference
-from zoorecall.ops.embedding.reference import _SpreadFiller, embedding_reference
+from zoorecall.ops.causal_conv.fast import causal_conv_in_place
+from zoorecall.ops.causal_conv.reference import causal_conv_reference
+from zoorecall.ops.embedding.fast import embedding_spread
+from zoorecall.ops.embedding.reference import embedding_reference
 
 R, B, L, D = 3, 2, 7, 5
 
@@ -77,7 +79,7 @@ def test_the_fast_causal_conv_equals_its_reference(length):
     x = torch.randn(R, B, length, D, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(R, D, 4, dtype=torch.float64, requires_grad=True)
     outputs = []
-    for conv in (causal_conv, causal_conv_reference):
+    for conv in (causal_conv_in_place, causal_conv_reference):
         y = conv(x, weight)
         grads = torch.autograd.grad(y, (x, weight), torch.cos(y.detach()))
         outputs.append((y, *grads))
@@ -105,7 +107,7 @@ def test_the_gradient_that_spreads_the_filler_equals_the_plain_one():
     grad = torch.randn(R, B, L, D, dtype=torch.float64)
     fast, slow = (
         torch.autograd.grad(lookup(tokens, table), table, grad)[0]
-        for lookup in (_SpreadFiller.apply, embedding_reference)
+        for lookup in (embedding_spread, embedding_reference)
     )
     torch.testing.assert_close(fast, slow)
 

@@ -351,6 +351,8 @@ def test_a_run_id_is_of_the_resolved_config_and_a_pack_key_ignores_per_run_numbe
     one, other = small_run(seed=1, learning_rate=1e-3), small_run(seed=2, weight_decay=0.0)
     assert one.run_id != other.run_id and one.pack_key == other.pack_key
     assert one.pack_key != small_run(epochs=3).pack_key
+    muon, other = (small_run(optimizer="muon", momentum=x) for x in (None, 0.5))
+    assert muon.run_id != other.run_id and muon.pack_key == other.pack_key != one.pack_key
 
 
 def test_every_mixer_can_be_measured():

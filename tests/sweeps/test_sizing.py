@@ -12,17 +12,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import small_run
+from conftest import finished_runs, small_run
 from rich.console import Console
 
 from zoorecall import load_grid, sweep
 from zoorecall.display import SweepDisplay, print_plan
-from zoorecall.results import read_plan
+from zoorecall.results import load_results
 from zoorecall.sweeps import local as workers
 from zoorecall.sweeps import sizing, sweeper
+from zoorecall.sweeps.events import Measuring, Started, SweepEvent
 from zoorecall.sweeps.plan import MAX_RUNS, SAMPLE_SIZES, PlannedPack
 from zoorecall.sweeps.sizing import Sample, best_size, measured_size, sample
-from zoorecall.sweeps.sweeper import Finished, Sizing, Started
 from zoorecall.training.trainer import PackTrainer
 
 CPU = torch.device("cpu")
@@ -157,7 +157,7 @@ def sweep_that_measures(tmp_path, monkeypatch):
     """A sweep of `GRID` whose estimate is one run a pack and whose mixer `Fussy` first does what
     it is given; returns its events."""
 
-    def run(first: str) -> list[sweeper.Event]:
+    def run(first: str) -> list[SweepEvent]:
         (tmp_path / "fussy.py").write_text(
             "import os, pathlib, time, torch\n"
             "class Fussy(torch.nn.Linear):\n"
@@ -170,7 +170,7 @@ def sweep_that_measures(tmp_path, monkeypatch):
             "        return super().forward(x)\n"
         )
         (tmp_path / "grid.yaml").write_text(GRID)
-        events: list[sweeper.Event] = []
+        events: list[SweepEvent] = []
         sweep(load_grid(tmp_path / "grid.yaml"), tmp_path / "out", on_event=events.append)
         return events
 
@@ -195,23 +195,23 @@ def started_workers(monkeypatch):
     return started
 
 
-def pack_sizes(folder: Path, events: list[sweeper.Event]) -> dict[str, list[int]]:
+def pack_sizes(folder: Path, events: list[SweepEvent]) -> dict[str, list[int]]:
     (started,) = (event for event in events if isinstance(event, Started))
     sizes: dict[str, list[int]] = {}
     for pack in started.packs:
         name = pack.runs[0].model.mixer.name.rpartition(":")[2]
         sizes.setdefault(name, []).append(len(pack.runs))
-    planned = read_plan(folder)
-    assert set(planned) == {pack.pack_id for pack in started.packs}
+    trained = load_results(folder).runs["pack_id"]
+    assert set(trained) == {pack.pack_id for pack in started.packs}
     return sizes
 
 
 def test_a_sweep_measures_groups_that_may_be_several_packs(sweep_that_measures, tmp_path):
     events = sweep_that_measures("pass")
-    assert events[0] == Sizing(2, "cuda") and isinstance(events[1], Started)
+    assert events[0] == Measuring(2, "cuda") and isinstance(events[1], Started)
     sizes = pack_sizes(tmp_path / "out", events)
     assert sizes == {"attention": [8], "Fussy": [8], "hyena": [1, 1]}
-    assert sum(len(e.pack.runs) for e in events if isinstance(e, Finished)) == 18
+    assert len(finished_runs(events)) == 18
     again = sweep_that_measures("pass")
     assert again == [Started(tmp_path / "out", "cuda", (), 18)]
 
@@ -223,7 +223,7 @@ def test_a_group_whose_measurement_fails_is_trained_as_estimated_by_a_new_worker
     events = sweep_that_measures(first)
     sizes = pack_sizes(tmp_path / "out", events)
     assert sizes == {"attention": [8], "Fussy": [1] * 8, "hyena": [1, 1]}
-    assert sum(len(e.pack.runs) for e in events if isinstance(e, Finished)) == 18
+    assert len(finished_runs(events)) == 18
     assert len(started_workers) == 2 + 1
     log = (tmp_path / "out" / "worker.log").read_text()
     assert ("no such luck" in log) == ("luck" in first)
@@ -258,7 +258,7 @@ def test_an_interrupt_ends_a_measurement_at_once(sweep_that_measures, started_wo
 
 def test_the_display_says_what_is_measured_and_what_is_estimated(tmp_path, capsys):
     console = Console(file=io.StringIO(), width=80)
-    SweepDisplay(console).show(Sizing(12, "cuda"))
+    SweepDisplay(console).show(Measuring(12, "cuda"))
     assert console.file.getvalue() == "measuring pack sizes for 12 shapes on cuda\n"
     (tmp_path / "grid.yaml").write_text("{}")
     grid = load_grid(tmp_path / "grid.yaml")

@@ -14,16 +14,18 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from conftest import small_run
+from conftest import finished_runs, small_run
 from malformed_grids import MALFORMED
 
 from zoorecall import load_grid, load_results, sweep
 from zoorecall.cli import main
 from zoorecall.errors import ResultsError
-from zoorecall.results import checkpoint_path, read_checkpoint, read_plan
+from zoorecall.files import clear_temporaries, locked
+from zoorecall.results import SUBFOLDERS, checkpoint_path, read_checkpoint
+from zoorecall.sweeps.events import Progress, Started, Train
 from zoorecall.sweeps.pack_job import train_pack
 from zoorecall.sweeps.plan import PlannedPack
-from zoorecall.sweeps.sweeper import Finished, Progress, Started, _next, plan_packs
+from zoorecall.sweeps.sweeper import _next, plan_packs
 from zoorecall.training.trainer import STEPS_TO_PAY
 
 TINY = """
@@ -80,20 +82,31 @@ def test_a_sweep_killed_at_random_moments_ends_with_the_table_of_one_that_was_no
     assert not left
 
 
+COMPLETE = {"grid.yaml", "runs.parquet", "curves.parquet", "runs.csv", "provenance.csv"}
+
+
+def files_of(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()} - {".lock", "worker.log"}
+
+
 def test_a_sweep_from_python_reports_events_and_trains_only_what_is_missing(grid_file, tmp_path):
     grid, events = load_grid(grid_file), []
     results = sweep(grid, tmp_path / "out", device="cpu", on_event=events.append)
     assert isinstance(events[0], Started) and events[0].finished_runs == 0
-    assert sum(len(e.pack.runs) for e in events if isinstance(e, Finished)) == 12
+    assert len(finished_runs(events)) == 12
     assert any(isinstance(e, Progress) for e in events)
     assert sorted(results.runs["run_id"]) == sorted(run.run_id for run in grid.runs)
+    assert files_of(tmp_path / "out") == COMPLETE
 
     more = load_grid(grid_file, ["seed=[1,2,3]"])
     events.clear()
     results = sweep(more, tmp_path / "out", device="cpu", on_event=events.append)
     assert events[0].finished_runs == 12
-    assert sum(len(e.pack.runs) for e in events if isinstance(e, Finished)) == 6
+    assert len(finished_runs(events)) == 6
     assert len(results) == 18 and results.runs["run_id"].is_unique
+    assert files_of(tmp_path / "out") == COMPLETE
+    again = load_grid(tmp_path / "out" / "grid.yaml").runs
+    assert {run.run_id for run in again} == set(results.runs["run_id"])
 
 
 def test_shards_of_parts_trained_elsewhere_are_a_whole_sweep(grid_file, tmp_path):
@@ -121,8 +134,8 @@ def test_runs_that_are_done_leave_their_pack_and_a_stop_in_between_changes_nothi
     pack, sizes = PlannedPack(runs), set()
     cpu, never = torch.device("cpu"), float("inf")
 
-    def heard(step, accuracy):
-        assert len(accuracy) == len(runs)
+    def heard(event):
+        assert len(event.accuracy) == len(runs)
 
     train_pack(pack, tmp_path / "whole", cpu, never, heard)
     while not train_pack(pack, tmp_path / "broken", cpu, never, heard, lambda: True):
@@ -205,7 +218,7 @@ def test_a_checkpoint_of_another_format_counts_as_none(packs, tmp_path):
 def test_the_last_packs_start_with_the_longest():
     cheap, dear = (small_run("attention", epochs=epochs) for epochs in (2, 4))
     packs = [
-        PlannedPack((run.model_copy(update={"seed": i}),))
+        Train(PlannedPack((run.model_copy(update={"seed": i}),)))
         for i in range(3)
         for run in (cheap, dear)
     ]
@@ -279,17 +292,110 @@ def test_a_missing_grid_is_one_line_and_exit_code_2(tmp_path, capsys):
 
 def test_a_sweep_clears_what_a_killed_one_was_writing(grid_file, tmp_path):
     (tmp_path / "out" / "shards").mkdir(parents=True)
-    for name in (".runs.csv.12.tmp", "shards/.x.parquet.12.tmp"):
+    for name in (".runs.csv.12.zoorecall.tmp", "shards/.x.parquet.12.zoorecall.tmp"):
         (tmp_path / "out" / name).write_text("half of")
-    sweep(load_grid(grid_file, ["model.mixer=attention", "seed=1"]), tmp_path / "out", device="cpu")
-    assert not list((tmp_path / "out").rglob("*.tmp"))
+
+    def look(event):
+        assert isinstance(event, Started) and not list((tmp_path / "out").rglob("*.tmp"))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep(load_grid(grid_file), tmp_path / "out", device="cpu", on_event=look)
 
 
-def test_two_sweeps_do_not_write_to_one_folder(grid_file, tmp_path):
-    from zoorecall.files import locked
+def test_a_sweep_clears_no_one_elses_files(tmp_path, monkeypatch):
+    ours = (".runs.csv.12.zoorecall.tmp", "models/.x.safetensors.12.zoorecall.tmp")
+    theirs = (
+        ".thesis.tmp",
+        ".runs.csv.12.tmp",
+        "shards/.notes.12.tmp",
+        "notes/.thesis.tmp",
+        "results/other/.runs.csv.12.zoorecall.tmp",  # of another sweep, which is at work
+    )
+    for name in (*ours, *theirs):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("mine")
+    monkeypatch.chdir(tmp_path)
+    clear_temporaries(Path("."), SUBFOLDERS)
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.tmp")}
+    assert left == set(theirs)
 
+
+def test_the_folders_of_a_sweep_are_known(tmp_path):
+    pack = PlannedPack((small_run(epochs=1, keep="weights"),))
+    train_packs([pack], tmp_path, stopping=lambda: True)
+    train_packs([pack], tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == set(SUBFOLDERS)
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_two_sweeps_do_not_write_to_one_folder(resume, grid_file, tmp_path):
     with locked(tmp_path / "out"), pytest.raises(ResultsError, match="another sweep"):
-        sweep(load_grid(grid_file), tmp_path / "out", device="cpu")
+        sweep(load_grid(grid_file), tmp_path / "out", device="cpu", resume=resume)
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["out"]
+
+
+def test_a_folder_that_is_moved_aside_stays_locked(grid_file, tmp_path):
+    (tmp_path / "out").mkdir()
+
+    def look(event):
+        assert isinstance(event, Started) and (tmp_path / "out").exists()
+        with locked(tmp_path / "out.1"):
+            pass
+
+    with pytest.raises(ResultsError, match=r"out\.1: another sweep"):
+        sweep(load_grid(grid_file), tmp_path / "out", device="cpu", resume=False, on_event=look)
+
+
+@pytest.mark.parametrize("folder", [".", "..", "../work"])
+def test_the_working_folder_is_not_moved_aside(folder, grid_file, tmp_path, monkeypatch, capsys):
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    assert main(["sweep", str(grid_file), "--out", folder, "--fresh"]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and err.startswith(f"{folder}: ")
+    assert Path.cwd() == tmp_path / "work" and not (tmp_path / "work.1").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["sweep", "GRID", "--out", ""],
+        ["table", ""],
+        ["plot", ""],
+        ["plot", "results", "--out", ""],
+        ["report", ""],
+        ["report", "results", "--out", ""],
+        ["bench", "--json", ""],
+    ],
+)
+def test_an_empty_path_is_one_line_and_exit_code_2(arguments, grid_file, capsys):
+    words = [str(grid_file) if word == "GRID" else word for word in arguments]
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and "empty" in err
+
+
+def test_an_empty_folder_name_is_refused_in_python_too(grid_file):
+    with pytest.raises(ResultsError, match="empty"):
+        sweep(load_grid(grid_file), "", device="cpu")
+
+
+def test_the_working_folder_hides_no_module_and_its_mixers_are_found(tmp_path):
+    for name in ("random", "token", "json", "queue", "einops", "yaml"):
+        (tmp_path / f"{name}.py").write_text(f"raise RuntimeError('the {name} of a user')")
+    (tmp_path / "mine.py").write_text(
+        "import torch\n"
+        "class Mine(torch.nn.Linear):\n"
+        "    def __init__(self, d_model): super().__init__(d_model, d_model)\n"
+    )
+    text = TINY.replace("EPOCHS", "1").replace("[attention, hyena]", "['mine:Mine']")
+    (tmp_path / "g.yaml").write_text(text.replace("[1, 2]", "1").replace("3]", "1]"))
+    done = subprocess.run(
+        command(Path("g.yaml"), Path("out")), cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-6000:]
+    assert set(load_results(tmp_path / "out").runs["mixer.name"]) == {"mine:Mine"}
 
 
 def test_a_disk_that_fills_up_loses_nothing_finished(tmp_path):
@@ -311,24 +417,6 @@ def test_a_disk_that_fills_up_loses_nothing_finished(tmp_path):
     again = subprocess.run(command(grid, folder), capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
     assert len(load_results(folder)) == 12
-
-
-def test_a_worker_reports_a_full_disk_though_its_log_is_on_it(grid_file, tmp_path):
-    (tmp_path / "file").write_text("")
-    run = load_grid(grid_file).runs[0].model_dump_json()
-    setup = {"folder": str(tmp_path / "file" / "out"), "device": "cpu", "threads": 1}
-    lines = [setup | {"checkpoint_seconds": 60}, {"train": [run]}]
-    words = [sys.executable, "-m", "zoorecall.sweeps.child"]
-    pipe = subprocess.PIPE
-    with (
-        open("/dev/full", "w") as full,
-        subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=full, text=True) as worker,
-    ):
-        worker.stdin.write("".join(json.dumps(line) + "\n" for line in lines))
-        worker.stdin.flush()
-        reported = next(e for e in map(json.loads, worker.stdout) if "reason" in e)
-    assert reported["event"] == "disk" and "cannot be written" in reported["reason"]
-    assert worker.returncode == 0
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(grid_file, tmp_path, capsys):
@@ -393,9 +481,7 @@ def test_a_pack_that_runs_out_of_memory_goes_on_as_two(tmp_path):
     env = os.environ | {"PYTHONPATH": str(tmp_path)}
     done = subprocess.run(command(path, tmp_path / "out"), env=env, capture_output=True, text=True)
     assert done.returncode == 0 and "6 runs go on as 3 and 3" in done.stderr, done.stderr
-    assert len(load_results(tmp_path / "out")) == 6
-    planned = read_plan(tmp_path / "out")
-    assert sorted(map(len, planned.values())) == [3, 3]
+    assert list(load_results(tmp_path / "out").runs["pack_size"]) == [3] * 6
 
 
 def test_help_is_light():

@@ -1,16 +1,146 @@
-"""What holds of every task of the registry: all commands show what was trained on it."""
+"""What holds of every task of the registry: the same bytes everywhere, valid and solvable for every
+valid config, split cleanly; and all commands show what was trained on it.
+"""
 
 import json
+import re
+from importlib import import_module
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
 
 from zoorecall import columns, load_results
 from zoorecall.cli import main
 from zoorecall.config import RunConfig
 from zoorecall.sweeps.pack_job import train_pack
 from zoorecall.sweeps.plan import PlannedPack
-from zoorecall.tasks import TASKS
+from zoorecall.tasks import TASKS, AnyTaskConfig, Examples, TaskConfig, make_task
+from zoorecall.tasks.base import CHUNK
+
+from .making import digest, examples, examples_if_any, rows, several_examples
+
+ORACLES = {name: import_module(f".test_{name}", __package__) for name in TASKS}
+"""Of every task, what `tests/tasks/__init__.py` says."""
+
+
+def each(constant: str) -> list:
+    """The items of every oracle's constant."""
+    return [item for oracle in ORACLES.values() for item in getattr(oracle, constant)]
+
+
+def options_of(constant: str) -> list:
+    """Of every oracle's options of this constant, the same with the name of the task."""
+    named = []
+    for name, oracle in ORACLES.items():
+        for item in getattr(oracle, constant):
+            options, *says = item if isinstance(item, tuple) else (item,)
+            named.append(({"name": name, **options}, *says))
+    return named
+
+
+every_task = pytest.mark.parametrize("name", TASKS)
+
+
+def solve(config: TaskConfig, made: Examples) -> np.ndarray:
+    """The answers of a brute-force solver, which sees the tokens up to each query and no more."""
+    solver = ORACLES[config.name].solve
+    rows = zip(made.tokens.tolist(), made.query_positions.tolist(), strict=True)
+    return np.array([[solver(config, row[: q + 1]) for q in queries] for row, queries in rows])
+
+
+@pytest.mark.parametrize(("config", "pin"), each("PINS"), ids=str)
+def test_the_bytes_of_an_example_never_change(config, pin):
+    train = examples(config, 2 * CHUNK + 31, seed=42)
+    assert digest(train, examples(config, 61, 7, "test", block=3)) == pin
+
+
+@pytest.mark.parametrize("config", each("SMALL"), ids=str)
+def test_examples_differ_with_the_seed_the_split_and_the_block_and_with_nothing_else(config):
+    cases = [(0, "train", 0), (1, "train", 0), (0, "test", 0), (0, "train", 1)]
+    task = make_task(config)
+    digests = {case: digest(task.examples(19, *case)) for case in cases}
+    for case in reversed(cases):
+        assert digest(make_task(config).examples(19, *case)) == digests[case]
+    assert len({*digests.values()}) == len(cases)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("config", each("SMALL"), ids=str)
+def test_the_first_examples_do_not_depend_on_how_many_are_made(config, split):
+    task, longest = make_task(config), 3 * CHUNK + 5
+    whole = task.examples(longest, 3, split)
+    for m in (0, 1, 7, CHUNK - 1, CHUNK, 2 * CHUNK + 1, longest):
+        assert digest(task.examples(m, 3, split)) == digest(Examples(*(a[:m] for a in whole)))
+
+
+@every_task
+@several_examples
+@given(st.data(), st.integers(0, 99), st.sampled_from(["train", "test"]))
+def test_a_brute_force_solver_answers_every_query(name, data, seed, split):
+    config = data.draw(ORACLES[name].configs())
+    made = examples_if_any(config, 23, seed, split)
+    assert (solve(config, made) == made.targets).all()
+
+
+@pytest.mark.parametrize("config", each("LARGE"), ids=str)
+def test_a_brute_force_solver_answers_every_query_of_the_papers_sizes(config):
+    for split in ("train", "test"):
+        made = examples(config, 23, 0, split)
+        assert (solve(config, made) == made.targets).all()
+
+
+@every_task
+@several_examples
+@given(st.data(), st.integers(0, 99))
+def test_examples_have_the_shapes_and_the_tokens_their_config_tells(name, data, seed):
+    config, n = data.draw(ORACLES[name].configs()), 17
+    made = examples_if_any(config, n, seed, "train")
+    Q = config.num_queries
+    shapes = [(n, config.seq_len), (n, Q), (n, Q), (n, Q if config.slices else 0)]
+    assert [a.shape for a in made] == shapes
+    assert [a.dtype for a in made] == [np.int32, np.int32, np.int32, np.int8]
+    assert ((made.slices >= -1) & (made.slices < len(config.slices))).all()
+    assert made.tokens.min() >= 0 and made.tokens.max() < config.vocab_size
+    assert made.targets.min() >= 0 and made.targets.max() < config.vocab_size
+    assert made.query_positions.min() >= 0 and made.query_positions.max() < config.seq_len
+
+
+@pytest.mark.parametrize(("options", "sentence"), options_of("IMPOSSIBLE"), ids=str)
+def test_impossible_settings_are_refused_with_what_is_missing(options, sentence):
+    with pytest.raises(ValidationError, match=re.escape(sentence)):
+        TypeAdapter(AnyTaskConfig).validate_python(options)
+
+
+@pytest.mark.parametrize(
+    "options", [*(x for (x,) in options_of("REFUSED")), {"name": "multiquery_ar"}, {}], ids=str
+)
+def test_unknown_or_mistyped_options_are_refused(options):
+    with pytest.raises(ValidationError):
+        TypeAdapter(AnyTaskConfig).validate_python(options)
+
+
+def test_a_name_picks_the_task():
+    for name, task in TASKS.items():
+        config: TaskConfig = TypeAdapter(AnyTaskConfig).validate_python({"name": name})
+        assert type(config) is task.Config and type(make_task(config)) is task
+        assert make_task(config).config == config
+
+
+@pytest.mark.parametrize("config", each("FEW"), ids=str)
+def test_train_and_test_share_no_example_even_where_there_are_few(config):
+    train = np.concatenate([examples(config, 2000, seed).tokens for seed in (0, 1)])
+    test = np.concatenate([examples(config, 2000, seed, "test").tokens for seed in (0, 1)])
+    assert len(rows(train)) < len(train) and not rows(train) & rows(test)
+
+
+def test_a_split_must_be_train_or_test():
+    with pytest.raises(ValueError, match="split 'valid' is neither"):
+        examples(each("SMALL")[0], 3, 0, "valid")
+
 
 SMALL = {"train_examples": 40, "batch_size": 20, "test_examples": 10, "evaluations": 1, "epochs": 1}
 FORMS = [*({"name": name} for name in TASKS), {"name": "key_value_sum", "recall": "both"}]

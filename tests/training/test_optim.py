@@ -1,69 +1,216 @@
-"""AdamW over a pack against torch.optim.AdamW a run, and the schedules against closed forms."""
+"""Optimizers over a pack against those of torch a run, and the schedules against closed forms."""
 
 import math
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from zoorecall.config import TrainConfig
-from zoorecall.training.optim import AdamW, learning_rates
+from zoorecall.model.pack import Matrix
+from zoorecall.training.optim import learning_rates, make_optimizer, orthogonalize
 
-SETTINGS = [
-    {"learning_rate": 3e-3, "weight_decay": 0.1, "betas": (0.9, 0.999)},
-    {"learning_rate": 1e-1, "weight_decay": 0.0, "betas": (0.8, 0.95), "schedule": "constant"},
-    {"learning_rate": 1e-2, "weight_decay": 0.3, "clip_norm": 0.5, "warmup": 0.5},
-    {"learning_rate": 2e-3, "eps": 1e-3, "schedule": "linear"},
-]
+COMMON = {"epochs": 3, "train_examples": 8, "batch_size": 2}
+SETTINGS = {
+    "adamw": [
+        {"learning_rate": 3e-3, "weight_decay": 0.1, "betas": (0.9, 0.999)},
+        {"learning_rate": 1e-1, "weight_decay": 0.0, "betas": (0.8, 0.95), "schedule": "constant"},
+        {"learning_rate": 1e-2, "weight_decay": 0.3, "clip_norm": 0.5, "warmup": 0.5},
+        {"learning_rate": 2e-3, "eps": 1e-3, "schedule": "linear"},
+    ],
+    "sgd": [
+        {"learning_rate": 3e-2},
+        {"learning_rate": 1e-1, "weight_decay": 0.0, "momentum": 0.5, "schedule": "constant"},
+        {"learning_rate": 1e-2, "weight_decay": 0.3, "momentum": 0.0, "clip_norm": 0.5},
+    ],
+    "sgd nesterov": [
+        {"learning_rate": 3e-2, "nesterov": True},
+        {"learning_rate": 1e-1, "momentum": 0.5, "nesterov": True, "weight_decay": 0.3},
+    ],
+    "lion": [
+        {"learning_rate": 3e-3},
+        {"learning_rate": 1e-1, "weight_decay": 0.0, "betas": (0.8, 0.95), "schedule": "constant"},
+        {"learning_rate": 1e-2, "weight_decay": 0.3, "clip_norm": 0.5, "warmup": 0.5},
+    ],
+    "muon": [
+        {"learning_rate": 3e-3},
+        {"learning_rate": 1e-1, "momentum": 0.5, "adamw_learning_rate": 3e-2, "betas": (0.8, 0.95)},
+        {"learning_rate": 1e-2, "weight_decay": 0.3, "clip_norm": 0.5, "eps": 1e-3, "warmup": 0.5},
+    ],
+    "muon original": [
+        {"learning_rate": 3e-2, "adjust_lr_fn": "original"},
+        {"learning_rate": 1e-1, "adjust_lr_fn": "original", "momentum": 0.0},
+    ],
+    "muon without nesterov": [
+        {"learning_rate": 3e-2, "nesterov": False},
+        {"learning_rate": 1e-2, "nesterov": False, "momentum": 0.5},
+    ],
+}
+"""The settings of packs, by their optimizer and what else is one for all runs."""
+
+P = 90
+MATRICES = [Matrix(70, 2, 5), Matrix(3, 4, 5), Matrix(23, 5, 2), Matrix(40, 7, 4)]
+"""Where the weights of linear layers are: some side by side, none at the start, two of a shape."""
+
+each_pack = pytest.mark.parametrize("pack", SETTINGS)
 
 
-def settings() -> list[TrainConfig]:
-    common = {"epochs": 3, "train_examples": 8, "batch_size": 2}
-    return [TrainConfig(**common, **each) for each in SETTINGS]
+def settings(pack: str) -> list[TrainConfig]:
+    return [TrainConfig(**COMMON, optimizer=pack.split()[0], **each) for each in SETTINGS[pack]]
 
 
+def make(runs: list[TrainConfig], flat: torch.Tensor):
+    return make_optimizer(runs, flat, MATRICES)
+
+
+class WrittenOutLion(torch.optim.Optimizer):
+    """Algorithm 2 of Chen et al. 2023, number by number of what is in it: eta, lambda, beta."""
+
+    def __init__(self, parameters, betas, weight_decay):
+        super().__init__(parameters, {"lr": 0.0, "betas": betas, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            (beta1, beta2), eta, decay = group["betas"], group["lr"], group["weight_decay"]
+            for theta in group["params"]:
+                state = self.state[theta]
+                m, g = state.get("m", torch.zeros_like(theta)), theta.grad
+                c = beta1 * m + (1 - beta1) * g
+                theta -= eta * (torch.sign(c) + decay * theta)
+                state["m"] = beta2 * m + (1 - beta2) * g
+
+
+class SoloRun:
+    """One run by torch's own optimizers: its parameters apart, as a model has them."""
+
+    def __init__(self, run: TrainConfig, row: torch.Tensor):
+        self.run, self.rest = run, torch.ones(P, dtype=torch.bool)
+        for matrix in MATRICES:
+            self.rest[matrix.part] = False
+        *self.matrices, self.others = map(torch.nn.Parameter, self.apart(row))
+        every, decay = [*self.matrices, self.others], run.weight_decay
+        adam = {"betas": run.betas, "eps": run.eps, "weight_decay": decay}
+        momentum = {"momentum": run.momentum, "nesterov": run.nesterov, "weight_decay": decay}
+        rates = learning_rates(run)
+        if run.optimizer == "adamw":
+            self.optimizers = [(torch.optim.AdamW(every, **adam), rates)]
+        elif run.optimizer == "sgd":
+            self.optimizers = [(torch.optim.SGD(every, **momentum), rates)]
+        elif run.optimizer == "lion":
+            self.optimizers = [(WrittenOutLion(every, run.betas, decay), rates)]
+        else:
+            muon = torch.optim.Muon(self.matrices, **momentum, adjust_lr_fn=run.adjust_lr_fn)
+            other_rate = run.adamw_learning_rate or run.learning_rate
+            other_rates = rates * other_rate / run.learning_rate
+            adamw = torch.optim.AdamW([self.others], **adam)
+            self.optimizers = [(muon, rates), (adamw, other_rates)]
+
+    def apart(self, row: torch.Tensor) -> list[torch.Tensor]:
+        """The matrices of a row [P], and what is left."""
+        matrices = [row[m.part].view(m.rows, m.columns).clone() for m in MATRICES]
+        return [*matrices, row[self.rest]]
+
+    def step(self, grad: torch.Tensor, step: int) -> None:
+        every = [*self.matrices, self.others]
+        for parameter, of_it in zip(every, self.apart(grad), strict=True):
+            parameter.grad = of_it
+        if self.run.clip_norm:
+            torch.nn.utils.clip_grad_norm_(every, self.run.clip_norm)
+        for optimizer, rates in self.optimizers:
+            optimizer.param_groups[0]["lr"] = float(rates[step])
+            optimizer.step()
+
+
+@each_pack
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_packed_step_equals_torch_adamw_with_that_runs_settings(dtype):
-    runs, P = settings(), 7
+def test_a_packed_step_is_that_of_torchs_optimizer_with_that_runs_settings(pack, dtype):
+    runs = settings(pack)
     torch.manual_seed(0)
     start = torch.randn(len(runs), P, dtype=dtype)
     grads = torch.randn(runs[0].num_steps, len(runs), P, dtype=dtype)
     flat = start.clone()
-    packed = AdamW(runs, flat)
-    solo = [torch.nn.Parameter(row.clone()) for row in start]
-    optimizers = [
-        torch.optim.AdamW([p], lr=0.0, betas=s.betas, eps=s.eps, weight_decay=s.weight_decay)
-        for p, s in zip(solo, runs, strict=True)
-    ]
+    packed = make(runs, flat)
+    solo = [SoloRun(run, row) for run, row in zip(runs, start, strict=True)]
     active = torch.ones(len(runs), dtype=torch.bool)
     for step in range(runs[0].num_steps):
         updated, norm = packed.step(flat, grads[step].clone(), torch.tensor(step), active)
         assert updated.all()
         torch.testing.assert_close(norm, torch.linalg.vector_norm(grads[step], dim=1))
-        for r, (parameter, optimizer) in enumerate(zip(solo, optimizers, strict=True)):
-            parameter.grad = grads[step, r].clone()
-            if runs[r].clip_norm:
-                torch.nn.utils.clip_grad_norm_([parameter], runs[r].clip_norm)
-            optimizer.param_groups[0]["lr"] = float(learning_rates(runs[r])[step])
-            optimizer.step()
-            torch.testing.assert_close(flat[r], parameter.detach(), rtol=2e-6, atol=1e-7)
+        for r, run in enumerate(solo):
+            run.step(grads[step, r], step)
+            *matrices, others = run.apart(flat[r])
+            torch.testing.assert_close(others, run.others.detach(), rtol=2e-6, atol=1e-7)
+            # a bfloat16 may be rounded the other way, which is 0.4 % of a step of Muon
+            atol = 0.03 * runs[r].learning_rate if "muon" in pack else 1e-7
+            for ours, theirs in zip(matrices, run.matrices, strict=True):
+                torch.testing.assert_close(ours, theirs.detach(), rtol=2e-6, atol=atol)
 
 
+@each_pack
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_run_with_a_gradient_that_is_not_finite_is_left_as_it_was(bad):
-    runs = settings()
-    flat, grad = torch.randn(len(runs), 5), torch.randn(len(runs), 5)
+def test_a_run_with_a_gradient_that_is_not_finite_is_left_as_it_was(bad, pack):
+    runs = settings(pack)
+    flat, grads = torch.randn(len(runs), P), torch.randn(2, len(runs), P)
     alone = flat.clone()
-    clean = AdamW(runs, alone)
-    packed = AdamW(runs, flat)
-    before = flat[1].clone()
-    poisoned = grad.clone()
-    poisoned[1, 2] = bad
+    packed, clean = make(runs, flat), make(runs, alone)
     active = torch.ones(len(runs), dtype=torch.bool)
-    updated, _ = packed.step(flat, poisoned, torch.tensor(0), active)
-    clean.step(alone, grad, torch.tensor(0), active)
-    assert updated.tolist() == [True, False, True, True]
-    assert torch.equal(flat[1], before)
-    assert torch.equal(flat[[0, 2, 3]], alone[[0, 2, 3]])
+    packed.step(flat, grads[0], torch.tensor(0), active)
+    clean.step(alone, grads[0], torch.tensor(0), active)
+    flat[0, 7] = math.inf  # a run that is lost may have any parameters
+    before, poisoned = flat[0].clone(), grads[1].clone()
+    poisoned[0, 2] = bad
+    updated, _ = packed.step(flat, poisoned, torch.tensor(1), active)
+    clean.step(alone, grads[1], torch.tensor(1), active)
+    assert updated.tolist() == [False] + [True] * (len(runs) - 1)
+    assert torch.equal(flat[0], before)
+    assert torch.equal(flat[1:], alone[1:])
+
+
+def test_orthogonalized_matrices_are_nearly_orthogonal_whatever_their_scale():
+    torch.manual_seed(0)
+    for rows, columns in ((4, 9), (9, 4), (1, 5), (6, 6)):
+        u, _, v = torch.linalg.svd(torch.randn(7, rows, columns), full_matrices=False)
+        values = torch.linspace(0.3, 1, u.shape[-1])
+        for scale in (1e-6, 1.0, 1e6):
+            found = orthogonalize(scale * u * values @ v).float()
+            assert found.shape == (7, rows, columns)
+            along = u.mT @ found @ v.mT  # singular values, if the singular vectors are the same
+            off = along - torch.diag_embed(along.diagonal(dim1=1, dim2=2))
+            assert off.abs().max() < 0.1
+            assert along.diagonal(dim1=1, dim2=2).min() > 0.6
+            assert along.diagonal(dim1=1, dim2=2).max() < 1.3
+    assert orthogonalize(torch.zeros(1, 3, 2)).eq(0).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "where"),
+    [
+        ("adamw", {"momentum": 0.9}, "sgd or muon"),
+        ("lion", {"nesterov": False}, "sgd or muon"),
+        ("sgd", {"betas": (0.9, 0.99)}, "adamw or lion or muon"),
+        ("lion", {"eps": 1e-6}, "adamw or muon"),
+        ("sgd", {"adjust_lr_fn": "original"}, "muon"),
+        ("adamw", {"adamw_learning_rate": 0.1}, "muon"),
+    ],
+)
+def test_an_option_of_another_optimizer_is_an_error(name, options, where):
+    says = f"{next(iter(options))} is no option of optimizer {name}, should be with {where}"
+    with pytest.raises(ValidationError, match=says):
+        TrainConfig(optimizer=name, **options)
+
+
+def test_each_optimizer_has_defaults_of_its_own_which_a_config_keeps_when_it_is_read_again():
+    defaults = {name: TrainConfig(optimizer=name) for name in ("adamw", "sgd", "lion", "muon")}
+    assert {name: train.betas for name, train in defaults.items()} == {
+        "adamw": (0.9, 0.999), "sgd": (0.9, 0.999), "lion": (0.9, 0.99), "muon": (0.9, 0.999),
+    }  # fmt: skip
+    assert {name: (x.momentum, x.nesterov) for name, x in defaults.items()} == {
+        "adamw": (None, None), "sgd": (0.9, False), "lion": (None, None), "muon": (0.95, True),
+    }  # fmt: skip
+    assert TrainConfig(optimizer="lion", betas=(0.9, 0.999)).betas == (0.9, 0.999)
+    for train in defaults.values():
+        assert TrainConfig.model_validate(train.model_dump(mode="json")) == train
 
 
 def test_warmup_ends_at_the_peak_and_cosine_ends_near_zero():

@@ -97,6 +97,27 @@ def test_training_goes_on_from_a_saved_state_as_if_it_had_not_stopped(data, task
     assert through.results() == again.results()
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "lion", "muon"])
+def test_with_any_optimizer_a_run_learns_as_it_does_alone_and_goes_on_where_it_was(optimizer):
+    rates = (3e-3, 1e-2, 1e38)  # the last diverges at once
+    runs = [small_run(optimizer=optimizer, clip_norm=1.0, learning_rate=rate) for rate in rates]
+    through, stopped = PackTrainer(runs, CPU), PackTrainer(runs, CPU)
+    stopped.advance()
+    stopped.advance()
+    state = {k: v.clone() if torch.is_tensor(v) else v for k, v in stopped.state().items()}
+    again = PackTrainer(runs, CPU, state)
+    for trainer in (through, again):
+        while not trainer.finished:
+            trainer.advance()
+    assert torch.equal(through.pack.flat[:2], again.pack.flat[:2])
+    *calm, wild = through.results()
+    assert calm == again.results()[:2] and wild.diverged_at is not None
+    for result, run in zip(calm, runs, strict=False):
+        (alone,) = train([run])
+        np.testing.assert_allclose(result.curve.test_loss, alone.curve.test_loss, rtol=1e-3)
+        assert result.curve.train_loss[-1] < result.curve.train_loss[1]
+
+
 def test_the_first_loss_is_that_of_guessing(mixer):
     run = small_run(mixer)
     trainer = PackTrainer([run], CPU)
@@ -161,7 +182,10 @@ def test_the_accuracy_of_a_slice_is_that_of_its_queries_alone():
     examples.slices = (examples.targets % 3 - 1).to(torch.int8)  # a third in none
     accuracy, _, _, *by_slice = trainer.measure(examples, count)
     index = torch.arange(count).expand(2, -1)
-    _, correct = trainer._losses(*examples.batch(trainer.seed_index, index))
+    tokens, positions, targets = examples.batch(trainer.feed.seed_index, index)
+    model = trainer.pack.model
+    x = model.through_layers(model.embed(tokens, torch.float32), positions.long())
+    _, correct = model.losses(x, targets)
     assert accuracy.tolist() == pytest.approx(correct.double().mean(1).tolist())
     for r in range(2):
         of_query = examples.slices[r, :count].flatten()
@@ -185,14 +209,14 @@ def test_a_curve_has_the_accuracy_of_each_slice_at_each_evaluation():
 def test_a_curve_has_the_largest_loss_and_gradient_norm_of_the_steps_before():
     runs = [small_run(learning_rate=0.1, clip_norm=clip) for clip in (None, 0.1)]
     trainer, seen = PackTrainer(runs, CPU), []
-    update = trainer._update
+    update = trainer.do_step._update
 
     def spy(loss, grads):
         squares = sum(grad.flatten(1).double().square().sum(1) for grad in grads)
         seen.append(torch.stack([loss.double(), squares.sqrt()]))
         update(loss, grads)
 
-    trainer._update = spy
+    trainer.do_step._update = spy
     while not trainer.finished:
         trainer.advance()
     for r, curve in enumerate(trainer.curves):
@@ -219,8 +243,8 @@ def test_one_step_computes_no_logits_but_at_the_queries():
 
     torch.bmm, kept = spy, torch.bmm
     try:
-        trainer._load_epoch(0)
-        trainer._train_step()
+        trainer.feed.load(0)
+        trainer.do_step()
     finally:
         torch.bmm = kept
     assert {shape[1] for shape in shapes} == {run.train.batch_size * run.task.num_queries}
@@ -231,6 +255,6 @@ def test_fresh_data_never_shows_an_example_twice_and_fixed_data_does():
     for trainer, repeats in ((fixed, True), (fresh, False)):
         seen = []
         for epoch in (0, 1):
-            trainer._load_epoch(epoch)
-            seen.append({tuple(row) for row in trainer.train_examples.tokens[0].tolist()})
+            trainer.feed.load(epoch * trainer.train.steps_per_epoch)
+            seen.append({tuple(row) for row in trainer.feed.examples.tokens[0].tolist()})
         assert (seen[0] == seen[1]) is repeats

@@ -24,6 +24,7 @@ from ..columns import (
     LENGTH,
     MIXER,
     MIXER_SOURCE,
+    OPTIMIZER,
     QUERIES,
     RATE,
     RUN_ID,
@@ -48,11 +49,11 @@ at any rate inside."""
 
 
 def setting_columns(runs: pd.DataFrame) -> list[str]:
-    """The columns that tell one setting from another: mixer, layers, width, length, the task where
-    there are several, and whatever else of the configs still varies between runs that agree on
-    these (learning rate and seed aside): not the batch size that goes with a length, nor the
-    positions that go with a mixer. Nothing set is a value like any other."""
-    several = [TASK] if TASK in runs and runs[TASK].nunique() > 1 else []
+    """The columns that tell one setting from another: mixer, layers, width, length, task and
+    optimizer where there are several, and whatever else of the configs still varies between runs
+    that agree on these (learning rate and seed aside): not the batch size that goes with a length,
+    nor the momentum that goes with an optimizer. Nothing set is a value like any other."""
+    several = [name for name in (TASK, OPTIMIZER) if name in runs and runs[name].nunique() > 1]
     keys = [MIXER, *several, DEPTH, WIDTH, LENGTH]
     options = [
         name

@@ -122,7 +122,7 @@ def override(
     parts: Sequence[list[Axis]], overrides: Sequence[Setting], faults: Faults
 ) -> list[list[Axis]]:
     """The axes of each part with the overrides: a list gives the axis of its path other values;
-    anything else becomes an axis of one value and takes what it sets out of the other axes."""
+    anything else becomes an axis of one value, and what it sets is removed from other axes."""
     parts, lists, ones = list(parts), [], []
     for path, node in overrides:
         with faults:

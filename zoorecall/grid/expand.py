@@ -94,8 +94,8 @@ def _expand(root: Node, overrides: Sequence[Setting]) -> list[RunConfig]:
 
 
 def _faults_of_points(plan: _Plan) -> Iterator[Fault]:
-    """What is wrong with a point by itself, so that of several faults, of which some may show in
-    the last run only, the first in the file is known."""
+    """What is wrong with each point by itself. It is found before any run is made: a fault that
+    stands first in the file may show in the last run only."""
     axes = itertools.chain.from_iterable([*plan.parts, *plan.exclude])
     for point in itertools.chain(plan.layers, *(axis.points for axis in axes)):
         _, error = _validate(lay(plan.base, point))

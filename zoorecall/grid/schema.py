@@ -124,7 +124,7 @@ def _values() -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 class _Untitled(GenerateJsonSchema):
-    """Without a title a field, which would but repeat its name."""
+    """Leaves out the titles of fields, which only repeat their names."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False

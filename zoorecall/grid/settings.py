@@ -104,7 +104,7 @@ def find_settings(path: Path, node: Node) -> Iterator[Setting]:
     if len(configs) > 1 and isinstance(node.value, str):
         node = replace(node, value={"name": node.value}, children={"name": node})
     named = len(configs) > 1 and "name" in node.children
-    if named:  # of other keys that a choice does not have, its validation tells
+    if named:  # validation reports the other keys that the choice does not have
         for config in chosen(configs, node.children["name"].value):
             for key in node.children.keys() & (config.model_fields.keys() - fields_of(config)):
                 where = (*path, key)

@@ -78,10 +78,22 @@ def read_yaml(path: Path) -> Node:
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise Fault(Node(None, line), "file", "is not text in UTF-8") from None
+    except FileNotFoundError:
+        raise Fault(Node(None), "file", f"is not there, {_near(path)}") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise Fault(Node(None), "file", f"cannot be read: {reason}") from None
     return parse_yaml(text)
+
+
+def _near(path: Path) -> str:
+    """How to go on where there is no grid: one of nearly the same name, else where grids are."""
+    folders = {Path("grids"), path.parent}
+    grids = {file.stem: file for folder in folders for file in sorted(folder.glob("*.yaml"))}
+    close = difflib.get_close_matches(path.stem, grids, n=1)
+    if close:
+        return f"did you mean {str(grids[close[0]])!r}?"
+    return "grids come with zoorecall's repository, in its folder grids"
 
 
 def parse_yaml(text: str, source: str = "") -> Node:
@@ -102,6 +114,14 @@ def parse_yaml(text: str, source: str = "") -> Node:
     except RecursionError:
         line, problem = 1, "too deep, or an alias inside its own anchor"
     raise Fault(Node(None, line, source), "syntax", f"this is not YAML: {problem}")
+
+
+def dump_yaml(value: Any) -> str:
+    """The text of a value that holds no dates and the like; `parse_yaml` has it back."""
+    return yaml.dump(
+        value, Dumper=_Dumper, sort_keys=False, width=100, default_flow_style=None,
+        allow_unicode=True,
+    )  # fmt: skip
 
 
 def make_node(value: Any, line: int) -> Node:
@@ -133,6 +153,15 @@ for _kind, (_pattern, _first, _) in _SCALARS.items():
     # PyYAML looks an empty text up under an empty first letter
     _letters = [*_first, ""] if _kind == "null" else [*_first]
     _Loader.add_implicit_resolver(_TAG + _kind, re.compile(rf"({_pattern})\Z"), _letters)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes what the loader would read as something else; writes everything out."""
+
+    yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
 def _node(node: yaml.Node, source: str, count: Iterator[int], line: int = 0) -> Node:

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from .attention import Attention
 from .base import MixerConfig, SequenceMixer
+from .base_conv import BaseConv
 from .based import Based
 from .custom import Custom, CustomConfig
 from .delta_net import DeltaNet
@@ -23,6 +24,7 @@ from .rwkv import RWKV
 MIXERS: dict[str, type[SequenceMixer]] = {
     "attention": Attention,
     "based": Based,
+    "base_conv": BaseConv,
     "h3": H3,
     "hyena": Hyena,
     "rwkv": RWKV,
@@ -73,7 +75,9 @@ else:  # made from the registry, which a type checker cannot follow
         ]
 
     class Pattern(PatternConfig):
-        mixers: tuple[_one_of(choices), ...] = Field(min_length=2, strict=False)
+        mixers: tuple[_one_of(choices), ...] = Field(
+            min_length=2, strict=False, description=PatternConfig.model_fields["mixers"].description
+        )
 
     AnyMixerConfig = _one_of([*choices, Annotated[Pattern, Tag("pattern")]])
 

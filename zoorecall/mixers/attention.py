@@ -23,16 +23,22 @@ from .base import MixerConfig, SequenceMixer, step_conv
 
 class AttentionConfig(MixerConfig):
     name: Literal["attention"] = "attention"
-    num_heads: int = Field(1, ge=1)
-    conv: Literal["", "q", "k", "v", "qk", "qv", "kv", "qkv"] = ""
-    conv_size: int = Field(4, ge=2)
-    rope: bool = False
+    num_heads: int = Field(1, ge=1, description="heads, each of a share of the features")
+    conv: Literal["", "q", "k", "v", "qk", "qv", "kv", "qkv"] = Field(
+        "", description="which of Q, K and V have a short convolution in front"
+    )
+    conv_size: int = Field(4, ge=2, description="taps of a short convolution")
+    rope: bool = Field(False, description="rotary positions on queries and keys")
 
     def check(self, d_model: int) -> None:
         if d_model % self.num_heads:
             raise ValueError(f"d_model {d_model} is not a multiple of num_heads {self.num_heads}")
         if self.rope and d_model // self.num_heads % 2:
             raise ValueError(f"rope needs an even head dim, not {d_model // self.num_heads}")
+
+    @property
+    def uses_positions(self) -> bool:
+        return not self.rope
 
 
 class AttentionState(NamedTuple):
@@ -49,7 +55,6 @@ class AttentionState(NamedTuple):
 
 class Attention(SequenceMixer):
     Config = AttentionConfig
-    uses_positions = True
     finishing = "out_proj"
 
     def __init__(self, config: AttentionConfig, d_model: int, seq_len: int, num_layers: int):
@@ -57,7 +62,7 @@ class Attention(SequenceMixer):
         self.num_heads, self.rope = config.num_heads, config.rope
         self.convs = nn.ModuleDict({b: ShortConv(d_model, config.conv_size) for b in config.conv})
         # with convolutions Q, K and V have inputs of their own; without, one product makes all
-        widths = [d_model] * 3 if config.conv else [3 * d_model]
+        widths = [d_model, d_model, d_model] if config.conv else [[d_model] * 3]
         self.in_proj = nn.ModuleList(Linear(d_model, width, std=0.02) for width in widths)
         self.out_proj = Linear(d_model, d_model, std=0.02 / math.sqrt(2 * num_layers))
 

@@ -2,15 +2,16 @@
 
 A mixer is causal, has no norm and no residual around it (the layer has those) and is built for
 one run: `Mixer(config, d_model, seq_len, num_layers)`. Its parameters come from `layers` and so
-carry the run axis; operations without parameters, in `ops`, treat R and B alike as batch. What it
-does at each position by itself once positions have met, it does in `finish`: in the last layer
-that is needed at the query positions alone, one in sixteen or fewer.
+carry the run axis; operations without parameters, in `ops`, treat R and B alike as batch. `mix`
+moves information between positions; `finish` is what follows at each position by itself. The last
+layer runs `finish` at the query positions only, at most one position in sixteen.
 
-The same mixer runs one position at a time: `step` takes an input and a state, and returns an output
-and the next state. What a mixer carries from one position to the next is its state, and no more.
+A mixer also runs one position at a time: `step` takes an input and a state, and returns an output
+and the next state. The state is all that a mixer carries from one position to the next.
 """
 
 import copy
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import torch
@@ -22,7 +23,7 @@ from ..columns import mixer_label
 from ..layers import Linear, ShortConv
 
 State = Any
-"""A NamedTuple of tensors [R, B, ...], of which each mixer has its own."""
+"""A NamedTuple of tensors [R, B, ...]; each mixer defines its own."""
 
 
 class MixerConfig(BaseModel):
@@ -35,13 +36,18 @@ class MixerConfig(BaseModel):
         """Raise ValueError with one sentence where the options do not fit the width."""
 
     @property
+    def uses_positions(self) -> bool:
+        """Whether the papers give this mixer learned positions."""
+        return False
+
+    @property
     def each(self) -> "tuple[MixerConfig, ...]":
         """The mixers that layers have: this one, or those of a pattern."""
         return (self,)
 
     def at_depth(self, num_layers: int) -> "MixerConfig":
-        """With what follows from the depth; raises ValueError with one sentence where it does not
-        fit."""
+        """This config, with what depends on the depth filled in. Raises ValueError, one sentence,
+        where the depth does not fit."""
         return self
 
     def of_layer(self, layer: int, num_layers: int) -> "MixerConfig":
@@ -58,14 +64,11 @@ class SequenceMixer(nn.Module):
     """The base class of the mixers in this folder."""
 
     Config: ClassVar[type[MixerConfig]]
-    uses_positions: ClassVar[bool] = False
-    """Whether the papers give this mixer position information."""
-
     finishing: ClassVar[str | None] = None
     """The name of the linear layer that `finish` has."""
 
     def start_as(self, layer: int) -> None:
-        """Set what of the initial weights depends on the layer, counted from 0."""
+        """Set the initial weights that depend on the index of the layer, counted from 0."""
 
     def forward(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
         """[R, B, L, D] -> the same, or [R, B, Q, D] where `positions` [R, B, Q] are given."""
@@ -75,16 +78,16 @@ class SequenceMixer(nn.Module):
         return self.finish(parts)
 
     def mix(self, x: Tensor) -> tuple[Tensor, ...]:
-        """What has to be done at every position: [R, B, L, D] -> tensors [R, B, L, ...]."""
+        """The part that needs every position: [R, B, L, D] -> tensors [R, B, L, ...]."""
         raise NotImplementedError
 
     def finish(self, parts: tuple[Tensor, ...]) -> Tensor:
-        """From what `mix` returned, at some positions or at all, to [R, B, ..., D]."""
+        """What follows at each position: outputs of `mix`, at all or some, -> [R, B, ..., D]."""
         return parts[0]
 
     def initial_state(self, R: int, B: int, length: int) -> State:
-        """The state before the first position of R x B sequences, the longest of `length`; no step
-        may follow that many."""
+        """The state before the first position of R x B sequences; at most `length` steps may
+        follow."""
         raise NotImplementedError
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
@@ -92,8 +95,7 @@ class SequenceMixer(nn.Module):
         raise NotImplementedError
 
     def zeros(self, *shape: int) -> Tensor:
-        """A part of an initial state: on the parameters' device, and in their dtype or float32 if
-        that is wider."""
+        """Zeros for an initial state, on the parameters' device and in at least float32."""
         parameter = next(self.parameters())
         dtype = torch.promote_types(parameter.dtype, torch.float32)
         return parameter.new_zeros(shape, dtype=dtype)
@@ -121,13 +123,16 @@ class SequenceMixer(nn.Module):
         """Forward FLOPs on one sequence, a multiply and an add counted as two: the linear layers
         and short convolutions at every position, but the last at `outputs` if given, and
         `sequence_flops`. None if they are not known."""
-        weights = sum(
-            m.weight[0].numel() for m in self.modules() if isinstance(m, Linear | ShortConv)
-        )
+        modules = set(self.modules()) - set(self.once_a_batch())
+        weights = sum(m.weight[0].numel() for m in modules if isinstance(m, Linear | ShortConv))
         saved = 0
         if outputs is not None and self.finishing:
             saved = getattr(self, self.finishing).weight[0].numel() * (length - outputs)
         return 2 * (weights * length - saved) + self.sequence_flops(length)
+
+    def once_a_batch(self) -> Iterable[nn.Module]:
+        """The modules that run once a batch, not on each sequence, as those that make a filter."""
+        return ()
 
     def sequence_flops(self, length: int) -> int:
         """Forward FLOPs of the operations without parameters on one sequence."""

@@ -1,8 +1,8 @@
 """Based's linear attention: attention with a polynomial in place of the exponential.
 
-Arora et al. 2024 (arXiv 2402.18668); the operation is in `ops.taylor_attention`. The whole
-architecture of that paper has layers of this between others, of sliding-window attention or
-convolutions; here, as every mixer, it is the layers' only one.
+Arora et al. 2024 (arXiv 2402.18668); the operation is in `ops.taylor_attention`. The paper's
+architecture has layers of this between layers of sliding-window attention or convolutions; here,
+as for every mixer, all layers have it, unless a pattern says otherwise.
 
 Shape letters: R runs, B batch, L length, D width, H heads, K feature_dim, V value dim = D / H.
 Parameters are those of `BasedLinearAttention` in flash-linear-attention 0.6.0, its three
@@ -21,12 +21,16 @@ from .base import MixerConfig, SequenceMixer
 
 class BasedConfig(MixerConfig):
     name: Literal["based"] = "based"
-    num_heads: int = Field(1, ge=1)
+    num_heads: int = Field(1, ge=1, description="heads, each of a share of the features")
     feature_dim: int = Field(16, ge=1, description="numbers of a query or key of one head")
 
     def check(self, d_model: int) -> None:
         if d_model % self.num_heads:
             raise ValueError(f"d_model {d_model} is not a multiple of num_heads {self.num_heads}")
+
+    @property
+    def uses_positions(self) -> bool:
+        return True
 
 
 class BasedState(NamedTuple):
@@ -35,14 +39,13 @@ class BasedState(NamedTuple):
 
 class Based(SequenceMixer):
     Config = BasedConfig
-    uses_positions = True
     finishing = "o_proj"
 
     def __init__(self, config: BasedConfig, d_model: int, seq_len: int, num_layers: int):
         super().__init__()
         self.num_heads = config.num_heads
         self.widths = [config.num_heads * config.feature_dim] * 2 + [d_model]  # of q, k and v
-        self.qkv_proj = Linear(d_model, sum(self.widths), bias=False, std=0.02)
+        self.qkv_proj = Linear(d_model, self.widths, bias=False, std=0.02)
         self.o_proj = Linear(d_model, d_model, bias=False, std=0.02)
 
     def mix(self, x: Tensor) -> tuple[Tensor]:

@@ -55,7 +55,7 @@ class CustomConfig(MixerConfig):
         """Whatever a user's module raises becomes one sentence."""
         try:
             yield
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             kind = type(error).__name__
             raise ValueError(f"{self.name} cannot be used: {kind}: {error}") from error
 
@@ -102,6 +102,13 @@ class Custom(SequenceMixer):
                 raise ValueError(f"{type(self._module[0]).__name__} made {found} of {wanted}")
             outputs.append(y)
         return (torch.stack(outputs),)
+
+    def linear_weights(self) -> Iterator[Tensor]:
+        """The weights [R, out, in] of the module's `torch.nn.Linear` layers."""
+        for name, tensor in zip(self._names, self.tensors, strict=True):
+            layer, _, own = name.rpartition(".")
+            if own == "weight" and isinstance(self._module[0].get_submodule(layer), nn.Linear):
+                yield tensor
 
     def train(self, mode: bool = True) -> "Custom":
         self._module[0].train(mode)
@@ -180,6 +187,6 @@ def _count_flops(config: str, d_model: int, length: int) -> int | None:
         try:
             with torch.no_grad(), _Unknown() as unknown, FlopCounterMode(display=False) as counter:
                 module(x)
-        except Exception:  # a user's module may raise anything
+        except (Exception, SystemExit):  # a user's module may raise anything
             return None
     return None if unknown.names else counter.get_total_flops()

@@ -7,7 +7,7 @@ writing strength beta is a sigmoid of a projection, the output goes through an R
 Shape letters: R runs, B batch, L length, D width, H heads, K key dim = V value dim = D / H.
 Parameters, defaults (but one head, not four) and initial weights are those of `DeltaNet` in
 flash-linear-attention 0.6.0, draw for draw; its options expand_k, expand_v, use_beta, use_gate,
-conv_bias, allow_neg_eigval, qk_activation and qk_norm are left at their defaults and out.
+conv_bias, allow_neg_eigval, qk_activation and qk_norm are fixed at their defaults.
 """
 
 from typing import Literal, NamedTuple
@@ -25,9 +25,9 @@ from .base import MixerConfig, SequenceMixer, step_conv
 
 class DeltaNetConfig(MixerConfig):
     name: Literal["delta_net"] = "delta_net"
-    num_heads: int = Field(1, ge=1)
+    num_heads: int = Field(1, ge=1, description="heads, each of a share of the features")
     conv: bool = Field(True, description="short convolutions after the three projections")
-    conv_size: int = Field(4, ge=2)
+    conv_size: int = Field(4, ge=2, description="taps of a short convolution")
 
     def check(self, d_model: int) -> None:
         if d_model % self.num_heads:

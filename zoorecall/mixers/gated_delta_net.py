@@ -12,7 +12,7 @@ R runs, B batch, L length, D width, H heads, K key dim, V value dim = expand_v K
 Parameters, defaults and initial weights are those of `GatedDeltaNet` in flash-linear-attention
 0.6.0, draw for draw, but for the heads: 6 of K = 256 there, for a width of 2048, and here one of
 K = D. Its options num_v_heads, allow_neg_eigval, conv_bias, norm_eps and output_gate_activation are
-left at their defaults and out. It marks A_log and dt_bias as exempt from weight decay, which is for
+fixed at their defaults. It marks A_log and dt_bias as exempt from weight decay, which is for
 an optimizer to read and not done here.
 """
 
@@ -33,7 +33,7 @@ from .mamba import initial_dt_bias
 
 class GatedDeltaNetConfig(MixerConfig):
     name: Literal["gated_delta_net"] = "gated_delta_net"
-    num_heads: int = Field(1, ge=1)
+    num_heads: int = Field(1, ge=1, description="heads, each of a share of the features")
     head_dim: int | None = Field(
         None, ge=1, description="key dim of a head; null: d_model / num_heads"
     )
@@ -41,7 +41,7 @@ class GatedDeltaNetConfig(MixerConfig):
     conv: bool = Field(
         True, description="short convolutions after the three projections; the SiLU stays"
     )
-    conv_size: int = Field(4, ge=2)
+    conv_size: int = Field(4, ge=2, description="taps of a short convolution")
     gating: bool = Field(True, description="the gate on the output")
 
     def check(self, d_model: int) -> None:

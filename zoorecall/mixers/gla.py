@@ -3,14 +3,15 @@ its own that depends on the input.
 
 Yang et al. 2023 (arXiv 2312.06635); the recurrence is in `ops.gated_linear_attention`.
 Queries, keys and values are projections, followed by a short convolution and SiLU only if asked
-for. A log decay is logsigmoid of a projection of rank 16, over 16, so that it starts slow. The
-output goes through an RMS norm a head, whose scale all heads share, and then through a gate.
+for. The log decay is logsigmoid of a projection of rank 16, divided by 16, so that the state decays
+slowly at the start. The output goes through an RMS norm of each head, whose scale all heads share,
+and then through a gate.
 
 Shape letters: R runs, B batch, L length, D width, H heads; keys have expand_k D features, values
 expand_v D, over all heads. Parameters, defaults (but one head, not four) and initial weights are
 those of `GatedLinearAttention` in flash-linear-attention 0.6.0, draw for draw; its options
 num_kv_heads, feature_map, conv_bias, gate_fn, elementwise_affine, norm_eps, gate_logit_normalizer,
-gate_low_rank_dim, clamp_min and fuse_norm are left at their defaults and out.
+gate_low_rank_dim, clamp_min and fuse_norm are fixed at their defaults.
 """
 
 import math
@@ -36,7 +37,7 @@ DECAY_DIVISOR = 16
 
 class GLAConfig(MixerConfig):
     name: Literal["gla"] = "gla"
-    num_heads: int = Field(1, ge=1)
+    num_heads: int = Field(1, ge=1, description="heads, each of a share of the features")
     expand_k: float = Field(
         0.5, gt=0, allow_inf_nan=False, description="key features, in units of d_model"
     )
@@ -44,7 +45,7 @@ class GLAConfig(MixerConfig):
         1.0, gt=0, allow_inf_nan=False, description="value features, in units of d_model"
     )
     conv: bool = Field(False, description="short convolutions after the three projections")
-    conv_size: int = Field(4, ge=2)
+    conv_size: int = Field(4, ge=2, description="taps of a short convolution")
     gating: bool = Field(True, description="the gate on the output")
 
     def check(self, d_model: int) -> None:

@@ -22,7 +22,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ..layers import Linear, normal, per_run, uniform
-from ..ops.long_conv import long_conv, with_skip
+from ..ops.long_conv import long_conv, long_conv_flops, with_skip
 from .base import MixerConfig, SequenceMixer
 from .mamba import DT_MAX, DT_MIN
 
@@ -127,7 +127,7 @@ class H3(SequenceMixer):
         super().__init__()
         self.head_dim, self.d_state = config.head_dim, config.d_state or seq_len
         H = d_model // config.head_dim
-        self.in_proj = Linear(d_model, 3 * d_model, std=0.02)
+        self.in_proj = Linear(d_model, [d_model] * 3, std=0.02)
         self.shift = ShiftFilter(d_model, self.d_state)
         self.shift_D = normal(d_model, std=1.0)
         self.diagonal = DiagonalFilter(H, self.d_state)
@@ -167,9 +167,7 @@ class H3(SequenceMixer):
         return self.finish_one(y.to(x.dtype)), H3State(shift, diagonal)
 
     def sequence_flops(self, length: int) -> int:
-        """Of the products and, whichever form runs, of the FFTs: two real transforms of 2L points
-        (2.5 n log2 n each) and a complex product a channel. The filters, made once a batch, are not
+        """Of the products and the long convolutions. The filters, made once a batch, are not
         counted."""
         D, J = self.shift_D.shape[-1], self.head_dim
-        transforms = round(10 * length * math.log2(2 * length)) + 6 * (length + 1)
-        return D * (1 + J) * transforms + 3 * D * J * length
+        return D * (1 + J) * long_conv_flops(length) + 3 * D * J * length

@@ -18,6 +18,7 @@ With the default `emb_dim` the only frequency is the official 1e-4: z_t is close
 """
 
 import math
+from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 import torch
@@ -25,7 +26,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ..layers import Linear, ShortConv, normal, per_run
-from ..ops.long_conv import long_conv, with_skip
+from ..ops.long_conv import long_conv, long_conv_flops, with_skip
 from .base import MixerConfig, SequenceMixer
 
 FAST_DECAY, SLOW_DECAY, DECAY_TARGET = 0.3, 1.5, 1e-2
@@ -47,6 +48,15 @@ class HyenaConfig(MixerConfig):
             raise ValueError(f"emb_dim must be odd (time, cosines, sines), not {self.emb_dim}")
 
 
+def position_features(seq_len: int, num_features: int) -> Tensor:
+    """Of each position its time, from 0 to 1, and the real and imaginary parts of complex
+    exponentials: [L, E]."""
+    E, t = num_features, torch.linspace(0, 1, seq_len)[:, None]
+    bands = torch.linspace(1e-4, E // 2 - 1, E // 2)
+    angle = 2 * math.pi / seq_len * torch.arange(seq_len)[:, None] * bands
+    return torch.cat([t, angle.cos(), -angle.sin()], dim=-1)
+
+
 class Filter(nn.Module):
     """The long filter of every run: length -> [R, length, D], in the parameters' dtype."""
 
@@ -55,16 +65,14 @@ class Filter(nn.Module):
     def __init__(self, config: HyenaConfig, d_model: int, seq_len: int):
         super().__init__()
         E, W, std = config.emb_dim, config.filter_order, config.init_std
-        t = torch.linspace(0, 1, seq_len)[:, None]
-        bands = torch.linspace(1e-4, E // 2 - 1, E // 2)
-        angle = 2 * math.pi / seq_len * torch.arange(seq_len)[:, None] * bands
-        self.z = nn.Parameter(torch.cat([t, angle.cos(), -angle.sin()], dim=-1)[None])  # [1, L, E]
+        self.z = nn.Parameter(position_features(seq_len, E)[None])  # [1, L, E]
         self.linears = nn.ModuleList(
             [Linear(E, W, std=std), *(Linear(W, W, std=std) for _ in range(2))]
         )
         self.freq = nn.Parameter(torch.full((1, W), config.filter_freq))
         self.out = Linear(W, d_model, bias=False, std=std)
         slowest, fastest = (-math.log(DECAY_TARGET) / pct for pct in (SLOW_DECAY, FAST_DECAY))
+        t = torch.linspace(0, 1, seq_len)[:, None]
         decay = torch.exp(-t * torch.linspace(slowest, fastest, d_model))  # [L, D]
         self.register_buffer("decay", decay, persistent=False)
 
@@ -90,7 +98,7 @@ class Hyena(SequenceMixer):
         super().__init__()
         std = config.init_std
         out_std = None if std is None else std / math.sqrt(2 * num_layers)
-        self.in_proj = Linear(d_model, 3 * d_model, std=std)
+        self.in_proj = Linear(d_model, [d_model] * 3, std=std)
         self.short_filter = ShortConv(3 * d_model, config.conv_size)
         self.filter_fn = Filter(config, d_model, seq_len)
         self.bias = normal(d_model, std=1.0)  # D of the equation, [R, D]
@@ -129,17 +137,9 @@ class Hyena(SequenceMixer):
         y = torch.einsum("rlc,rblc->rbc", h, past).to(x.dtype)
         return self.finish_one(x2, y), HyenaState(window, past)
 
-    def flops(self, length: int, outputs: int | None = None) -> int:
-        """As every mixer's, less the filter's network, which runs once a batch, not a sequence."""
-        linears = (m for m in self.filter_fn.modules() if isinstance(m, Linear))
-        of_network = sum(m.weight[0].numel() for m in linears)
-        of_all = super().flops(length, outputs)
-        assert of_all is not None  # only those of a user's own mixer may not be known
-        return of_all - 2 * length * of_network
+    def once_a_batch(self) -> Iterable[nn.Module]:
+        return self.filter_fn.modules()
 
     def sequence_flops(self, length: int) -> int:
-        """Of the gates and, whichever form runs, of the FFT: two real transforms of 2L points
-        (2.5 n log2 n each) and a complex product a channel."""
-        D = self.out_proj.weight.shape[-1]
-        transforms = round(10 * length * math.log2(2 * length))
-        return D * (transforms + 6 * (length + 1) + 2 * length)
+        """Of the gates and the long convolution."""
+        return self.out_proj.weight.shape[-1] * (long_conv_flops(length) + 2 * length)

@@ -83,7 +83,7 @@ class SelectiveMixer(SequenceMixer):
         """Make the scan's parameters, in the official order of draws."""
         N = config.d_state
         rank = math.ceil(d_model / 16) if config.dt_rank == "auto" else config.dt_rank
-        self.x_proj = Linear(channels, rank + 2 * N, bias=False, std=config.init_std)
+        self.x_proj = Linear(channels, [rank, N, N], bias=False, std=config.init_std)
         self.dt_proj = Linear(rank, channels, std=config.init_std)
         if config.init_std is None:
             bound = rank**-0.5
@@ -147,7 +147,7 @@ class Mamba(SelectiveMixer):
         channels, std = config.expand * d_model, config.init_std
         self.gating = config.gating
         self.norm = GatedRMSNorm(channels) if config.norm else None
-        self.in_proj = Linear(d_model, (1 + self.gating) * channels, bias=False, std=std)
+        self.in_proj = Linear(d_model, [channels] * (1 + self.gating), bias=False, std=std)
         self.conv1d = ShortConv(channels, config.d_conv, silu=True) if config.conv else None
         self.make_scan(config, d_model, channels)
         out_std = None if std is None else std / math.sqrt(2 * num_layers)

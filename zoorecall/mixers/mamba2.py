@@ -9,8 +9,8 @@ L length, D width, E channels = expand D, H heads, P head dim = E / H, G groups,
 
 Parameters, defaults and initial weights are those of `Mamba2` in mamba-ssm 2.3.2, draw for draw;
 its options conv_init, d_ssm, A_init_range, D_has_hdim, rmsnorm, norm_before_gate, dt_min, dt_max,
-dt_init_floor, dt_limit, bias and conv_bias are left at their defaults and out. `init_std` draws the
-linear layers as Zoology does inside a transformer block; dt_bias is no linear layer's and stays.
+dt_init_floor, dt_limit, bias and conv_bias are fixed at their defaults. `init_std` draws the linear
+layers as Zoology does inside a transformer block; dt_bias belongs to no linear layer and stays.
 """
 
 import math
@@ -66,8 +66,9 @@ class Mamba2(SequenceMixer):
         E, std = config.expand * d_model, config.init_std
         H = E // config.headdim
         self.ngroups, self.d_state = config.ngroups, config.d_state
-        self.sizes = [E, E + 2 * config.ngroups * config.d_state, H]  # of z, xBC and dt
-        self.in_proj = Linear(d_model, sum(self.sizes), bias=False, std=std)
+        N = config.ngroups * config.d_state
+        self.sizes = [E, E + 2 * N, H]  # of z, xBC and dt
+        self.in_proj = Linear(d_model, [E, E, N, N, H], bias=False, std=std)
         self.conv1d = ShortConv(self.sizes[1], config.d_conv, silu=True)
         self.dt_bias = nn.Parameter(initial_dt_bias(H))
         self.A_log = nn.Parameter(torch.empty(1, H).uniform_(1, 16).log())
@@ -94,10 +95,10 @@ class Mamba2(SequenceMixer):
     def project(self, x: Tensor, apart: bool) -> tuple[Tensor, ...]:
         """z, xBC and dt: [R, B, L, D] -> [R, B, L, E], [R, B, L, E + 2 G N] and [R, B, L, H].
 
-        They are one product, or `apart` two, for where moving numbers costs more than products do:
-        the backward pass wants the gradient of a product in one piece, and joining pieces is a pass
-        over all of them. So xBC, most of it, gets a product of its own. dt stays with z, as alone
-        it would be narrow, and zeros after them let rows begin at multiples of 16 bytes.
+        One product makes them, or two if `apart`. The backward pass needs the gradient of a product
+        as one tensor, and concatenating the gradients of z, xBC and dt is a pass over all of them.
+        On a GPU that costs more than a second product, so xBC, the largest, gets its own. dt stays
+        with z because alone it would be narrow; zeros pad their rows to multiples of 16 bytes.
         """
         if not apart:
             return self.in_proj(x).split(self.sizes, dim=-1)

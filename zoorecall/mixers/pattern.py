@@ -3,11 +3,11 @@
     {name: pattern, mixers: [mamba2, attention]}                          alternating, Mamba2 first
     {name: pattern, mixers: [mamba2, attention], attention_at: [5, 11]}   attention in these layers
 
-Layers count from 0. Without `attention_at` the mixers are repeated to the depth; with it attention,
-one of them, stands in the layers that it names, and the others are repeated over the rest. The
-hybrids of "From recall to reasoning" are named by the per cent of their layers that are not
-attention: "50", "75", "83" at depth 12, "87.5" at 8. These names stand for such lists, and the list
-is what a run is known by. A pattern of one mixer is that mixer. Patterns are not nested.
+Layers count from 0. Without `attention_at` the mixers are repeated to the depth. With it, the
+layers listed have attention, one of the mixers, and the others are repeated over the rest.
+The hybrids of "From recall to reasoning" are named by the per cent of their layers that are not
+attention: "50", "75", "83" at depth 12, "87.5" at 8. Such a name stands for a list of layers, and a
+run's config has the list. A pattern of one mixer is that mixer. Patterns are not nested.
 """
 
 from typing import Annotated, Any, Literal
@@ -25,7 +25,9 @@ class PatternConfig(MixerConfig):
     """`mixers` are configs of the other mixers; `mixers/__init__` says which there are."""
 
     name: Literal["pattern"] = "pattern"
-    mixers: tuple[Any, ...] = Field(min_length=2, strict=False)
+    mixers: tuple[Any, ...] = Field(
+        min_length=2, strict=False, description="names or configs of the mixers, in order"
+    )
     attention_at: (
         Annotated[tuple[int, ...], Field(strict=False)] | Literal["50", "75", "83", "87.5"] | None
     ) = Field(None, description="the layers of attention, or the per cent of the others")

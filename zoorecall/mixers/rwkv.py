@@ -25,8 +25,8 @@ from ..ops.wkv import WKVState, wkv, wkv_step
 from .base import MixerConfig, SequenceMixer
 
 LAYERS = 12
-"""The initial values depend on the layer as in a model of so many, whatever its depth: Zoology
-leaves RWKV's default. Later layers start as the last of these."""
+"""Initial values depend on the layer as in a model of 12 layers, whatever the depth, as Zoology
+leaves RWKV's default. Layers after the 12th start as the 12th."""
 
 
 class RWKVConfig(MixerConfig):

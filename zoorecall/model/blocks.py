@@ -1,5 +1,4 @@
-"""The layers of a model: a sequence mixer and, unless the grid says `channel_mixer: none`, an MLP,
-each behind a LayerNorm on a residual stream, as in Zoology.
+"""The blocks of a model - norm, mixer, residual, as in Zoology - and the layers that they make.
 
 Shape letters: R runs, B batch, L length, D width, Q queries.
 """
@@ -11,48 +10,83 @@ from torch import Tensor, nn
 from ..config import RunConfig
 from ..layers import LayerNorm, Linear
 from ..mixers import make_mixer
-from ..mixers.base import State, at_positions
+from ..mixers.base import SequenceMixer, State, at_positions
 from ..ops.mlp import mlp
 
 
-class MLP(nn.Module):
-    """Two linear layers with a GELU between, weights as in GPT-2 and Zoology.
+class SequenceBlock(nn.Module):
+    """x + mixer(norm(x)) with a mixer that moves information between positions."""
 
-    It takes the norm in front of it and adds the residual, as a GPU does all of it at once.
-    """
+    def __init__(self, mixer: SequenceMixer, d_model: int):
+        super().__init__()
+        self.norm = LayerNorm(d_model)
+        self.mixer = mixer
+
+    def forward(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
+        """[R, B, L, D] -> the same, or [R, B, Q, D] where `positions` [R, B, Q] are given."""
+        y = self.mixer(self.norm(x), positions)
+        return (x if positions is None else at_positions(x, positions)) + y
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """One position, x [R, B, D] -> the same, and the mixer's next state."""
+        y, state = self.mixer.step(self.norm(x), state)
+        return x + y, state
+
+
+class MLP(nn.Module):
+    """Two linear layers with a GELU between, weights as in GPT-2 and Zoology."""
 
     def __init__(self, d_model: int, d_hidden: int, num_layers: int):
         super().__init__()
         self.fc1 = Linear(d_model, d_hidden, std=0.02)
         self.fc2 = Linear(d_hidden, d_model, std=0.02 / math.sqrt(2 * num_layers))
 
-    def forward(self, x: Tensor, norm: LayerNorm) -> Tensor:
-        """x + mlp(norm(x)) in one operation: [R, ..., D] -> the same."""
-        fc1, fc2 = self.fc1, self.fc2
+
+class ChannelBlock(nn.Module):
+    """x + mlp(norm(x)), in one operation, as a GPU does all of it at once."""
+
+    def __init__(self, mlp: MLP, d_model: int):
+        super().__init__()
+        self.norm = LayerNorm(d_model)
+        self.mlp = mlp
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[R, ..., D] -> the same."""
+        norm, fc1, fc2 = self.norm, self.mlp.fc1, self.mlp.fc2
         assert fc1.bias is not None and fc2.bias is not None
         parameters = (norm.weight, norm.bias, fc1.weight, fc1.bias, fc2.weight, fc2.bias)
         return mlp(x, *parameters, norm.eps)
 
 
 class Layer(nn.Module):
+    """A sequence-mixer block and, unless the grid says `channel_mixer: none`, a channel-mixer
+    block."""
+
     def __init__(self, run: RunConfig, index: int):
         super().__init__()
-        model, seq_len = run.model, run.task.seq_len
-        self.mixer_norm = LayerNorm(model.d_model)
-        self.mixer = make_mixer(model.mixer, model.d_model, seq_len, model.num_layers, index)
-        self.mlp = None
+        model, D = run.model, run.model.d_model
+        mixer = make_mixer(model.mixer, D, run.task.seq_len, model.num_layers, index)
+        self.sequence = SequenceBlock(mixer, D)
+        self.channel = None
         if model.channel_mixer == "mlp":
-            self.mlp_norm = LayerNorm(model.d_model)
-            self.mlp = MLP(model.d_model, model.mlp_ratio * model.d_model, model.num_layers)
+            self.channel = ChannelBlock(MLP(D, model.mlp_ratio * D, model.num_layers), D)
+
+    @property
+    def mixer(self) -> SequenceMixer:
+        return self.sequence.mixer
 
     def forward(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
         """[R, B, L, D] -> the same, or [R, B, Q, D] where `positions` [R, B, Q] are given."""
-        y = self.mixer(self.mixer_norm(x), positions)
-        x = (x if positions is None else at_positions(x, positions)) + y
-        return x if self.mlp is None else self.mlp(x, self.mlp_norm)
+        x = self.sequence(x, positions)
+        return x if self.channel is None else self.channel(x)
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """One position, x [R, B, D] -> the same, and the mixer's next state."""
-        y, state = self.mixer.step(self.mixer_norm(x), state)
-        x = x + y
-        return (x if self.mlp is None else self.mlp(x, self.mlp_norm)), state
+        x, state = self.sequence.step(x, state)
+        return (x if self.channel is None else self.channel(x)), state
+
+
+def run_layer(layer: Layer, x: Tensor, positions: Tensor | None = None) -> Tensor:
+    """What `layer.forward` gives. A function of the layer can be compiled once for all layers of a
+    kind."""
+    return layer(x, positions)

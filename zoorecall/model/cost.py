@@ -32,7 +32,7 @@ def forward_flops(run: RunConfig) -> int | None:
     for i, layer in enumerate(model.each_layer()):
         positions = Q if i == run.model.num_layers - 1 else L
         parts.append(layer.mixer.flops(L, positions))
-        if layer.mlp is not None:
+        if layer.channel is not None:
             parts.append(4 * positions * D * run.model.mlp_ratio * D)
     return _sum(parts)
 

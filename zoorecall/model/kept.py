@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from ..columns import CONFIG, RUN_ID
 from ..config import RunConfig
 from ..errors import ResultsError
-from ..results import read_shards, weights_path
+from ..results import read_rows, weights_path
 from .model import Model, build_model
 
 
@@ -18,7 +18,7 @@ def load_models(folder: str | Path) -> dict[str, Model]:
     Each is a model of one run, R = 1, on the CPU, as `model.build_model` makes it. Raises
     ResultsError where the folder has none, or one that cannot be read.
     """
-    rows, models = read_shards(folder), {}
+    rows, models = read_rows(folder), {}
     for row in rows.to_dict("records"):
         path = weights_path(Path(folder), row[RUN_ID])
         if path.exists():

@@ -6,19 +6,21 @@ Head and embedding share their weights. Nothing after the last sequence mixer is
 but at the query positions.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from ..config import RunConfig
-from ..layers import Embedding, LayerNorm, normal, per_run
+from ..layers import Embedding, LayerNorm, Linear, normal, per_run
 from ..mixers.base import State
+from ..mixers.custom import Custom
 from ..ops.dropout import dropout
 from ..ops.embedding import embedding
+from ..ops.linear_cross_entropy import linear_cross_entropy
 from ..seeding import derive_seed
-from .blocks import Layer
+from .blocks import Layer, run_layer
 
 
 class ModelState(NamedTuple):
@@ -44,27 +46,46 @@ class Model(nn.Module):
         """The layers, from the first to the last."""
         return (cast(Layer, layer) for layer in self.layers)
 
-    def hidden(
-        self, tokens: Tensor, positions: Tensor, dtype: torch.dtype, keys: Tensor | None = None
-    ) -> Tensor:
-        """What the head sees: tokens [R, B, L], query positions [R, B, Q] -> [R, B * Q, D].
+    def linear_weights(self) -> Iterator[tuple[Tensor, Sequence[int]]]:
+        """The weights [R, M, N] of linear layers, each with the widths of the projections that it
+        joins. The head is the embedding, and a convolution's filters are not mixed: neither is
+        here."""
+        for module in self.modules():
+            if isinstance(module, Linear):
+                yield module.weight, module.widths
+            elif isinstance(module, Custom):
+                yield from ((weight, weight.shape[1:2]) for weight in module.linear_weights())
+
+    def embed(self, tokens: Tensor, dtype: torch.dtype, keys: Tensor | None = None) -> Tensor:
+        """What the first layer sees: tokens [R, B, L] -> [R, B, L, D].
 
         With `keys` [R], see `ops.dropout`, as in training: some of the embedding is dropped.
         """
         x = self.embedding(tokens).to(dtype)
         if self.position_embedding is not None:
             x = x + per_run(self.position_embedding, x)
-        if keys is not None:
-            x = dropout(x, self.embed_dropout, keys)
-        *layers, last = self.layers
+        return x if keys is None else dropout(x, self.embed_dropout, keys)
+
+    def through_layers(
+        self, x: Tensor, positions: Tensor, run: Callable[..., Tensor] = run_layer
+    ) -> Tensor:
+        """Each layer by `run`, the last at query positions only: [R, B, L, D], [R, B, Q] ->
+        [R, B, Q, D]."""
+        *layers, last = self.each_layer()
         for layer in layers:
-            x = layer(x)
-        return self.norm(last(x, positions)).flatten(1, 2)
+            x = run(layer, x)
+        return run(last, x, positions)
+
+    def losses(self, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss (nats) and whether the most likely token is the target, both [R, B * Q], of the last
+        layer's output [R, B, Q, D] and targets [R, B, Q]; head and loss in one operation."""
+        head = self.embedding.weight.to(x.dtype)
+        return linear_cross_entropy(self.norm(x).flatten(1, 2), head, targets.flatten(1).long())
 
     def forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """Logits at the query positions: [R, B, L], [R, B, Q] -> [R, B, Q, V]."""
-        hidden = self.hidden(tokens, positions, self.embedding.weight.dtype)
-        logits = torch.bmm(hidden, self.embedding.weight.mT)
+        x = self.through_layers(self.embed(tokens, self.embedding.weight.dtype), positions)
+        logits = torch.bmm(self.norm(x).flatten(1, 2), self.embedding.weight.mT)
         return logits.view(*positions.shape, -1)
 
     def initial_state(self, R: int, B: int, length: int) -> ModelState:

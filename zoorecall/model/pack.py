@@ -4,6 +4,7 @@ Shape letters: R runs, P parameters of a run.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,18 @@ from torch import Tensor, nn
 
 from ..config import RunConfig
 from .model import build_model
+
+
+class Matrix(NamedTuple):
+    """A weight matrix [rows, columns] of each run, row after row from `start` on in `flat`."""
+
+    start: int
+    rows: int
+    columns: int
+
+    @property
+    def part(self) -> slice:
+        return slice(self.start, self.start + self.rows * self.columns)
 
 
 class Pack:
@@ -50,6 +63,19 @@ class Pack:
         for parameter, part in self._slices:
             parameter.data = flat[:, part].view(flat.shape[0], *parameter.shape[1:])
             parameter.grad = None
+
+    def matrices(self) -> list[Matrix]:
+        """The weights of linear layers; one that joins several projections is as many matrices."""
+        starts = {id(parameter): part.start for parameter, part in self._slices}
+        found = []
+        for weight, widths in self.model.linear_weights():
+            start, columns = starts.get(id(weight)), weight.shape[-1]
+            if start is None:
+                continue  # a user's own module may have weights that are not trained
+            for rows in widths:
+                found.append(Matrix(start, rows, columns))
+                start += rows * columns
+        return found
 
     def take_gradients(self) -> list[Tensor]:
         """The gradient of every parameter, [R, ...] each; handed over, so the next backward pass

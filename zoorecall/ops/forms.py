@@ -2,7 +2,9 @@
 fit it, else plain torch. The choice changes speed, never results.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib.util import find_spec
 from typing import Any, TypeVar
 
@@ -12,28 +14,28 @@ HAS_TRITON = torch.cuda.is_available() and find_spec("triton") is not None
 HAS_FLA = HAS_TRITON and find_spec("fla") is not None
 
 T = TypeVar("T")
-_called: set[str] = set()
+_names: ContextVar[set[str] | None] = ContextVar("names", default=None)
 
 
 def call(form: Callable[..., T], *args: Any) -> T:
-    """Run the form that was chosen, and remember its name."""
+    """Run the form that was chosen, and tell its name to who is `recording`."""
     if not torch.compiler.is_compiling():  # what is compiled runs outside of it too, to evaluate
-        _called.add(form.__name__)
+        names = _names.get()
+        if names is not None:
+            names.add(form.__name__)
     return form(*args)
+
+
+@contextmanager
+def recording(names: set[str]) -> Iterator[None]:
+    """Add the name of each form that runs meanwhile to `names`."""
+    token = _names.set(names)
+    try:
+        yield
+    finally:
+        _names.reset(token)
 
 
 def tf32() -> bool:
     """Whether matrix products of float32 may use TensorFloat32."""
     return torch.get_float32_matmul_precision() != "highest"
-
-
-def forget_forms() -> None:
-    """Start the record of `kernels` anew."""
-    _called.clear()
-
-
-def kernels(device: torch.device) -> str:
-    """The forms that ran since `forget_forms`, for the record of a run on a GPU."""
-    if device.type == "cpu":
-        return "torch"
-    return ", ".join([*sorted(_called), "compiled, captured"])

@@ -29,6 +29,7 @@ COLORS = {
     "rwkv": "#000000",
     "gated_delta_net": "#999933",
     "gla": "#332288",
+    "base_conv": "#DDCC77",
 }
 """Okabe and Ito's palette, which people of any colour vision can tell apart, less its yellow, and
 some of Paul Tol's; a mixer of the user's own gets the first that its figure has free."""

@@ -1,10 +1,9 @@
-"""The worker processes of a sweep, seen from the sweep: one a CPU core, or some a GPU.
+"""The executor on this machine: worker processes, one a CPU core, or some a GPU.
 
-A sweep gives them orders, one at a time each, and hears of events; `child` is the other end.
+It gives them orders, one job at a time each, and hears of events; `child` is the other end.
 """
 
 import contextlib
-import json
 import os
 import queue
 import signal
@@ -13,16 +12,20 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO
 
 import torch
 
-T = TypeVar("T")
-Event = dict[str, Any]
+from ..search_path import working_folder_last
+from .events import Died, Interim, JobEvent, Order, Setup, Stop, event_from, to_line
+from .executor import J
 
 WORKERS_PER_GPU = 3
 """While some compile and capture their packs, which takes longer than a small model trains, others
 have the GPU."""
+
+CLOSING_SECONDS = 2
+"""Between the ends of a process and of its channel, whichever comes first."""
 
 
 def places(device: str) -> list[str]:
@@ -39,66 +42,57 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-class Workers:
-    """Processes that carry out orders, one a place; each starts when it is first needed.
-
-    `with` ends them all; one that trains saves a checkpoint first.
-    """
+class LocalExecutor:
+    """An `Executor` whose workers are processes, one a place; each starts when first needed."""
 
     def __init__(self, places: Sequence[str], folder: Path, checkpoint_seconds: float):
         self.count = len(places)
         self._free = list(places)  # those without a worker
-        self._setup = {"folder": str(folder), "checkpoint_seconds": checkpoint_seconds}
+        self._folder, self._checkpoint_seconds = folder, checkpoint_seconds
         self._log = folder / "worker.log"
         self._started: list[_Worker] = []
         self._idle: list[_Worker] = []
-        self._events: queue.Queue[tuple[_Worker, Event]] = queue.Queue()
+        self._events: _Events = queue.Queue()
 
-    def __enter__(self) -> "Workers":
+    def __enter__(self) -> "LocalExecutor":
         return self
 
     def __exit__(self, *_: object) -> None:
         for worker in self._started:
-            worker.stop()
+            worker.send(Stop())
         for worker in self._started:
             worker.wait()
 
     def carry_out(
-        self,
-        tasks: list[T],
-        take: Callable[[list[T]], T],
-        order: Callable[[T], dict[str, Any]],
-    ) -> Iterator[tuple[T, Event]]:
-        """Give the orders of all tasks, each as soon as `take` takes it out of the list, and yield
-        every event with its task. Any but "progress" is the last of its task; "died" says that the
-        worker did. Who reads the events may put more tasks into the list.
-        """
-        threads = max(1, _cores() // max(1, min(self.count, len(tasks))))
-        at_work: dict[_Worker, T] = {}
+        self, jobs: list[J], take: Callable[[list[J]], J]
+    ) -> Iterator[tuple[J, JobEvent]]:
+        threads = max(1, _cores() // max(1, min(self.count, len(jobs))))
+        at_work: dict[_Worker, J] = {}
         while True:
-            while tasks and (self._idle or self._free):
+            while jobs and (self._idle or self._free):
                 worker = self._idle.pop(0) if self._idle else self._start(threads)
-                at_work[worker] = take(tasks)
-                worker.send(order(at_work[worker]))
+                at_work[worker] = take(jobs)
+                worker.send(at_work[worker])
             if not at_work:
                 return
             worker, event = self._events.get()
-            if worker in at_work and event["event"] == "progress":
-                yield at_work[worker], event
-                continue
-            if event["event"] == "died":
+            if isinstance(event, Died):
                 self._free.append(worker.place)
                 if worker in self._idle:
                     self._idle.remove(worker)
-            else:
+            if worker not in at_work:
+                continue  # what a process that it forked may say
+            if isinstance(event, Interim):
+                yield at_work[worker], event
+                continue
+            if not isinstance(event, Died):
                 self._idle.append(worker)
-            if worker in at_work:
-                yield at_work.pop(worker), event
+            yield at_work.pop(worker), event
 
     def _start(self, threads: int) -> "_Worker":
         if not self._started:
             self._log.write_text("")
-        setup = {"device": self._free.pop(0), "threads": threads, **self._setup}
+        setup = Setup(self._folder, self._free.pop(0), threads, self._checkpoint_seconds)
         with self._log.open("a") as log:
             self._started.append(_Worker(setup, log, self._events))
         return self._started[-1]
@@ -112,61 +106,89 @@ ALLOCATOR = {
 """glibc keeps freed memory instead of returning it, so that a step on a CPU does not fault in new
 pages for every activation: 1.6 times faster there. Elsewhere these are ignored."""
 
+CHILD = """
+import sys
+sys.path.insert(0, sys.argv.pop(1))
+import zoorecall
+del sys.path[0]
+from zoorecall.sweeps.child import main
+main()
+"""
+"""Runs `child` of this very package, wherever it lies on the search path."""
+
 
 class _Worker:
-    """One process, and the thread that listens to it."""
+    """One process, and the threads that hear what it says and when it ends."""
 
-    def __init__(
-        self,
-        setup: dict[str, Any],
-        log: IO[str],
-        events: "queue.Queue[tuple[_Worker, Event]]",
-    ):
-        self.place: str = setup["device"]
+    def __init__(self, setup: Setup, log: IO[str], events: "_Events"):
+        self.place = setup.device
+        self._fault = ""
+        theirs, orders = os.pipe()
+        heard, told = os.pipe()
+        package = str(Path(__file__).parents[2])
+        path = os.pathsep.join(working_folder_last(sys.path))
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "zoorecall.sweeps.child"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+            # -P: without the working folder in front; -u: what a mixer prints is logged at once
+            [sys.executable, "-P", "-u", "-c", CHILD, package, str(theirs), str(told)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
             stderr=log,
-            text=True,
-            env=os.environ | ALLOCATOR | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            pass_fds=(theirs, told),
+            env=os.environ | ALLOCATOR | {"PYTHONPATH": path},
             start_new_session=True,  # a Ctrl-C is for the sweep to handle
         )
+        os.close(theirs)
+        os.close(told)
+        self._orders, self._heard = os.fdopen(orders, "wb"), os.fdopen(heard, "rb")
         self.send(setup)
         self._listener = threading.Thread(target=self._listen, args=(events,), daemon=True)
+        self._watcher = threading.Thread(target=self._watch, args=(events,), daemon=True)
         self._listener.start()
+        self._watcher.start()
 
-    def send(self, order: dict[str, Any]) -> None:
-        assert self.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # the listener reports that it died
-            self.process.stdin.write(json.dumps(order) + "\n")
-            self.process.stdin.flush()
-
-    def stop(self) -> None:
-        """Ask it to save a checkpoint and go."""
-        assert self.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.close()
+    def send(self, order: Order) -> None:
+        with contextlib.suppress(BrokenPipeError):  # the watcher reports that it died
+            self._orders.write(to_line(order))
+            self._orders.flush()
 
     def wait(self, seconds: float = 30) -> None:
+        """Wait until it is gone; after so long, or at a Ctrl-C, kill it."""
         try:
             self.process.wait(seconds)
         except (subprocess.TimeoutExpired, KeyboardInterrupt):
             self.process.kill()
-            self.process.wait()
-        self._listener.join()
+        self._watcher.join()
+        with contextlib.suppress(BrokenPipeError):
+            self._orders.close()
 
-    def _listen(self, events: "queue.Queue[tuple[_Worker, Event]]") -> None:
-        assert self.process.stdout is not None
-        with self.process.stdout as lines:
-            for line in lines:
-                events.put((self, json.loads(line)))
-        events.put((self, {"event": "died", "reason": self._end()}))
+    def _listen(self, events: "_Events") -> None:
+        """Pass its events on; it ends where they do."""
+        with self._heard:
+            for line in self._heard:
+                if not line.endswith(b"\n"):
+                    break  # it died while it wrote
+                try:
+                    events.put((self, event_from(line)))
+                except ValueError as error:
+                    self._fault = f"its worker wrote into the channel of events: {error}"
+                    break
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(0 if self._fault else CLOSING_SECONDS)
+        self.process.kill()
 
-    def _end(self) -> str:
-        """How it ended, in words."""
+    def _watch(self, events: "_Events") -> None:
+        """Report that it died, after all that it said."""
         code = self.process.wait()
-        if code >= 0:
-            return f"its worker ended with exit code {code}"
-        guess = " (SIGKILL: out of memory?)" if -code == signal.SIGKILL else ""
-        return f"its worker was killed by signal {-code}{guess}"
+        self._listener.join(CLOSING_SECONDS)  # a process that it forked may keep the pipe open
+        events.put((self, Died(self._fault or _ending(code))))
+
+
+_Events = queue.Queue[tuple[_Worker, JobEvent]]
+
+
+def _ending(code: int) -> str:
+    """How a process with this exit code ended, in words."""
+    if code >= 0:
+        return f"its worker ended with exit code {code}"
+    guess = " (SIGKILL: out of memory?)" if -code == signal.SIGKILL else ""
+    return f"its worker was killed by signal {-code}{guess}"

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,9 @@ from ..model.cost import count_parameters, forward_flops, state_size
 from ..tasks import sizes
 from ..training.outcome import Curve, RunResult
 from ..training.trainer import PackTrainer
+from .events import Progress
 from .plan import PlannedPack
 from .provenance import provenance, user_code
-
-Progress = Callable[[int, Sequence[float]], None]
-"""Hears of each evaluation: the step, and the best accuracy so far of each run of the pack."""
 
 Row = dict[str, Any]
 Weights = dict[str, torch.Tensor]
@@ -92,15 +90,16 @@ def train_pack(
     folder: Path,
     device: torch.device,
     checkpoint_seconds: float,
-    progress: Progress,
+    emit: Callable[[Progress], None],
     stopping: Callable[[], bool] = lambda: False,
 ) -> bool:
-    """Train a pack to its shard, or to a checkpoint if `stopping`; says whether it finished."""
+    """Train a pack to its shard, or to a checkpoint if `stopping`; says whether it finished. Each
+    evaluation is emitted."""
     job = PackJob(pack, device, results.read_checkpoint(folder, pack.pack_id))
     saved = time.monotonic()
     while not job.finished:
         job.advance()
-        progress(job.step, job.best())
+        emit(Progress(pack.pack_id, job.step, tuple(job.best())))
         stop = stopping() and not job.finished
         if stop or time.monotonic() - saved > checkpoint_seconds:
             results.write_checkpoint(folder, pack.pack_id, job.state())
@@ -136,6 +135,7 @@ def _row(result: RunResult, pack: PlannedPack, trainer: PackTrainer) -> dict[str
         "seconds": trainer.seconds,
         "tokens_per_second": tokens / max(trainer.seconds, 1e-9),
         **provenance(trainer.device),
+        "kernels": trainer.kernels,
         "user_code": user_code(run.model.mixer),
         **{f"curve.{name}": values for name, values in _columns(result.curve).items()},
     }

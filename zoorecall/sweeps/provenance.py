@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 
 from ..mixers import CustomConfig, MixerConfig
-from ..ops.forms import kernels
 from ..user_code import find_file
 from ..version import __version__
 
@@ -17,7 +16,6 @@ def provenance(device: torch.device) -> dict[str, str]:
     """What trains on a device, as a row's columns."""
     return {
         "device": device_name(device),
-        "kernels": kernels(device),
         "zoorecall_version": __version__,
         "torch_version": str(torch.__version__),
         "git_commit": git_commit(Path(__file__)),

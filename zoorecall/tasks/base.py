@@ -15,7 +15,7 @@ that the bytes do not depend on the machine.
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -29,11 +29,11 @@ CHUNK = 256
 """Candidates drawn at once; part of what the examples are, as each chunk has its own streams."""
 
 POOL_ITEMS = 1 << 23
-"""A chunk has fewer candidates where their pools together would hold more items than this."""
+"""The most items in all pools of a chunk; where 256 pools have more, it has fewer candidates."""
 
 FRUITLESS = 1 << 16
-"""Candidates after which a split without an example is taken to be empty. One that is not empty
-gets more than 1 candidate in 1,000: of many contents an eighth, of few at least one. It would be
+"""A split that has no example after so many candidates is taken to be empty. One that is not empty
+gets more than 1 candidate in 1,000 (of many contents an eighth, of few at least one), so it is
 missed with a probability below (1 - 1/1000)^65536 = 3e-29."""
 
 
@@ -43,6 +43,20 @@ class TaskConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True)
     name: str
+
+    if TYPE_CHECKING:  # as properties here they would shadow a task's options
+
+        @property
+        def seq_len(self) -> int:
+            """Tokens of the longest example."""
+
+        @property
+        def vocab_size(self) -> int:
+            """How many different tokens there are; they count from 0."""
+
+        @property
+        def num_queries(self) -> int:
+            """Answers asked of an example."""
 
     @property
     def slices(self) -> tuple[str, ...]:
@@ -139,8 +153,9 @@ class Pool:
     def draw(self, stream: Stream, ranges: Sequence[tuple[int, int]]) -> np.ndarray:
         """One number of each range [first, end), none twice: int64 [len(ranges), C].
 
-        A range's number is left at its `first`, so ranges that draw on the same numbers must
-        begin one after the other; what they leave stands behind. One draw, then `restore`.
+        A drawn number moves to the `first` place of its range, so ranges over the same numbers
+        must begin one after the other; what is not drawn stands behind them. Call `restore` before
+        the next draw.
         """
         first, end = np.array(ranges).T
         picks = below(stream.halves(len(first), self.rows), (end - first)[:, None])
@@ -164,8 +179,8 @@ class Pool:
 
 
 def below(words: np.ndarray, bound: int | np.ndarray) -> np.ndarray:
-    """Uniform numbers of [0, bound) from uniform 32-bit words, int64: as uniform as whole words
-    can be, so that the probabilities of two numbers differ by 2^-32 or not at all."""
+    """Uniform numbers of [0, bound) from uniform 32-bit words, int64. The probabilities of two
+    numbers differ by at most 2^-32."""
     product = np.multiply(words, bound, dtype=np.uint64, casting="unsafe")
     product >>= np.uint64(32)
     return product.view(np.int64)
@@ -175,7 +190,7 @@ def is_test(contents: np.ndarray) -> np.ndarray:
     """Which candidates [W, C] are test examples: bool [C], one in eight.
 
     A multilinear hash with fixed random factors, then the finalizer of splitmix64 (Steele et al.
-    2014), so that contents that differ little go either way.
+    2014), so that similar contents fall into the splits independently.
     """
     factors = Stream(0, "split").bits(len(contents))
     h = factors @ contents.astype(np.uint64)

@@ -73,6 +73,11 @@ class MQARConfig(TaskConfig):
         return (self.seq_len - 2 * self.num_kv_pairs) // 2
 
 
+def mqar_of_length(seq_len: int) -> MQARConfig:
+    """The papers' settings up to a length of 256: a pair for every 16 tokens."""
+    return MQARConfig(seq_len=seq_len, num_kv_pairs=max(1, round(seq_len / 16)))
+
+
 class MQAR(Task):
     Config = MQARConfig
     config: MQARConfig
@@ -124,9 +129,9 @@ class MQAR(Task):
 def race(words: np.ndarray, scale: np.ndarray, k: int) -> np.ndarray:
     """Draw k of S slots one after the other, without repetition, P(slot) ~ 1 / scale[slot].
 
-    A slot arrives after a time of mean `scale`, drawn from an exponential distribution; the next
-    to arrive is any of those that are left with probability proportional to its 1 / scale, so the
-    order of arrival is the draw. words uint32 [n, S] -> slots int64 [n, k] in the order drawn.
+    Each slot arrives after an exponentially distributed time of mean `scale`. Of the slots left,
+    each is the next with probability proportional to 1 / scale, so the order of arrival is the
+    draw. words uint32 [n, S] -> slots int64 [n, k] in the order drawn.
     """
     S = len(scale)
     low_bits = np.uint64((1 << (S - 1).bit_length()) - 1)

@@ -1,4 +1,4 @@
-"""The examples of a pack's seeds, on the device.
+"""The examples of a pack's seeds, on the device, and the order in which its runs see them.
 
 Shape letters: R runs, S seeds, B batch, L length, Q queries, n examples.
 """
@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..tasks import Task
+from ..config import RunConfig
+from ..seeding import Stream
+from ..tasks import Task, make_task
 
 
 @dataclass
@@ -36,3 +38,44 @@ def make_examples(
     made = [task.examples(n, seed, split, block) for seed in seeds]
     columns = [np.stack(column) for column in zip(*made, strict=True)]
     return Examples(*(torch.from_numpy(column).to(device) for column in columns))
+
+
+class Feed:
+    """What the runs of a pack train on. Runs with the same seed see the same examples in the same
+    order. An epoch's examples take the place of those before, where a captured step finds them."""
+
+    def __init__(self, runs: Sequence[RunConfig], device: torch.device):
+        self.train, self.task, self.device = runs[0].train, make_task(runs[0].task), device
+        self.seeds = sorted({run.seed for run in runs})
+        self.seed_index = torch.tensor([self.seeds.index(r.seed) for r in runs], device=device)
+        batches = (self.train.steps_per_epoch, self.train.batch_size)
+        self.order = torch.zeros(len(self.seeds), *batches, dtype=torch.int64, device=device)
+        self.cursor = torch.zeros(1, dtype=torch.int64, device=device)  # batch of the epoch
+        self.epoch = -1
+
+    def make(self, n: int, split: str, block: int = 0) -> Examples:
+        """The first n examples of a split for each seed."""
+        return make_examples(self.task, self.seeds, n, split, block, self.device)
+
+    def load(self, step: int) -> None:
+        """Have the examples and the order of a step's epoch, and stand at its batch."""
+        epoch = step // self.train.steps_per_epoch
+        if epoch == self.epoch:
+            return
+        fresh, n = self.train.data == "fresh", self.train.train_examples
+        if self.epoch < 0:
+            self.examples = self.make(n, "train", epoch if fresh else 0)
+        elif fresh:
+            for name, values in vars(self.make(n, "train", epoch)).items():
+                getattr(self.examples, name).copy_(values)
+        for s, seed in enumerate(self.seeds):
+            order = np.arange(n) if fresh else Stream(seed, "order", epoch).permutation(n)
+            batches = order[: self.order[s].numel()].reshape(self.order[s].shape)
+            self.order[s].copy_(torch.from_numpy(batches), non_blocking=True)
+        self.epoch = epoch
+        self.cursor.fill_(step % self.train.steps_per_epoch)
+
+    def batch(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens [R, B, L], query positions and targets [R, B, Q] of the batch at the cursor."""
+        index = self.order.index_select(1, self.cursor).squeeze(1)[self.seed_index]  # [R, B]
+        return self.examples.batch(self.seed_index, index)

@@ -1,19 +1,20 @@
-"""AdamW and learning-rate schedules with settings of each run's own.
+"""Optimizers and learning-rate schedules with settings of each run's own.
 
-Shape letters: R runs, P parameters of a run, S steps.
+Shape letters: R runs, P parameters of a run, S steps, M x N a weight matrix.
 
-AdamW: Loshchilov and Hutter 2019, algorithm 2, with the operations of `torch.optim.AdamW`.
 What a step needs of the settings is computed before, in float64, into tables on the device: no step
 waits for the host, and no compiled step raises a beta to its power for every parameter.
 """
 
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from ..config import TrainConfig
+from ..model.pack import Matrix
 
 
 def learning_rates(train: TrainConfig) -> Tensor:
@@ -40,30 +41,29 @@ def learning_rates(train: TrainConfig) -> Tensor:
     return peak * factor
 
 
-class AdamW:
-    """AdamW over one tensor of parameters [R, P], each run with its own settings."""
+class Optimizer:
+    """One step of every run of a pack, each with its own settings.
+
+    `buffers` has, by name, the tensors [R, P] that a step changes besides the parameters.
+    """
+
+    BUFFERS: ClassVar[tuple[str, ...]]
 
     def __init__(self, settings: Sequence[TrainConfig], flat: Tensor):
-        def per_run(values: Sequence[float]) -> Tensor:
-            return torch.tensor(values, dtype=torch.float64)[:, None]
-
-        beta1, beta2 = (
-            per_run([s.betas[0] for s in settings]),
-            per_run([s.betas[1] for s in settings]),
-        )
-        rate = torch.stack([learning_rates(s) for s in settings])  # [R, S]
-        t = torch.arange(1, rate.shape[1] + 1)
-        size, root = rate / (1 - beta1**t), (1 - beta2**t).sqrt()
-        keep = 1 - rate * per_run([s.weight_decay for s in settings])
-        self.by_step = torch.stack([size, root, keep]).mT.to(flat)  # [3, S, R]
-        self.beta2, self.one_minus_beta1, self.one_minus_beta2 = (
-            x.to(flat) for x in (beta2, 1 - beta1, 1 - beta2)
-        )
-        self.eps = per_run([s.eps for s in settings]).to(flat)
+        self.by_step = torch.stack(self.tables(settings)).mT.to(flat)  # [tables, S, R]
         clip_norms = [math.inf if s.clip_norm is None else s.clip_norm for s in settings]
         self.clip_norm = per_run(clip_norms).to(flat)
-        self.exp_avg = torch.zeros_like(flat)
-        self.exp_avg_sq = torch.zeros_like(flat)
+        self.buffers = {name: torch.zeros_like(flat) for name in self.BUFFERS}
+
+    def tables(self, settings: Sequence[TrainConfig]) -> list[Tensor]:
+        """What `update` needs to know of each step, float64 [R, S] each."""
+        raise NotImplementedError
+
+    def update(self, flat: Tensor, grad: Tensor, on: Tensor, now: Tensor) -> None:
+        """Change `flat` and `buffers` in place with the gradients [R, P], which are 0 where a run
+        is not `on` [R, 1]: there `flat` stays as it is. `now` has this step's numbers from
+        `tables`, [tables, R, 1]."""
+        raise NotImplementedError
 
     def step(
         self, flat: Tensor, grad: Tensor, step: Tensor, active: Tensor
@@ -78,10 +78,195 @@ class AdamW:
         on = active[:, None]
         clip = torch.clamp(self.clip_norm / (norm + 1e-6), max=1.0)
         grad = torch.where(on, grad * clip, 0.0)
-
-        size, root, keep = self.by_step.index_select(1, step.view(1)).mT  # [R, 1] each
-        size, keep = torch.where(on, size, 0.0), torch.where(on, keep, 1.0)
-        self.exp_avg.lerp_(grad, self.one_minus_beta1)
-        self.exp_avg_sq.mul_(self.beta2).addcmul_(grad * self.one_minus_beta2, grad)
-        flat.mul_(keep).sub_(size * self.exp_avg / (self.exp_avg_sq.sqrt() / root + self.eps))
+        self.update(flat, grad, on, self.by_step.index_select(1, step.view(1)).mT)
         return active, norm.squeeze(1)
+
+
+class AdamW(Optimizer):
+    """Loshchilov and Hutter 2019 (arXiv 1711.05101), algorithm 2, with the operations of
+    `torch.optim.AdamW`."""
+
+    BUFFERS = ("exp_avg", "exp_avg_sq")
+
+    def __init__(self, settings: Sequence[TrainConfig], flat: Tensor):
+        super().__init__(settings, flat)
+        beta1, beta2 = betas(settings)
+        self.beta2, self.one_minus_beta1, self.one_minus_beta2 = (
+            x.to(flat) for x in (beta2, 1 - beta1, 1 - beta2)
+        )
+        self.eps = per_run([s.eps for s in settings]).to(flat)
+
+    def tables(self, settings: Sequence[TrainConfig]) -> list[Tensor]:
+        beta1, beta2 = betas(settings)
+        rate, keep = rates_and_keeps(settings)
+        t = torch.arange(1, rate.shape[1] + 1)
+        return [rate / (1 - beta1**t), (1 - beta2**t).sqrt(), keep]
+
+    def update(self, flat: Tensor, grad: Tensor, on: Tensor, now: Tensor) -> None:
+        size, root, keep = now
+        size, keep = torch.where(on, size, 0.0), torch.where(on, keep, 1.0)
+        flat.mul_(keep).sub_(self.change(grad, self.one_minus_beta1, size, root))
+
+    def change(self, grad: Tensor, new: Tensor, size: Tensor, root: Tensor) -> Tensor:
+        """What AdamW subtracts, [R, P]; `new` is the share of `grad` in the next `exp_avg`."""
+        exp_avg, exp_avg_sq = self.buffers["exp_avg"], self.buffers["exp_avg_sq"]
+        exp_avg.lerp_(grad, new)
+        exp_avg_sq.mul_(self.beta2).addcmul_(grad * self.one_minus_beta2, grad)
+        return size * exp_avg / (exp_avg_sq.sqrt() / root + self.eps)
+
+
+class SGD(Optimizer):
+    """Gradient descent with momentum, as `torch.optim.SGD`: weight decay is added to the gradient,
+    and so goes through the momentum."""
+
+    BUFFERS = ("momentum",)
+
+    def __init__(self, settings: Sequence[TrainConfig], flat: Tensor):
+        super().__init__(settings, flat)
+        self.momentum, self.nesterov = momenta(settings).to(flat), settings[0].nesterov
+        self.weight_decay = per_run([s.weight_decay for s in settings]).to(flat)
+
+    def tables(self, settings: Sequence[TrainConfig]) -> list[Tensor]:
+        return [rates_and_keeps(settings)[0]]
+
+    def update(self, flat: Tensor, grad: Tensor, on: Tensor, now: Tensor) -> None:
+        (rate,) = now
+        buffer = self.buffers["momentum"]
+        grad = torch.where(on, grad + self.weight_decay * flat, 0.0)
+        buffer.mul_(self.momentum).add_(grad)
+        direction = grad + self.momentum * buffer if self.nesterov else buffer
+        flat.sub_(torch.where(on, rate, 0.0) * direction)
+
+
+class Lion(Optimizer):
+    """Chen et al. 2023 (arXiv 2302.06675), algorithm 2: the sign of a mean of momentum and
+    gradient; another mean of the two is the next momentum."""
+
+    BUFFERS = ("exp_avg",)
+
+    def __init__(self, settings: Sequence[TrainConfig], flat: Tensor):
+        super().__init__(settings, flat)
+        self.one_minus_beta1, self.one_minus_beta2 = ((1 - x).to(flat) for x in betas(settings))
+
+    def tables(self, settings: Sequence[TrainConfig]) -> list[Tensor]:
+        return list(rates_and_keeps(settings))
+
+    def update(self, flat: Tensor, grad: Tensor, on: Tensor, now: Tensor) -> None:
+        rate, keep = now
+        rate, keep = torch.where(on, rate, 0.0), torch.where(on, keep, 1.0)
+        exp_avg = self.buffers["exp_avg"]
+        flat.mul_(keep).sub_(rate * exp_avg.lerp(grad, self.one_minus_beta1).sign())
+        exp_avg.lerp_(grad, self.one_minus_beta2)
+
+
+class Muon(AdamW):
+    """Muon for the weights of linear layers, AdamW for all else: the embedding, which is also the
+    head, biases, norms, convolutions, and whatever a mixer has besides.
+
+    Jordan et al. 2024 (kellerjordan.github.io/posts/muon), with the operations of
+    `torch.optim.Muon`, the Newton-Schulz iteration in bfloat16. `adjust_lr_fn` is torch's: the rate
+    of an M x N matrix is the learning rate times sqrt(max(1, M / N)) (`original`) or times
+    0.2 sqrt(max(M, N)) (`match_rms_adamw`, Liu et al. 2025, arXiv 2502.16982), with which a step is
+    about as long as one of AdamW, and one learning rate suits both.
+
+    `exp_avg` is Muon's momentum where a matrix is; `exp_avg_sq` is of no use there.
+    """
+
+    def __init__(self, settings: Sequence[TrainConfig], flat: Tensor, matrices: Sequence[Matrix]):
+        super().__init__(settings, flat)
+        self.momentum, self.one_minus_momentum = (
+            x.to(flat) for x in (momenta(settings), 1 - momenta(settings))
+        )
+        self.nesterov, self.adjust_lr_fn = settings[0].nesterov, settings[0].adjust_lr_fn
+        of_shape: dict[tuple[int, int], list[Tensor]] = {}
+        for matrix in matrices:
+            numbers = torch.arange(matrix.part.start, matrix.part.stop)
+            of_shape.setdefault((matrix.rows, matrix.columns), []).append(numbers)
+        # where in `flat` the numbers of all matrices of a shape are
+        self.of_shape = {shape: torch.cat(each).to(flat.device) for shape, each in of_shape.items()}
+        # and the other way around: of a number of `flat`, its place in what `steps` returns
+        self.place = torch.zeros(flat.shape[1], dtype=torch.int64, device=flat.device)
+        inside = torch.cat([self.place[:0], *self.of_shape.values()])
+        self.place[inside] = torch.arange(1, len(inside) + 1, device=flat.device)
+        self.in_matrix = self.place > 0
+
+    def tables(self, settings: Sequence[TrainConfig]) -> list[Tensor]:
+        rates = [s.adamw_learning_rate or s.learning_rate for s in settings]
+        of_adamw = [
+            s.model_copy(update={"learning_rate": rate})
+            for s, rate in zip(settings, rates, strict=True)
+        ]
+        return [*super().tables(of_adamw), *rates_and_keeps(settings)]
+
+    def update(self, flat: Tensor, grad: Tensor, on: Tensor, now: Tensor) -> None:
+        size, root, keep, rate, keep_matrix = now
+        size, rate = torch.where(on, size, 0.0), torch.where(on, rate, 0.0)
+        keep = torch.where(on, torch.where(self.in_matrix, keep_matrix, keep), 1.0)
+        new = torch.where(self.in_matrix, self.one_minus_momentum, self.one_minus_beta1)
+        change, exp_avg = self.change(grad, new, size, root), self.buffers["exp_avg"]
+        direction = grad.lerp(exp_avg, self.momentum) if self.nesterov else exp_avg
+        steps = self.steps(direction, rate).index_select(1, self.place)
+        flat.mul_(keep).sub_(torch.where(self.in_matrix, steps, change))
+
+    def steps(self, direction: Tensor, rate: Tensor) -> Tensor:
+        """A zero, and the matrices of `direction` [R, P], made orthogonal and times their rates."""
+        steps = [torch.zeros_like(rate)]
+        for (rows, columns), numbers in self.of_shape.items():
+            matrices = direction.index_select(1, numbers).view(-1, rows, columns)
+            made = orthogonalize(matrices).reshape(len(direction), -1)
+            steps.append(rate * self.adjust(rows, columns) * made)
+        return torch.cat(steps, dim=1)
+
+    def adjust(self, rows: int, columns: int) -> float:
+        """The rate of a matrix over the learning rate."""
+        if self.adjust_lr_fn == "original":
+            return math.sqrt(max(1, rows / columns))
+        return 0.2 * math.sqrt(max(rows, columns))
+
+
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+"""Of X, X X^T X and X X^T X X^T X, as Muon has them."""
+
+
+def orthogonalize(matrices: Tensor) -> Tensor:
+    """Nearly the nearest orthogonal matrix of each: [n, M, N] -> the same, bfloat16, with singular
+    values of about 0.7 to 1.2 by five steps of Newton and Schulz."""
+    a, b, c = NEWTON_SCHULZ
+    is_tall = matrices.shape[1] > matrices.shape[2]
+    x = matrices.bfloat16()
+    x = x.mT if is_tall else x
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    for _ in range(5):
+        square = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=b, alpha=c), x, beta=a)
+    return x.mT if is_tall else x
+
+
+def make_optimizer(
+    settings: Sequence[TrainConfig], flat: Tensor, matrices: Sequence[Matrix]
+) -> Optimizer:
+    """The optimizer that all of `settings` name; `matrices` are the weights of linear layers."""
+    if settings[0].optimizer == "muon":
+        return Muon(settings, flat, matrices)
+    return {"adamw": AdamW, "sgd": SGD, "lion": Lion}[settings[0].optimizer](settings, flat)
+
+
+def per_run(values: Sequence[float]) -> Tensor:
+    """A number of each run, float64 [R, 1]."""
+    return torch.tensor(values, dtype=torch.float64)[:, None]
+
+
+def betas(settings: Sequence[TrainConfig]) -> tuple[Tensor, Tensor]:
+    """The two betas of each run, float64 [R, 1] each."""
+    return per_run([s.betas[0] for s in settings]), per_run([s.betas[1] for s in settings])
+
+
+def momenta(settings: Sequence[TrainConfig]) -> Tensor:
+    """The momentum of each run, float64 [R, 1]."""
+    return per_run([s.momentum for s in settings if s.momentum is not None])
+
+
+def rates_and_keeps(settings: Sequence[TrainConfig]) -> tuple[Tensor, Tensor]:
+    """The learning rate of each step, and what decoupled weight decay leaves: float64 [R, S]."""
+    rate = torch.stack([learning_rates(s) for s in settings])
+    return rate, 1 - rate * per_run([s.weight_decay for s in settings])

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from ..forms import HAS_TRITON, call, tf32
-from . import reference
+from . import fast
 from .reference import QKV, attention_step
 
 if HAS_TRITON:
@@ -19,4 +19,4 @@ def attention(qkv: QKV, num_heads: int, bias: QKV | None = None) -> Tensor:
     head_dim = q.shape[-1] // num_heads // (3 if q is qkv else 1)
     if HAS_TRITON and q.is_cuda and fits_on_chip(q.dtype, q.shape[2], head_dim):
         return call(attention_triton, qkv, num_heads, bias, tf32())
-    return call(reference.attention, qkv, num_heads, bias)
+    return call(fast.attention, qkv, num_heads, bias)

@@ -2,11 +2,11 @@
 
 Shape letters: R runs, B batch, L length, D width, H heads, K head dim; D = H K.
 
-A program owns one head of one sequence and holds all L^2 scores, so it needs no running maximum;
-the backward makes the scores again from q and k, so nothing but the inputs is kept. It reads q, k
-and v where the projections left them, of a wide head a slice after the other, adds their bias, and
-writes their gradients in the same places: no tensor is ever rearranged. No two programs write to
-the same place: the same input gives the same bits.
+A program owns one head of one sequence and holds all L^2 scores, so it needs no running maximum.
+The backward recomputes the scores from q and k, so only the inputs are kept. A program reads q, k
+and v where the projections wrote them, a wide head slice by slice, adds their bias, and writes
+their gradients in the same layout: no tensor is ever rearranged. No two programs write to the same
+place, so the same input gives the same bits.
 """
 
 import torch
@@ -118,7 +118,7 @@ def _attention_backward_kernel(
 
 def _sizes(q: Tensor, num_heads: int, allow_tf32: bool) -> dict[str, int | str]:
     L, K = q.shape[2], q.shape[3] // num_heads
-    # slices of a head, as the registers do not hold a wide one
+    # slices of a head, because a wide one does not fit in registers
     sizes = {"H": num_heads, "L": L, "K": K, "BLOCK_L": padded(L), "SLICE": min(64, padded(K))}
     # of float32 alone: exact products spill most of their operands from the registers; three
     # products of their halves in tf32 do not, and lose two or three bits
@@ -133,7 +133,7 @@ def _split(qkv: list[Tensor]) -> list[Tensor]:
 
 @torch.library.custom_op("zoorecall::attention", mutates_args=())
 def _forward(qkv: list[Tensor], bias: list[Tensor], num_heads: int, allow_tf32: bool) -> Tensor:
-    parts, bias_parts = _split(qkv), _split(bias or qkv)  # without a bias it is never read
+    parts, bias_parts = _split(qkv), _split(bias or qkv)  # never read without a bias
     R, B, L, D = parts[0].shape
     q, k, v = (flat_rows(x) for x in parts)
     y = q.new_empty(R, B, L, D)

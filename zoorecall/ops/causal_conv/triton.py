@@ -5,11 +5,11 @@
 Shape letters: R runs, B batch, L length, C channels, T taps.
 
 There is little to compute, so the aim is to move every number once: the forward reads x and writes
-y, the backward, which makes a again rather than keep it, reads x and dy and writes dx. A program
-owns some channels of one run and goes over tiles; a tile is some neighbouring positions of one
-sequence. It loads all rows that a tile needs at once, those of the tiles beside it from the cache,
-and does the rest in registers. The gradients of weight and bias are summed over a program's tiles,
-and these partial sums are added afterwards, without atomics: the same input gives the same bits.
+y; the backward, which recomputes a, reads x and dy and writes dx. A program owns some channels of
+one run and goes over tiles of neighbouring positions of a sequence. It loads all rows of a tile at
+once, those shared with the neighbouring tiles from the cache, and does the rest in registers. The
+gradients of weight and bias are summed over a program's tiles; these partial sums are added
+afterwards, without atomics, so the same input gives the same bits.
 """
 
 import torch
@@ -22,9 +22,9 @@ from ..tiles import store, window
 MAX_TAPS = 8
 """The most taps whose rows fit in registers."""
 SPAN = 16
-"""Most positions of a tile: with more of them fewer rows are loaded twice, and more are held."""
+"""Most positions of a tile. Larger tiles load fewer rows twice, but need more registers."""
 TILES = 16
-"""Tiles of a program: more of them make fewer partial sums, and fewer programs."""
+"""Tiles of a program. With more tiles there are fewer partial sums, but also fewer programs."""
 CHANNELS = 128
 """Most channels of a program. A thread has two, 4 bytes of bfloat16, because rows that are sliced
 from wider ones often begin at odd multiples of 4 bytes."""

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from ..forms import HAS_FLA, HAS_TRITON, call
-from . import fla, reference
+from . import fast, fla
 from .reference import delta_rule_step
 
 if HAS_TRITON:
@@ -18,4 +18,4 @@ def delta_rule(q: Tensor, k: Tensor, v: Tensor, beta: Tensor) -> Tensor:
         return call(delta_rule_triton, q, k, v, beta)
     if HAS_FLA and q.is_cuda and fla.fits(q.dtype, q.shape[4], v.shape[4]):
         return call(fla.delta_rule_fla, q, k, v, beta)
-    return call(reference.delta_rule, q, k, v, beta)
+    return call(fast.delta_rule, q, k, v, beta)

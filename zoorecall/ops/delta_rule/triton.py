@@ -197,7 +197,9 @@ def _(q, k, v, beta, inverse, read, dy):
 
 def _save(ctx, inputs, output):
     ctx.save_for_backward(*inputs[:-1], *output[1:])
-    ctx.set_materialize_grads(False)  # or autograd would make zeros as gradients of both matrices
+    ctx.set_materialize_grads(
+        False
+    )  # else autograd would allocate zeros as gradients of both matrices
 
 
 def _gradients(ctx, dy, *_):

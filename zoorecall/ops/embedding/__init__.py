@@ -1,5 +1,11 @@
 """The embedding of tokens."""
 
-from .reference import embedding
+from torch import Tensor
 
-__all__ = ["embedding"]
+from .fast import embedding_spread
+from .reference import embedding_reference
+
+
+def embedding(tokens: Tensor, table: Tensor) -> Tensor:
+    """The rows of each run's table, as `reference.embedding_reference` defines them."""
+    return (embedding_spread if table.is_cuda else embedding_reference)(tokens, table)

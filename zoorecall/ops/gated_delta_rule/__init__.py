@@ -1,5 +1,6 @@
 """The gated delta rule."""
 
-from .reference import gated_delta_rule, gated_delta_rule_step
+from .fast import gated_delta_rule
+from .reference import gated_delta_rule_step
 
 __all__ = ["gated_delta_rule", "gated_delta_rule_step"]

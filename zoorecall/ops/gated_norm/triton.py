@@ -5,10 +5,9 @@
 Shape letters: R runs, B batch, L length, E channels, G groups of channels with a mean of their own.
 
 A program takes some rows (positions) of one run and one group, a few at a time, so that forward and
-backward move every number once; the backward makes g and r again rather than keep them. z is read
-where the projection left it, beside other things. The gradient of the weight is summed over a
-program's rows and these partial sums are added afterwards, without atomics: the same input gives
-the same bits.
+backward move every number once; the backward recomputes g and r. z is read as a slice of the wider
+tensor that the projection wrote. The gradient of the weight is summed over a program's rows; these
+partial sums are added afterwards, without atomics, so the same input gives the same bits.
 """
 
 import torch
@@ -21,9 +20,9 @@ from ..tiles import flat_rows, load, store
 MAX_WIDTH = 4096
 """The widest group of channels that fits in registers."""
 NUMBERS = 2048
-"""Of each tensor, that four warps hold at a time: 16 a thread, two loads of 16 bytes."""
+"""Numbers of a tile of each tensor, held by four warps: 16 a thread, two loads of 16 bytes."""
 TILES = 8
-"""Times that a program loads so many rows: more make fewer partial sums, and fewer programs."""
+"""Tiles of a program. With more tiles there are fewer partial sums, but also fewer programs."""
 
 
 @triton.jit

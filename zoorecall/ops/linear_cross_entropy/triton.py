@@ -5,9 +5,9 @@ Shape letters: R runs, M queries of a batch, D width, V vocabulary.
 The forward keeps some rows of hidden on chip, goes over the vocabulary in tiles of logits and
 carries, a row: the maximum, the sum of exponentials relative to it, the target's logit and the
 first argmax (the online softmax of Milakov and Gimelshein 2018, arXiv 1805.02867). The backward
-makes each tile again from the saved log-sum-exp: once row by row for the gradient of hidden, once
-column by column for that of weight. Twice the products is cheaper here than the traffic of
-[R, M, V], and as no two programs add to the same place the result has the same bits every time.
+recomputes each tile from the saved log-sum-exp: once row by row for the gradient of hidden, once
+column by column for that of weight. Twice the products cost less here than the memory traffic of
+[R, M, V]. No two programs add to the same place, so the same input gives the same bits.
 """
 
 import torch

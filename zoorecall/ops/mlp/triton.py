@@ -3,11 +3,11 @@
 y = x + W2 a + b2 with a = gelu(h), h = W1 n + b1, n = LN(x), as `mlp.mlp_reference`.
 Shape letters: R runs, T tokens, D width, F hidden width.
 
-The forward keeps some tokens on chip and goes over the hidden width in chunks. Nothing but the
-inputs is kept for the backward, which makes n, h and a again: once token by token for the gradient
-of x, once chunk by chunk for those of the weights. At small D these three more products cost less
-than moving [R, T, F] through memory a dozen times. Sums over tokens are written as one partial sum
-a program and added afterwards: the same input gives the same bits.
+The forward keeps some tokens on chip and goes over the hidden width in chunks. The backward
+recomputes n, h and a from the inputs: once token by token for the gradient of x, once chunk by
+chunk for those of the weights. At small D these three more products cost less than moving
+[R, T, F] through memory a dozen times. Sums over tokens are written as one partial sum a program
+and added afterwards, so the same input gives the same bits.
 """
 
 import torch

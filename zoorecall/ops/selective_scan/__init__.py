@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from ..forms import HAS_TRITON, call
-from . import reference
+from . import fast
 from .reference import selective_scan_step
 
 if HAS_TRITON:
@@ -16,4 +16,4 @@ def selective_scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D:
     """Mamba's selective scan, as `reference.selective_scan_recurrent` defines it."""
     if HAS_TRITON and u.is_cuda and A.shape[-1] <= 64:
         return call(selective_scan_triton, u, delta, A, B, C, D)
-    return call(reference.selective_scan, u, delta, A, B, C, D)
+    return call(fast.selective_scan, u, delta, A, B, C, D)

@@ -300,7 +300,7 @@ def _(u, delta, A, B, C, D, states, dy):
 
 def _save(ctx, inputs, output):
     ctx.save_for_backward(*inputs[:-1], output[1])
-    ctx.set_materialize_grads(False)  # or autograd would make zeros as the gradient of states
+    ctx.set_materialize_grads(False)  # else autograd would allocate zeros as the gradient of states
 
 
 def _gradients(ctx, dy, _):

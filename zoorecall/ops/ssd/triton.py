@@ -5,10 +5,10 @@
 Dao and Gu 2024 (arXiv 2405.21060), section 6. Shape letters: R runs, B batch, L length, H heads,
 P head dim, G groups of heads that share B and C, N state. Longer ones: `ssd_chunks_triton`.
 
-A program owns one group of heads of one sequence. C B^T is made once for all its heads, and their
-gradients of it are summed before they are multiplied by B and C. The backward makes S again, so
-nothing but the inputs is kept. It reads x, B and C where the convolution left them, side by side,
-and writes their gradients in the same places. No two programs write to the same place: the same
+A program owns one group of heads of one sequence. C B^T is computed once for all its heads, and the
+heads' gradients of it are summed before they are multiplied by B and C. The backward recomputes S,
+so only the inputs are kept. A program reads x, B and C side by side, as the convolution wrote them,
+and writes their gradients in the same layout. No two programs write to the same place, so the same
 input gives the same bits.
 """
 
@@ -101,7 +101,7 @@ def _ssd_backward_kernel(
         tl.store(sums + sequence * 2 * H + head, tl.sum(to_exponent * steps, 0))
         tl.store(sums + sequence * 2 * H + H + head, through_skip)
 
-        # last, because until here the registers are needed
+        # last, because the registers are needed until here
         S = BC * decay * steps[:, None] + tl.where(diagonal, skip, 0.0)
         to_x = tl.dot(S.to(x.dtype), dy_h, input_precision=PRECISION)
         store_rows(dxBC + start * width + head * P, to_x, width, L, P, BLOCK_L, BLOCK_P)
@@ -210,7 +210,7 @@ def ssd_triton(
     xBC: Tensor, dt: Tensor, A: Tensor, D: Tensor, num_groups: int, d_state: int,
     allow_tf32: bool = False,
 ) -> Tensor:  # fmt: skip
-    """SSD and skip, as `ssd.ssd_with_skip`: y [R, B, L, H P] in xBC's dtype.
+    """SSD and skip, as `ssd.fast.ssd_with_skip`: y [R, B, L, H P] in xBC's dtype.
 
     xBC [R, B, L, H P + 2 G N] is bfloat16 or float32, dt [R, B, L, H] (positive), A (negative) and
     D [R, H] are float32, and so are sums and decays. `allow_tf32` multiplies float32 with 10 bits

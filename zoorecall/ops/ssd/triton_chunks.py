@@ -10,13 +10,13 @@ share B and C, N state, K chunks of T positions.
 Forward, a program owns one head of one sequence and walks its chunks with the state, float32, in
 registers. The programs that share B and C run side by side and find them in the cache.
 
-Backward, programs of the same kind make the states between chunks again, and, from the last chunk
-on, the gradients of these states: 2 N P numbers a chunk and head, in x's dtype as a product takes
-them. With both in memory, a chunk is on its own: one program owns a chunk and a group of heads, and
-sums over these the gradients of C B^T, B and C in registers. A program that walked back with the
-gradient of the state in registers would own a head, and write 2 T N numbers of gradients of B and C
-beside the N P of the states, for a further pass to sum: with T = P half as much again for any
-number of heads, and rounded once a head.
+In the backward, programs of the same kind recompute the states between chunks and then, from the
+last chunk on, the gradients of these states: 2 N P numbers a chunk and head, in x's dtype as a
+product takes them. With both in memory the chunks are independent: one program owns a chunk and a
+group of heads, and sums the gradients of C B^T, B and C over the heads in registers. The
+alternative, a program a head that walks back with the gradient of the state in registers, would
+write 2 T N numbers of gradients of B and C beside the N P of the states, for a further pass to sum:
+with T = P half as much again for any number of heads, and rounded once a head.
 
 As a decay has a gradient through all that passes it, from before or within the chunk to within or
 after it, each of these parts is a sum of its own: only the one within is a difference of sums. No

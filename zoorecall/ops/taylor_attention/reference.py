@@ -5,12 +5,10 @@
 Arora et al. 2024 (arXiv 2402.18668): p(q . k) is the product of features of q and of k,
 so a recurrence with a state of `num_features` vectors computes it, too. Shape letters: R runs,
 B batch, L length, H heads, K key dim, V value dim. q, k: [R, B, L, H, K]; v: [R, B, L, H, V].
-Half precision: scores and their sums are float32; products are not. p is 1/2 or more, so no sum of
-scores is near 0, and what the published code adds to it is left out.
+Half precision is computed in float32.
 """
 
 import torch
-from einops import rearrange
 from torch import Tensor
 
 
@@ -38,19 +36,6 @@ def taylor_attention_step(q: Tensor, k: Tensor, v: Tensor, state: Tensor) -> tup
     state = state + features(k)[..., None] * v[..., None, :]
     read = (features(q)[..., None] * state).sum(-2)
     return (read[..., :-1] / read[..., -1:]).to(dtype), state
-
-
-def taylor_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """The same, parallel over the length, by L^2 scores a head: [R, B, L, H, V].
-
-    Up to a length of about `num_features` this takes fewer operations than the state does.
-    """
-    q, k, v = (rearrange(x, "r b l h d -> r b h l d") for x in (q, k, v))
-    wide = torch.promote_types(v.dtype, torch.float32)
-    x = ((q * q.shape[-1] ** -0.5) @ k.mT).to(wide)
-    scores = (1 + x + x.square() / 2).tril()
-    y = (scores.to(v.dtype) @ v) / scores.sum(-1, keepdim=True)
-    return rearrange(y, "r b h l v -> r b l h v").to(v.dtype)
 
 
 def features(x: Tensor) -> Tensor:

@@ -4,7 +4,8 @@
     mean_{t+1} = mean_t + sigmoid(k_t + w - log_t) (v_t - mean_t)
     log_{t+1} = log(e^{log_t - w} + e^{k_t}),    mean_0 = 0, log_0 = -inf
 
-as `wkv` derives them. Shape letters: R runs, B batch, L length, C channels, K positions of a chunk.
+as `wkv.fast` derives them. Shape letters: R runs, B batch, L length, C channels, K positions of a
+chunk.
 
 There is little to compute, so the aim is to move few bytes. A thread owns a channel of one sequence
 and walks along the length, a chunk of K positions at a time; it loads the next chunk's rows while
@@ -207,7 +208,7 @@ def _(k, v, w, u, states, dy):
 
 def _save(ctx, inputs, output):
     ctx.save_for_backward(*inputs[:-1], output[1])
-    ctx.set_materialize_grads(False)  # or autograd would make zeros as the gradient of states
+    ctx.set_materialize_grads(False)  # else autograd would allocate zeros as the gradient of states
 
 
 def _gradients(ctx, dy, _):

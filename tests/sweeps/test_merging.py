@@ -1,0 +1,200 @@
+"""A folder's two tables and its grid: no row is lost or there twice, whatever happens when."""
+
+import shutil
+
+import pandas as pd
+import pytest
+import torch
+from conftest import small_run
+
+from zoorecall import load_grid, load_results, merge, results
+from zoorecall.cli import main
+from zoorecall.errors import ResultsError
+from zoorecall.grid import Grid
+from zoorecall.results import read_plan, write_plan
+from zoorecall.sweeps.merging import HEADER, write_grid
+from zoorecall.sweeps.pack_job import train_pack
+from zoorecall.sweeps.plan import PlannedPack
+from zoorecall.sweeps.sweeper import plan_packs
+
+TASKS = ({"name": "mqar"}, {"name": "key_value_sum", "recall": "both"})
+PACKS = tuple(
+    PlannedPack(tuple(small_run(task=task, learning_rate=rate) for rate in (1e-3, 1e-2)))
+    for task in TASKS
+)
+
+
+def train(packs, folder, stopping=lambda: False) -> None:
+    for pack in packs:
+        train_pack(pack, folder, torch.device("cpu"), float("inf"), lambda *_: None, stopping)
+
+
+def planned(packs) -> dict[str, list[str]]:
+    return {pack.pack_id: [run.run_id for run in pack.runs] for pack in packs}
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """A folder of two shards: of a task without slices and of one with slices."""
+    folder = tmp_path_factory.mktemp("trained") / "folder"
+    train(PACKS, folder)
+    write_plan(folder, planned(PACKS))
+    return folder
+
+
+@pytest.fixture
+def folder(trained, tmp_path):
+    return shutil.copytree(trained, tmp_path / "folder")
+
+
+def copy_shard(pack, folder, other) -> None:
+    (other / "shards").mkdir(parents=True, exist_ok=True)
+    shutil.copy(folder / "shards" / f"{pack.pack_id}.parquet", other / "shards")
+
+
+def assert_same(folder, other) -> None:
+    """Both hold the same runs and curves, to the bit."""
+    one, two = load_results(folder), load_results(other)
+    assert one.runs["run_id"].is_unique
+    pd.testing.assert_frame_equal(one.runs, two.runs, check_exact=True, check_like=True)
+    pd.testing.assert_frame_equal(one.curves, two.curves, check_exact=True, check_like=True)
+
+
+def ids_of_grid(folder) -> set[str]:
+    return {run.run_id for run in load_grid(folder / "grid.yaml").runs}
+
+
+def ids(*packs) -> set[str]:
+    return {run.run_id for pack in packs for run in pack.runs}
+
+
+def test_merged_tables_say_what_the_shards_said_and_take_their_place(trained, folder):
+    merge(folder)
+    assert_same(folder, trained)
+    left = {path.name for path in folder.iterdir()} - {".lock"}
+    tables = {"runs.parquet", "curves.parquet"}
+    assert left == {"grid.yaml", "runs.csv", "provenance.csv", *tables}
+    curves = pd.read_parquet(folder / "curves.parquet")
+    assert list(curves)[:2] == ["run_id", "step"] and "slice.AR.test_accuracy" in curves
+    assert ids_of_grid(folder) == set(curves["run_id"]) == ids(*PACKS)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    merge(folder)
+    assert before == {path: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("written", [["curves.parquet"], ["curves.parquet", "runs.parquet"]])
+@pytest.mark.parametrize("merged_before", [False, True])
+def test_a_crash_in_a_merge_loses_and_doubles_no_row(written, merged_before, trained, tmp_path):
+    """What it leaves: some of the tables of after, all shards, the tables of before if any."""
+    after = shutil.copytree(trained, tmp_path / "after")
+    merge(after)
+    broken = tmp_path / "broken"
+    if merged_before:
+        copy_shard(PACKS[0], trained, broken)
+        merge(broken)
+    for pack in PACKS:
+        copy_shard(pack, trained, broken)
+    for name in written:
+        shutil.copy(after / name, broken)
+    assert_same(broken, trained)
+    merge(broken)
+    assert_same(broken, trained)
+    assert not (broken / "shards").exists()
+
+
+def test_a_shard_that_is_merged_while_a_folder_is_read_is_not_missed(trained, folder, monkeypatch):
+    listed = results._shards(folder)
+    merge(folder)
+    monkeypatch.setattr(results, "_shards", lambda folder: listed)
+    assert len(listed) == 2 and len(load_results(folder)) == 4
+
+
+def test_of_an_unfinished_sweep_stays_what_it_goes_on_from(trained, tmp_path):
+    done, rest = PACKS
+    folder = tmp_path / "folder"
+    train([done], folder)
+    train([rest], folder, stopping=lambda: True)
+    write_plan(folder, planned(PACKS))
+    grid = Grid("mine", tmp_path, "Mine.", (*done.runs, *rest.runs))
+    write_grid(folder, grid.runs, grid.description)
+    merge(folder)
+    assert read_plan(folder) == planned([rest])
+    assert [path.stem for path in (folder / "checkpoints").iterdir()] == [rest.pack_id]
+    assert ids_of_grid(folder) == ids(done, rest)
+    assert load_grid(folder / "grid.yaml").description == "Mine."
+    assert [pack.pack_id for pack in plan_packs(grid, "cpu", folder)] == [rest.pack_id]
+    train([rest], folder)
+    curves, expected = load_results(folder).curves, load_results(trained).curves
+    pd.testing.assert_frame_equal(curves, expected, check_exact=True, check_like=True)
+    merge(folder)
+    assert not (folder / "plan.json").exists() and not (folder / "checkpoints").exists()
+
+
+def test_runs_trained_elsewhere_are_taken_in_from_folders_and_from_shards(trained, tmp_path):
+    one, other, both = (tmp_path / name for name in ("one", "other", "both"))
+    for place, pack in ((one, PACKS[0]), (other, PACKS[1])):
+        copy_shard(pack, trained, place)
+    merge(one)
+    before = (one / "runs.parquet").read_bytes()
+    shutil.copytree(one, both)
+    shutil.copytree(other / "shards", both / "shards")  # a shard beside tables
+    assert_same(both, trained)
+    assert main(["merge", str(other), str(one), str(one)]) == 0
+    assert_same(other, trained)
+    assert ids_of_grid(other) == ids(*PACKS)
+    assert len(pd.read_csv(other / "runs.csv")) == 4
+    assert (one / "runs.parquet").read_bytes() == before
+
+
+def test_files_that_disagree_on_a_run_are_named(folder, capsys):
+    merge(folder)
+    shard = folder / "shards" / f"{PACKS[0].pack_id}.parquet"
+    train(PACKS[:1], folder)
+    rows = pd.read_parquet(shard)
+    assert len(load_results(folder)) == 4  # a clock is no disagreement
+    rows.assign(test_loss=rows["test_loss"] + 1e-9).to_parquet(shard)
+    assert main(["table", str(folder)]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and f"{folder / 'runs.parquet'} and {shard}: disagree on run" in err
+    shard.unlink()
+    assert len(load_results(folder)) == 4
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda folder: (folder / "curves.parquet").unlink(), "curves.parquet: lacks the curves"),
+        (
+            lambda folder: shutil.copytree(folder, folder / "shards"),
+            "is no shard, which has a row a run and its curve; `zoorecall merge",
+        ),
+        (lambda folder: shutil.rmtree(folder), "no such results folder"),
+        (
+            lambda folder: (folder / "grid.yaml").write_text("axes: {seed: [1, 2]}\n"),
+            "grid.yaml: is a grid of your own where a sweep writes what it runs",
+        ),
+    ],
+    ids=["no curves", "tables among shards", "no folder", "own grid"],
+)
+def test_what_cannot_be_merged_is_one_line(spoil, says, folder, capsys):
+    merge(folder)
+    spoil(folder)
+    assert main(["merge", str(folder)]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and says in err
+
+
+def test_a_folder_without_runs_is_not_merged(tmp_path):
+    with pytest.raises(ResultsError, match="no finished runs here to merge"):
+        merge(tmp_path)
+    assert not (tmp_path / "runs.parquet").exists()
+
+
+def test_a_grid_of_ones_own_is_not_overwritten(tmp_path):
+    (tmp_path / "grid.yaml").write_text("# mine\naxes: {seed: [1, 2]}\n")
+    with pytest.raises(ResultsError, match="a grid of your own"):
+        write_grid(tmp_path, PACKS[0].runs, "")
+    assert (tmp_path / "grid.yaml").read_text().startswith("# mine")
+    (tmp_path / "grid.yaml").write_text(HEADER + "axes: {seed: [1, 2]}\n")
+    write_grid(tmp_path, PACKS[0].runs, "")
+    assert ids_of_grid(tmp_path) == ids(PACKS[0])

@@ -1,0 +1,54 @@
+"""A results folder as data: its runs in two tables, and the grid that says which they are."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from .. import files, results
+from ..columns import CONFIG
+from ..config import RunConfig
+from ..errors import ResultsError
+from ..grid import load_grid
+from ..grid.dump import dump_grid
+
+HEADER = """\
+# Written by zoorecall: the runs of this folder. To train them again:
+# zoorecall sweep grid.yaml --out ANOTHER_FOLDER
+"""
+
+
+def merge(folder: str | Path, others: Sequence[str | Path] = ()) -> None:
+    """Put a folder's finished runs, and those of other folders, into its runs.parquet and
+    curves.parquet, and state them in its grid.yaml.
+
+    The shards that are then in the tables go. Of a sweep that is unfinished all stays that it goes
+    on from. The other folders stay as they are. Raises ResultsError where a folder cannot be read
+    or two of them disagree on what a run came to.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ResultsError(f"{folder}: no such results folder")
+    with files.locked(folder):
+        path = folder / results.GRID
+        grid = load_grid(path) if path.exists() else None
+        results.merge(folder, [Path(other) for other in others])
+        write_grid(folder, grid.runs if grid else (), grid.description if grid else "")
+        results.write_tables(folder, results.table_order(folder))
+
+
+def write_grid(folder: Path, asked: Sequence[RunConfig], description: str) -> None:
+    """Write the folder's grid.yaml: the runs that are finished there and those asked for.
+
+    Raises ResultsError where one stands there that no sweep has written.
+    """
+    path = folder / results.GRID
+    if path.exists() and not path.read_text(encoding="utf-8").startswith(HEADER):
+        raise ResultsError(
+            f"{path}: is a grid of your own where a sweep writes what it runs; move it elsewhere, "
+            "or choose another results folder"
+        )
+    finished = results.read_rows(folder)[CONFIG] if results.has_runs(folder) else ()
+    configs = [json.loads(text) for text in finished]
+    configs += [run.model_dump(mode="json") for run in asked]
+    with files.replacing(path) as temporary:
+        temporary.write_text(HEADER + dump_grid(configs, description), encoding="utf-8")

@@ -1,0 +1,152 @@
+"""A training step of a pack: on a GPU compiled, captured once, and replayed.
+
+Shape letters: R runs, B batch, L length, Q queries.
+
+A step is a function of tensors that stay where they are, and nothing in it waits for the host.
+Whatever the host wants to know it reads at an evaluation.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+
+import torch
+from torch import Tensor
+
+from ..config import RunConfig
+from ..model.blocks import run_layer
+from ..model.pack import Pack
+from ..ops.dropout import WORDS, mix
+from ..seeding import derive_seed
+from .data import Feed
+from .optim import make_optimizer
+
+COMPILED_WHOLE = 2
+"""Layers of a model that is compiled as one. Of no more than two, no layer is like another, as the
+last finishes at the query positions. A deeper model is compiled a layer of each kind."""
+
+KINDS = 64
+"""Different layers that a model may have: torch would not compile the ninth."""
+
+
+class Step:
+    """Trains each run of a pack by one batch of `feed`, whenever it is called.
+
+    `compiled=False` leaves out what makes the first step on a GPU long: for timing, not training.
+    """
+
+    def __init__(
+        self,
+        runs: Sequence[RunConfig],
+        pack: Pack,
+        feed: Feed,
+        device: torch.device,
+        compiled: bool,
+    ):
+        self.pack, self.feed, self.device = pack, feed, device
+        settings = [run.train for run in runs]
+        self.optimizer = make_optimizer(settings, pack.flat, pack.matrices())
+        self.dtype = torch.bfloat16 if runs[0].train.precision == "bf16" else torch.float32
+        keys = [derive_seed(run.seed, "dropout") % WORDS for run in runs]
+        self.dropout_keys = torch.tensor(keys, device=device)
+        R = len(runs)
+        self.index = torch.zeros((), dtype=torch.int64, device=device)
+        self.active = torch.ones(R, dtype=torch.bool, device=device)
+        self.diverged_at = torch.full((R,), -1, dtype=torch.int64, device=device)
+        # since the evaluation before
+        self.loss_sum, self.max_loss, self.max_grad_norm = (
+            torch.zeros(R, dtype=torch.float64, device=device) for _ in range(3)
+        )
+        model = pack.model
+        self._embed, self._layer, self._losses = model.embed, run_layer, model.losses
+        self._forward, self._update = self.mean_loss, self._update_runs
+        self._run: Callable[[], None] = self._train
+        if device.type == "cuda":
+            self._run = self._compile_and_capture if compiled else self._capture
+
+    def __call__(self) -> None:
+        self._run()
+
+    def of_runs(self) -> dict[str, Tensor]:
+        """What training changes, a row a run."""
+        return {
+            "flat": self.pack.flat,
+            **self.optimizer.buffers,
+            "active": self.active,
+            "diverged_at": self.diverged_at,
+            "loss_sum": self.loss_sum,
+            "max_loss": self.max_loss,
+            "max_grad_norm": self.max_grad_norm,
+        }
+
+    def compile(self, backend: str = "inductor") -> None:
+        """Compile what a step calls."""
+        compiled = partial(torch.compile, dynamic=False, backend=backend)
+        torch.compiler.reset()  # what it compiled for the pack before would count as this one's
+        torch._dynamo.config.recompile_limit = KINDS
+        self._update = compiled(self._update_runs)
+        if len(self.pack.model.layers) <= COMPILED_WHOLE:
+            self._forward = compiled(self.mean_loss)
+        else:
+            self._embed, self._layer = compiled(self._embed), compiled(self._layer)
+            self._losses = compiled(self._losses)
+
+    # ---- inside
+
+    def mean_loss(self, tokens: Tensor, positions: Tensor, targets: Tensor) -> Tensor:
+        """What a run minimizes, [R]."""
+        model = self.pack.model
+        keys = mix(self.dropout_keys ^ mix(self.index)) if model.embed_dropout > 0 else None
+        x = self._embed(tokens, self.dtype, keys)
+        x = model.through_layers(x, positions.long(), self._layer)
+        return self._losses(x, targets)[0].mean(dim=1)
+
+    def _train(self) -> None:
+        loss = self._forward(*self.feed.batch())
+        loss.sum().backward()
+        self._update(loss.detach(), self.pack.take_gradients())
+
+    @torch.no_grad()
+    def _update_runs(self, loss: Tensor, grads: list[Tensor]) -> None:
+        grad, before = self.pack.join(grads), self.active.clone()
+        ok = before & loss.isfinite()
+        updated, norm = self.optimizer.step(self.pack.flat, grad, self.index, ok)
+        diverged = before & ~updated
+        self.diverged_at.copy_(torch.where(diverged, self.index, self.diverged_at))
+        loss, norm = torch.where(updated, loss, 0.0), torch.where(updated, norm, 0.0)
+        self.loss_sum.add_(loss)
+        self.max_loss.copy_(torch.maximum(self.max_loss, loss))
+        self.max_grad_norm.copy_(torch.maximum(self.max_grad_norm, norm))
+        self.active.copy_(updated)
+        self.index.add_(1)
+        self.feed.cursor.add_(1)
+
+    def _compile_and_capture(self) -> None:
+        self.compile()
+        self._capture()
+
+    def _capture(self) -> None:
+        """Capture a step as a CUDA graph, replay it, and do so from here on. Before it is captured
+        it runs a few times, each of which is undone: no step after this one need exist."""
+        changing = [*self.of_runs().values(), self.index, self.feed.cursor]
+        before = [tensor.clone() for tensor in changing]
+        stream = _side_stream(self.device)
+        stream.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                self._train()
+                for tensor, values in zip(changing, before, strict=True):
+                    tensor.copy_(values)
+        torch.cuda.current_stream(self.device).wait_stream(stream)
+        torch.cuda.empty_cache()  # a graph has memory of its own
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=stream):
+            self._train()
+        self._run = graph.replay
+        graph.replay()
+
+
+@cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    """The stream on which packs are captured: one for all, as the matrix library keeps a workspace,
+    tens of MiB, for each that it has seen."""
+    return torch.cuda.Stream(device)
