@@ -2,6 +2,7 @@
 of verdicts."""
 
 import importlib
+import re
 import shutil
 import subprocess
 import sys
@@ -143,6 +144,8 @@ def test_a_script_draws_and_prints_a_part_of_its_grid(script, top, capsys):
     printed = capsys.readouterr().out
     assert missing_runs(name, load_results(f"results/{name}")).strip() in printed
     assert any(mixer in printed for mixer in load_results(f"results/{name}").runs["mixer"])
+    if re.search(r"\[[-\d]", printed):  # what is in brackets is said below
+        assert "interval" in printed or "[range of seeds]" in printed
 
 
 @pytest.mark.parametrize("script", PARTS)
