@@ -123,11 +123,15 @@ class Accuracies:
     def held_out(self) -> pd.Series:
         """Accuracy by seed, each at the rate that is best for the others, of those that the seed
         was run at. Where no rate has two seeds there are no others to choose by: as `at_best`."""
+        values = self.table.to_numpy()
+        run = ~np.isnan(values)
+        total, count = np.nansum(values, axis=0), run.sum(axis=0)
         found = {}
-        for seed, row in self.table.iterrows():
-            others = self.table.drop(index=seed)[row.dropna().index].mean().dropna()
-            if len(others):
-                found[seed] = row[others.index[best_index(others.to_numpy().round(12))]]
+        for seed, own, there in zip(self.table.index, values, run, strict=True):
+            at = np.flatnonzero(there & (count > 1))
+            if len(at):
+                others = ((total[at] - own[at]) / (count[at] - 1)).round(12)
+                found[seed] = own[at[best_index(others)]]
         return pd.Series(found, dtype=float) if found else self.at_best
 
     @cached_property
