@@ -210,7 +210,8 @@ def test_colours_differ_in_lightness_or_hue_for_red_green_blindness():
 def test_width_shows_the_fine_grid_and_the_four_points():
     figure = plots.accuracy_by_width(study(layers=(2,), lengths=(256,)))
     hyena = next(axis for axis in figure.axes if axis.get_title() == "hyena")
-    _, fine, sparse = hyena.lines  # the first is the line of solving
+    _, fine, seeds, sparse, _ = hyena.lines  # the first is the line of solving
+    assert len(seeds.get_xdata()) == 3 * 3 and seeds.get_linestyle() == "None"
     np.testing.assert_allclose(fine.get_ydata(), np.array([64, 128, 256]) / 256 - 0.02 / 3)
     assert (np.asarray(sparse.get_ydata()) < np.asarray(fine.get_ydata())).all()
     assert any("interpolated" in text.get_text() for text in figure.legends[0].get_texts())

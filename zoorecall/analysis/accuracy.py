@@ -221,7 +221,8 @@ def best_accuracies(runs: pd.DataFrame, solved: float = SOLVED) -> pd.DataFrame:
 
 
 def best_numbers(one: Accuracies, solved: float = SOLVED) -> dict[str, Any]:
-    """A setting's best learning rate, `accuracy` (held out) with its t interval, size and verdict.
+    """A setting's best learning rate, `accuracy` (held out) with its t interval and that of `each`
+    seed, size and verdict.
 
     `solved` of `seeds` seeds solve, each at the rate that is best for the others. `at_best` is the
     mean at the best rate, chosen by the same seeds, as papers report it. `edge` says where the best
@@ -231,6 +232,7 @@ def best_numbers(one: Accuracies, solved: float = SOLVED) -> dict[str, Any]:
         "best_rate": one.rates[one.best],
         "edge": one.edge,
         **one.accuracy.columns("accuracy"),
+        "each": one.held_out.tolist(),
         "at_best": one.at_best.mean(),
         "solved": int((one.held_out >= solved).sum()),
         "seeds": len(one.held_out),

@@ -50,6 +50,7 @@ def reported(runs: pd.DataFrame, rates: Sequence[float] = ZOOLOGY_RATES) -> pd.D
                 **one.setting,
                 "best_rate": sparse.rates[sparse.best],
                 **sparse.accuracy.columns("accuracy"),
+                "each": sparse.held_out.tolist(),
                 **one.accuracy.columns("full"),
                 **lost.within(-1, 1).columns("lost"),
                 "missed": sparse.accuracy.value < SOLVED <= one.accuracy.value,
