@@ -6,14 +6,14 @@ The defaults are the settings of Okpekpe and Orvieto 2025 (arXiv 2508.19029, app
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import to_jsonable_python
 
 from . import columns
 from .mixers import MIXERS, AnyMixerConfig, PatternConfig
 from .mixers.attention import Attention
 from .mixers.custom import CustomConfig
-from .tasks import TASKS, AnyTaskConfig
+from .tasks import TASKS, AnyTaskConfig, check_splits
 from .tasks.mqar import MQARConfig
 
 
@@ -48,6 +48,10 @@ class ModelConfig(Config):
         return self
 
 
+MAX_STEPS = 10**9
+"""Of a run: at 0.1 ms a step, more than a day."""
+
+
 class TrainConfig(Config):
     """Gradient descent on cross-entropy at the query positions."""
 
@@ -71,16 +75,19 @@ class TrainConfig(Config):
     schedule: Literal["cosine", "cosine_by_epoch", "linear", "constant"] = Field(
         "cosine", description="what follows the warmup, down to 0 at the last step"
     )
-    batch_size: int = Field(512, ge=1)
+    batch_size: int = Field(512, ge=1, le=2**31)
     data: Literal["fixed", "fresh"] = Field(
         "fixed", description="fixed: epochs over train_examples; fresh: new examples every step"
     )
-    train_examples: int = Field(100_000, ge=1)
-    test_examples: int = Field(3_000, ge=1)
+    train_examples: int = Field(100_000, ge=1, le=2**40)
+    test_examples: int = Field(3_000, ge=1, le=2**40)
     epochs: float = Field(50, gt=0, description="an epoch is train_examples, also of fresh data")
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     evaluations: int = Field(
-        60, ge=1, description="how many after the first, at steps num_steps * (i / evaluations)^2"
+        60,
+        ge=1,
+        le=100_000,
+        description="how many after the first, at steps num_steps * (i / evaluations)^2",
     )
     stop_at_accuracy: float | None = Field(
         None, gt=0, le=1, description="end a run at this token accuracy on the test examples"
@@ -96,6 +103,11 @@ class TrainConfig(Config):
             raise ValueError(
                 f"batch_size {self.batch_size} is {self.batch_size - self.train_examples} more "
                 f"than train_examples {self.train_examples}"
+            )
+        if self.epochs * self.steps_per_epoch > MAX_STEPS:
+            raise ValueError(
+                f"epochs {self.epochs:g} of {self.steps_per_epoch:,} steps are more than "
+                f"{MAX_STEPS:,} steps"
             )
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas {list(self.betas)} must lie in [0, 1)")
@@ -140,7 +152,15 @@ class RunConfig(Config):
     task: AnyTaskConfig = Field(default_factory=MQARConfig)
     model: ModelConfig = Field(default_factory=ModelConfig)
     train: TrainConfig = Field(default_factory=TrainConfig)
-    seed: int = Field(42, ge=0, description="of the initial weights, the examples and their order")
+    seed: int = Field(
+        42, ge=0, lt=2**63, description="of the initial weights, the examples and their order"
+    )
+
+    @field_validator("task")
+    @classmethod
+    def _check_task(cls, task: AnyTaskConfig) -> AnyTaskConfig:
+        check_splits(task)
+        return task
 
     @cached_property
     def run_id(self) -> str:
