@@ -261,7 +261,7 @@ def _bench(args: argparse.Namespace) -> int:
     limits, measurements = ceilings(device, args.precision), []
     for measurement in bench(runs, args.packs, device, limits):
         measurements.append(measurement)
-        display.print_measurement(measurement, first=len(measurements) == 1)
+        display.print_measurement(measurement)
         if args.json:  # each time, so that nothing is lost if the rest is
             table = record(measurements, device, limits, earlier)
             with replacing(args.json) as temporary:

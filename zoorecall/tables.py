@@ -53,7 +53,9 @@ def print_table(table: pd.DataFrame) -> None:
         )
         console.print(f"in all rows: {', '.join(told)}")
     cells = cells.drop(columns=same)
-    for names in _parts(cells, console.width):
+    for i, names in enumerate(_parts(cells, console.width)):
+        if i:
+            console.print()
         console.print(_shown(cells[names], broken=_width(cells[names]) > console.width))
 
 

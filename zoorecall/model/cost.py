@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ..config import RunConfig
+from ..seeding import seeded_generators
 from .blocks import Layer
 from .model import Model
 
@@ -32,7 +33,7 @@ def _once_a_pack_key(count: Callable[[RunConfig], T]) -> Callable[[RunConfig], T
 
 @_once_a_pack_key
 def count_parameters(run: RunConfig) -> int:
-    """Parameters that are trained."""
+    """How many numbers are trained; a complex number counts as two."""
     model, layers, kinds = _one_of_each_kind(run)
     sizes = [_trained(layer) for layer in layers]
     return _trained(model) - sum(sizes) + sum(sizes[kind] for kind in kinds)
@@ -65,17 +66,19 @@ def forward_flops(run: RunConfig) -> int | None:
 
 def _one_of_each_kind(run: RunConfig) -> tuple[Model, list[Layer], list[int]]:
     """A model with one layer of each kind, these layers, and of which of them each layer of the
-    run is."""
+    run is. They have no weights, but for a user's own module, whose constructor may look at them.
+    """
     depth = run.model.num_layers
     mixers = [repr(run.model.mixer.of_layer(i, depth)) for i in range(depth)]
     distinct = list(dict.fromkeys(mixers))
-    with torch.device("meta"):
+    with seeded_generators(0), torch.device("meta"):
         model = Model(run, [mixers.index(mixer) for mixer in distinct])
     return model, list(model.each_layer()), [distinct.index(mixer) for mixer in mixers]
 
 
 def _trained(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+    trained = (p for p in module.parameters() if p.requires_grad)
+    return sum(p.numel() * (2 if p.is_complex() else 1) for p in trained)
 
 
 def _sum(parts: Sequence[int | None]) -> int | None:

@@ -30,7 +30,7 @@ class PlannedPack:
     def flops(self) -> int | None:
         """FLOPs of its training, as `model.forward_flops` counts them; None if not known."""
         of_one = forward_flops(self.runs[0])
-        return None if of_one is None else 3 * of_one * self._sequences
+        return None if of_one is None else 3 * of_one * self.sequences
 
     @property
     def work(self) -> int:
@@ -39,10 +39,11 @@ class PlannedPack:
         run = self.runs[0]
         flops = None if _has_users_code(run) else self.flops
         of_one = 6 * count_parameters(run) * run.task.seq_len
-        return of_one * self._sequences if flops is None else flops
+        return of_one * self.sequences if flops is None else flops
 
     @property
-    def _sequences(self) -> int:
+    def sequences(self) -> int:
+        """How many sequences its runs train on, all together."""
         return len(self.runs) * self.runs[0].train.num_steps * self.runs[0].train.batch_size
 
     def halves(self) -> "tuple[PlannedPack, PlannedPack]":
