@@ -36,6 +36,9 @@ def plain_console(stderr: bool = False) -> Console:
 
 ENDLESS = 100_000
 
+PROSE = 40
+"""Characters of a cell that stand in one line at the least."""
+
 
 def print_table(table: pd.DataFrame) -> None:
     """A table on the terminal; numbers to the right.
@@ -74,22 +77,26 @@ def _parts(cells: pd.DataFrame, width: int) -> list[list[Hashable]]:
 
 
 def _width(cells: pd.DataFrame, broken: bool = False) -> int:
-    """Characters of a line; with names that are broken between words."""
-    names = [max(str(name).split(), key=len) if broken else str(name) for name in cells]
-    columns = zip(names, (cells[name] for name in cells), strict=True)
-    widths = [max(map(cell_len, (name, *column))) for name, column in columns]
-    return sum(widths) + 2 * (len(widths) - 1)
+    """Characters of a line; with names that are broken between words, and so is prose."""
+
+    def width(name: Hashable) -> int:
+        words = str(name).split() if broken else [str(name)]
+        column = max(map(cell_len, cells[name]), default=0)
+        return max(*map(cell_len, words), min(column, PROSE) if broken else column)
+
+    return sum(map(width, cells)) + 2 * (len(cells.columns) - 1)
 
 
 def _shown(cells: pd.DataFrame, broken: bool) -> Table:
     shown = Table(header_style="bold", box=None, pad_edge=False)
+    titles = {name: str(name).split() if broken else [str(name)] for name in cells}
+    height = max(map(len, titles.values()))
     for name in cells:
         numeric = all(_is_number(value) for value in cells[name])
-        title = str(name).replace(" ", "\n") if broken else str(name)
+        words = titles[name]
+        title = "\n".join([*[""] * (height - len(words)), *words])
         justify: Literal["left", "right"] = "right" if numeric else "left"
-        shown.add_column(
-            title, justify=justify, no_wrap=numeric, overflow="fold", vertical="bottom"
-        )
+        shown.add_column(title, justify=justify, no_wrap=numeric, overflow="fold")
     for row in cells.itertuples(index=False):
         shown.add_row(*row)
     return shown
