@@ -258,6 +258,17 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(grid_file, tmp_path, capsy
     assert main([*command(grid_file, folder)[3:], "--dry-run"]) == 0
     printed = capsys.readouterr().out
     assert "12 runs in" in printed and "hyena" in printed and not folder.exists()
+    assert "hours are not known" in printed  # nobody has measured steps that small
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_a_plan_is_readable_at_any_width(columns, grid_file, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    sizes = ("model.d_model=[8, 16]", "model.num_layers=[1, 2]")
+    arguments = [word for size in sizes for word in ("--set", size)]
+    assert main([*command(grid_file, tmp_path / "out")[3:], "--dry-run", *arguments]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= columns and "…" not in "".join(lines)
 
 
 @pytest.mark.parametrize("case", MALFORMED, ids=lambda case: case.name)
