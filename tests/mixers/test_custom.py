@@ -126,7 +126,7 @@ def test_a_users_mixer_is_planned_by_an_estimate_without_calling_it(monkeypatch)
 def test_a_plan_shows_no_flops_where_they_are_not_known(capsys):
     runs = [custom_run(1, "Plain", kind=kind) for kind in ("fft", "linear")]
     packs = [PlannedPack((run,)) for run in runs]
-    print_plan(Grid("g", Path("g.yaml"), "", tuple(runs)), packs, "cpu")
+    print_plan(Grid("g", tuple(runs)), packs, "cpu")
     unknown, known = (line.split()[-2] for line in capsys.readouterr().out.splitlines()[1:3])
     assert packs[0].flops is None and unknown == "-"
     assert float(known) == pytest.approx(packs[1].flops, 0.01)

@@ -28,12 +28,16 @@ KINDS: dict[type, str] = {str: "a string", dict: "a mapping", list: "a list"}
 
 @dataclass(frozen=True)
 class Grid:
-    """The runs of a grid file, each once, in the order of the axes."""
+    """Runs to train: those of a grid file, each once, in the order of its axes, or any others.
+
+    >>> runs = [RunConfig.model_validate({"seed": seed}) for seed in range(3)]
+    >>> sweep(Grid("seeds", tuple(runs)))  # into results/seeds
+    """
 
     name: str
-    path: Path
-    description: str
+    """Of its results folder, where no other is given."""
     runs: tuple[RunConfig, ...]
+    description: str = ""
 
 
 def load_grid(path: str | Path, overrides: Sequence[str] = ()) -> Grid:
@@ -52,7 +56,7 @@ def load_grid(path: str | Path, overrides: Sequence[str] = ()) -> Grid:
         runs = _expand(root, [read_override(text) for text in overrides])
     except Fault as fault:
         raise GridError(f"{path}:{fault}") from None
-    return Grid(Path(path).stem, Path(path), root.value.get("description", ""), tuple(runs))
+    return Grid(Path(path).stem, tuple(runs), root.value.get("description", ""))
 
 
 @dataclass(frozen=True)
