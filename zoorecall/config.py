@@ -3,6 +3,7 @@
 The defaults are the settings of Okpekpe and Orvieto 2025 (arXiv 2508.19029, appendix A.2).
 """
 
+import hashlib
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
@@ -118,8 +119,9 @@ class TrainConfig(Config):
             )
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas {list(self.betas)} must lie in [0, 1)")
+        fields = type(self).model_fields
         for name, own in OPTIMIZER_OPTIONS.items():
-            value, default = getattr(self, name), type(self).model_fields[name].default
+            value, default = getattr(self, name), fields[name].default
             if self.optimizer not in own and value != default:
                 text = f"{name} is no option of optimizer {self.optimizer}"
                 raise ValueError(f"{text}, should be with {' or '.join(own)}")
@@ -194,11 +196,8 @@ class RunConfig(Config):
     @cached_property
     def pack_key(self) -> str:
         """Equal for runs that can train as one pack: they differ only in `PER_RUN` numbers."""
-        data = self.model_dump()
-        del data["seed"]
-        for name in PER_RUN:
-            del data["train"][name]
-        return columns.digest(data)
+        text = self.model_dump_json(exclude={"seed": True, "train": {*PER_RUN}})
+        return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 
 
 PER_RUN = (

@@ -1,7 +1,6 @@
 """A user's own mixer in a grid: how it is found and made, what it costs, and what is refused."""
 
 import sys
-from pathlib import Path
 
 import pytest
 import torch
