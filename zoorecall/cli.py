@@ -317,7 +317,7 @@ def _bench(args: argparse.Namespace) -> int:
             for mixer, width, length in itertools.product(mixers, args.widths, args.lengths)
         ]
     except Fault as fault:
-        raise UserError(f"bench: {fault}") from fault
+        raise UserError(f"bench: {str(fault).partition(': ')[2]}") from fault
     except ValidationError as error:
         raise UserError(f"bench: {in_words(error)}") from error
     check_fits(runs, device)

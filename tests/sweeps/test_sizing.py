@@ -178,6 +178,7 @@ def sweep_that_measures(tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "fussy", raising=False)  # that of another test
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sweeper, "resolve_device", lambda device: "cuda")
+    monkeypatch.setattr(sweeper, "check_fits", lambda runs, device: None)
     monkeypatch.setattr(sweeper, "places", lambda device: ["cpu", "cpu"])
     monkeypatch.setattr(sweeper, "pack_size", lambda run, device: 1)
     return run
