@@ -1,16 +1,22 @@
 """What a sweep's display says of the time that is left."""
 
 import io
+import json
+from dataclasses import asdict
 
 import pandas as pd
 import pytest
+import torch
 from rich.console import Console
 
 from zoorecall import display
+from zoorecall.bench import RECORDS, Measurement, estimated_hours
 from zoorecall.config import RunConfig
 from zoorecall.display import SweepDisplay
+from zoorecall.model.cost import forward_flops
 from zoorecall.sweeps.events import Finished, Progress, Started, Warned
 from zoorecall.sweeps.plan import PlannedPack
+from zoorecall.sweeps.provenance import device_name
 from zoorecall.tables import print_table
 
 
@@ -104,3 +110,26 @@ def test_the_time_left_follows_the_pace_of_the_last_minute(shown):
     for i in range(1, 8):
         pace = shown(200 + 10 * i, 200 + 100 * i)
     assert pace == "20 run-steps/s, 4:30 elapsed, 10s left"
+
+
+def test_the_hours_of_a_plan_are_those_of_steps_that_were_measured(tmp_path, monkeypatch):
+    """Nothing is said of a mixer, or of a size, that nobody has measured on this device."""
+    monkeypatch.chdir(tmp_path)
+    cpu, run = torch.device("cpu"), RunConfig()
+    seconds, share, peak = 0.25, 0.5, 3 * forward_flops(run) * run.train.batch_size / 0.125
+    step = Measurement(
+        *("attention", "attention", 2, 64, 64, 512, 1, "fp32", 1e3 * seconds, 1e5, share, 0.1),
+        *(0.0, 1.0, "", []),
+    )
+    pack, record = PlannedPack((run,)), tmp_path / RECORDS / "here.json"
+    assert estimated_hours([pack], cpu) == (0, 1)
+    record.parent.mkdir(parents=True)
+    told = {"device": device_name(cpu), "flops_per_second": peak, "measurements": [asdict(step)]}
+    record.write_text(json.dumps(told))
+    hours, unknown = estimated_hours([pack, pack], cpu)
+    assert unknown == 0 and hours == pytest.approx(2 * seconds * run.train.num_steps / 3600)
+    for model in ({"mixer": {"name": "hyena"}}, {"d_model": 1024}):
+        other = PlannedPack((RunConfig.model_validate({"model": model}),))
+        assert estimated_hours([other], cpu) == (0, 1)
+    record.write_text(json.dumps(told | {"device": "another"}))
+    assert estimated_hours([pack], cpu) == (0, 1)
