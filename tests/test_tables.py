@@ -1,4 +1,5 @@
-"""Tables on a terminal of any width, and in a pipe."""
+"""Tables for people: on a terminal of any width and in a pipe; numbers with their intervals, and
+what stands in brackets said below."""
 
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from zoorecall import load_results
 from zoorecall.analysis.summary import summarize
-from zoorecall.tables import print_table, readable
+from zoorecall.tables import interval, markdown, print_table, readable
 
 RESULTS = Path(__file__).parents[1] / "results"
 
@@ -35,7 +36,8 @@ def test_every_number_of_a_table_is_shown_at_any_width(table, columns, monkeypat
     shown = "\n".join(lines)
     assert "…" not in shown
     words = set(shown.replace(",", " ").split())
-    assert [x for x in np.unique(table.astype(str)) if x and not set(x.split()) <= words] == []
+    cells = (x.replace(",", " ").split() for x in np.unique(table.astype(str)))
+    assert [x for x in cells if not set(x) <= words] == []
 
 
 def test_what_is_the_same_in_all_rows_stands_above(monkeypatch, capsys):
@@ -65,3 +67,44 @@ def test_text_is_text(text, monkeypatch, capsys):
     table = pd.DataFrame({text: [text, "x"], "y": [text, text]})
     shown = printed(table, 80, monkeypatch, capsys)
     assert shown[0] == f"in all rows: y {text}" and shown[1].strip() == text == shown[2].strip()
+
+
+TABLE = pd.DataFrame(
+    {
+        "mixer": ["a", "b"],
+        "accuracy": [0.5, 0.975],
+        "accuracy_low": [0.25, np.nan],
+        "accuracy_high": [0.75, np.nan],
+        "solved": [1, 1],
+        "solved_low": [0.06, 0.21],
+        "solved_high": [0.79, 1.0],
+        "seeds": [3, 1],
+    }
+)
+
+
+def test_a_number_and_the_ends_of_its_interval_are_one_cell():
+    found = readable(TABLE)
+    assert found.columns.tolist() == ["mixer", "accuracy", "solved"]
+    assert found["accuracy"].tolist() == ["0.50 [0.25, 0.75]", "0.97"]
+    assert found["solved"].tolist() == ["1 of 3 [0.06, 0.79]", "1 of 1 [0.21, 1.00]"]
+    assert interval("accuracy") == ["accuracy", "accuracy_low", "accuracy_high"]
+
+
+def test_what_is_in_brackets_is_said_below_on_a_terminal_and_in_markdown(capsys):
+    print_table(readable(TABLE))
+    printed = capsys.readouterr().out
+    for shown in (printed, markdown(readable(TABLE))):
+        assert "accuracy: " in shown and "[95 % t interval over seeds" in shown
+        assert "solved: " in shown and "95 % Wilson interval" in shown
+    assert readable(TABLE[["mixer", "seeds"]]).attrs["notes"] == []
+
+
+def test_brackets_that_nobody_explains_are_an_error():
+    table = TABLE.rename(columns=lambda name: name.replace("accuracy", "speed"))
+    with pytest.raises(KeyError, match="speed"):
+        readable(table)
+
+
+def test_columns_may_be_numbers():
+    assert readable(pd.DataFrame({0.1: ["2 of 3"]})).columns.tolist() == ["0.1"]

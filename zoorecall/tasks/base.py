@@ -128,6 +128,11 @@ class Task:
     def _pool(self) -> "Pool":
         return Pool(self.pool_size, max(1, min(CHUNK, POOL_ITEMS // self.pool_size)))
 
+    def without_recall(self) -> float | None:
+        """The accuracy of the best answers that recall nothing, from what the task gives away
+        otherwise; None where it is not known."""
+        return None
+
     def examples(self, n: int, seed: int, split: str, block: int = 0) -> Examples:
         """The first n examples of the split "train" or "test".
 
