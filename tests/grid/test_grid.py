@@ -27,7 +27,7 @@ def seeds(grid: Grid) -> list[int]:
 
 def test_a_grid_has_the_name_of_its_file_and_its_description() -> None:
     grid = load(GOOD)
-    assert (grid.name, grid.description, grid.path.name) == ("grid", "A good grid.", "grid.yaml")
+    assert (grid.name, grid.description) == ("grid", "A good grid.")
     assert len(grid.runs) == 2 * 2 * 2 * 2 * 3 - 12 - 12 + 2
 
 

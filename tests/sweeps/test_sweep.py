@@ -264,9 +264,8 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(grid_file, tmp_path, capsy
 @pytest.mark.parametrize("columns", [80, 120])
 def test_a_plan_is_readable_at_any_width(columns, grid_file, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(columns))
-    sizes = ("model.d_model=[8, 16]", "model.num_layers=[1, 2]")
-    arguments = [word for size in sizes for word in ("--set", size)]
-    assert main([*command(grid_file, tmp_path / "out")[3:], "--dry-run", *arguments]) == 0
+    mixers = "model.mixer=[attention, mamba, {name: attention, conv: qkv, rope: true}]"
+    assert main([*command(grid_file, tmp_path / "out")[3:], "--dry-run", "--set", mixers]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= columns and "…" not in "".join(lines)
 
