@@ -23,7 +23,7 @@ FLOORS = (
     "ops user_code words",
     "layers tables tasks",
     "mixers results",
-    "analysis config",
+    "analysis config listing",
     "claims grid model plots",
     "reporting training",
     "sweeps",

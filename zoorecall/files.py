@@ -18,6 +18,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Raises ResultsError where the disk does not take it (full, read-only); `path` is then as before.
     """
+    if path.is_dir():
+        raise ResultsError(f"{path}: is a folder, should be a file")
     temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

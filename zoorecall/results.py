@@ -169,7 +169,7 @@ def _read_merged(folder: Path) -> list[_Part]:
     if runs is None:
         return []
     curves, rows = _read_parquet(folder / CURVES), _as_written_now(runs)
-    if curves is None or not runs[RUN_ID].isin(curves[RUN_ID]).all():
+    if curves is None or not runs[RUN_ID].isin(curves[RUN_ID].unique()).all():
         raise ResultsError(
             f"{folder / CURVES}: lacks the curves of {RUNS} beside it; take both files from one "
             "place, or delete both to train their runs again"
@@ -220,9 +220,15 @@ def _joined(parts: Sequence[_Part]) -> tuple[pd.DataFrame, pd.DataFrame]:
     rows = rows.drop_duplicates(RUN_ID)
     ids = [rows.loc[rows[PART] == i, RUN_ID] for i in range(len(parts))]
     pairs = zip(ids, parts, strict=True)
-    curves = _concat([x.curves[x.curves[RUN_ID].isin(kept)] for kept, x in pairs if len(kept)])
+    curves = _concat([_curves_of(kept, x) for kept, x in pairs if len(kept)])
     rows = rows.drop(columns=PART).sort_values(RUN_ID, ignore_index=True)
     return rows, curves.sort_values(RUN_ID, kind="stable", ignore_index=True)
+
+
+def _curves_of(kept: pd.Series, part: _Part) -> pd.DataFrame:
+    """The curves of those rows of a part that are kept: mostly all, which need no search."""
+    whole = len(kept) == len(part.rows)
+    return part.curves if whole else part.curves[part.curves[RUN_ID].isin(kept)]
 
 
 def _concat(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:

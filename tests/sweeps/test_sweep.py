@@ -258,6 +258,16 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(grid_file, tmp_path, capsy
     assert main([*command(grid_file, folder)[3:], "--dry-run"]) == 0
     printed = capsys.readouterr().out
     assert "12 runs in" in printed and "hyena" in printed and not folder.exists()
+    assert "hours are not known" in printed  # nobody has measured steps that small
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_a_plan_is_readable_at_any_width(columns, grid_file, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    mixers = "model.mixer=[attention, mamba, {name: attention, conv: qkv, rope: true}]"
+    assert main([*command(grid_file, tmp_path / "out")[3:], "--dry-run", "--set", mixers]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= columns and "…" not in "".join(lines)
 
 
 @pytest.mark.parametrize("case", MALFORMED, ids=lambda case: case.name)

@@ -43,9 +43,9 @@ DT_MIN, DT_MAX = 0.001, 0.1
 class SelectiveConfig(MixerConfig):
     """The options that Mamba and S6 share."""
 
-    d_state: int = Field(16, ge=1, description="numbers of state a channel")
-    d_conv: int = Field(4, ge=2, description="taps of the short convolution")
-    dt_rank: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+    d_state: int = Field(16, ge=1, le=2**20, description="numbers of state a channel")
+    d_conv: int = Field(4, ge=2, le=2**20, description="taps of the short convolution")
+    dt_rank: Annotated[int, Field(ge=1, le=2**20)] | Literal["auto"] = Field(
         "auto", description="rank of the step size's projection; auto: d_model / 16, rounded up"
     )
     init_std: float | None = Field(
@@ -68,7 +68,7 @@ class S6Config(SelectiveConfig):
 
 class MambaConfig(SelectiveConfig):
     name: Literal["mamba"] = "mamba"
-    expand: int = Field(2, ge=1, description="channels inside, in units of d_model")
+    expand: int = Field(2, ge=1, le=2**20, description="channels inside, in units of d_model")
     conv: bool = Field(True, description="the short convolution; the SiLU after it stays")
     gating: bool = Field(True, description="the gate branch")
     norm: bool = Field(False, description="an RMSNorm between gate and out_proj, as in Mamba2")

@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter, NullLocator, PercentFormatter
 
 from ..columns import MIXER, MIXER_NAME, SOLVED, short_labels
+from ..errors import UserError
 from ..files import replacing
 
 COLORS = {
@@ -38,6 +39,8 @@ MARKERS = "os^vDPX<>*dp"
 GRAY = "0.45"
 SMALL, NORMAL, LARGE = 7.5, 9, 10
 """Sizes of text, in points."""
+
+FORMATS = ("png", "pdf", "svg")
 
 
 @dataclass(frozen=True)
@@ -131,7 +134,7 @@ def legend(figure: Figure, handles: Mapping[str, Artist]) -> None:
     figure.set_figheight(figure.get_figheight() + 0.2 * max(0, rows - 3))
     figure.legend(
         list(handles.values()),
-        list(handles),
+        [text.replace("$", r"\$") for text in handles],
         loc="outside upper center",
         ncols=columns,
         frameon=False,
@@ -178,8 +181,11 @@ SEED: dict[str, Any] = {
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure in the format of the path's ending, whole or not at all."""
-    style = path.suffix.lstrip(".") or "png"
+    """Write a figure in the format of the path's ending, whole or not at all. Raises UserError
+    where that is none of `FORMATS`."""
+    style = path.suffix.lstrip(".").lower()
+    if style not in FORMATS:
+        raise UserError(f"{path}: a figure's name ends with .png, .pdf or .svg")
     # without the time of writing, equal figures are equal files
     dates = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
     with replacing(path) as temporary:
