@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load
 
 from ..columns import CONFIG, RUN_ID
 from ..config import RunConfig
-from ..errors import ResultsError
+from ..errors import DamagedError, ResultsError
+from ..files import read_sealed
 from ..results import read_rows, weights_path
 from .model import Model, build_model
 
@@ -32,12 +33,10 @@ def load_models(folder: str | Path) -> dict[str, Model]:
 def _load(run: RunConfig, path: Path) -> Model:
     model = build_model(run)
     try:
-        weights = load_file(path)
-        for name, parameter in model.named_parameters():
-            parameter.copy_(weights[name])
+        model.load_state_dict(load(read_sealed(path)))
+    except DamagedError:
+        raise
     except Exception as error:  # safetensors raises an error of its own, torch others
-        reason = str(error).splitlines()[0]
-        raise ResultsError(
-            f"{path}: cannot be read as the weights of its run ({reason})"
-        ) from error
+        reason = " ".join(str(error).split())
+        raise ResultsError(f"{path}: has no weights of its run ({reason})") from error
     return model.eval()
