@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import os
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -33,7 +34,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     try:
         descriptor = _descriptor(path)
-        if descriptor is not None or (path.exists() and not path.is_file()):
+        if descriptor is not None or _is_special(path):
             yield from _writing_to(path, descriptor)
         else:
             yield from _replacing(Path(os.path.realpath(path)))
@@ -64,6 +65,14 @@ def _writing_to(path: Path, descriptor: int | None) -> Iterator[Path]:
         into = path if descriptor is None else descriptor
         with temporary.open("rb") as file, open(into, "wb", closefd=descriptor is None) as out:
             shutil.copyfileobj(file, out)
+
+
+def _is_special(path: Path) -> bool:
+    """Whether something is there that is no regular file."""
+    try:
+        return not stat.S_ISREG(path.stat().st_mode)
+    except FileNotFoundError:
+        return False
 
 
 def _descriptor(path: Path) -> int | None:

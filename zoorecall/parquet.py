@@ -77,7 +77,7 @@ def fault_of_shard(table: pa.Table) -> str | None:
     """Of a table with a row a run and its curve in lists."""
     lists = [name for name in table.column_names if name.startswith(CURVE)]
     if not lists:
-        return "is no shard, which has curves; `zoorecall merge` takes in another folder's tables"
+        return "is no shard, which has a row a run and its curve; `zoorecall merge` takes in tables"
     return (
         _fault_of_names(table, (*ROW, *(f"{CURVE}{name}" for name in MEASURED)))
         or fault_of_runs(table.drop_columns(lists))
@@ -114,14 +114,12 @@ def _fault_of_type(name: str, column: pa.ChunkedArray) -> str | None:
             return f"{name} is {kind}, not text"
         return f"{name} is empty in a row" if empty and name in (RUN_ID, CONFIG) else None
     if name in columns.WHOLE:
-        needed = name not in columns.NEWER
-        if not (pa.types.is_integer(kind) or (_is_number(kind) and not needed)):
+        if not pa.types.is_integer(kind):
             return f"{name} is {kind}, not whole numbers"
-        return f"{name} is empty in a row" if empty and needed else None
-    if name in (*ROW, *MEASURED) or name.startswith(SLICE):
-        return (
-            None if _is_number(kind) or pa.types.is_null(kind) else f"{name} is {kind}, no number"
-        )
+        return f"{name} is empty in a row" if empty else None
+    known = name in (*ROW, *MEASURED) or name.startswith(SLICE)
+    if known and not (_is_number(kind) or pa.types.is_null(kind)):
+        return f"{name} is {kind}, not numbers"
     return None
 
 

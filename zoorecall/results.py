@@ -378,13 +378,14 @@ def read_checkpoint(folder: Path, pack_id: str) -> dict | None:
     try:
         content = read_sealed(path)
         state = torch.load(io.BytesIO(content[len(BLANK) :]), "cpu", weights_only=True)
+        found = state.pop("format", None)
     except FileNotFoundError:
         return None
     except DamagedError:
         raise
     except Exception as error:  # of pickle, torch, zip files
         raise DamagedError(path, f"cannot be read ({type(error).__name__})") from error
-    if state.pop("format") != CHECKPOINT_FORMAT:
+    if found != CHECKPOINT_FORMAT:
         raise DamagedError(path, "is of another format, as another version writes it")
     return state
 

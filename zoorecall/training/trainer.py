@@ -184,7 +184,7 @@ class PackTrainer:
             raise UnusableState("is no state of these runs")
         lost = torch.tensor([math.isnan(curve.test_loss[-1]) for curve in curves])
         for name, tensor in self.do_step.of_runs().items():
-            if bool((state[name].flatten(1).isnan().any(1) & ~lost).any()):
+            if bool((state[name].reshape(len(lost), -1).isnan().any(1) & ~lost).any()):
                 raise UnusableState(f"has NaN in {name} of a run whose loss is finite")
             tensor.copy_(state[name])
         self.step, self.steps_in_sum, self.curves = state["step"], state["steps_in_sum"], curves
