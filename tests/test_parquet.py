@@ -12,6 +12,8 @@ from conftest import small_run
 
 from zoorecall import load_results, merge
 from zoorecall.cli import main
+from zoorecall.columns import PROVENANCE
+from zoorecall.errors import ResultsError
 from zoorecall.files import read_sealed
 from zoorecall.parquet import MEASURED, ROW
 from zoorecall.sweeps.pack_job import train_pack
@@ -143,21 +145,26 @@ def test_any_reader_of_parquet_reads_a_sealed_table(tables, tmp_path):
         pd.testing.assert_frame_equal(table, tables[name])
 
 
-def test_tables_of_any_type_are_read_or_refused_in_one_line(tables, tmp_path, capsys):
-    """Every column as every type that a file may have."""
+@pytest.mark.parametrize("every", [9, pytest.param(1, marks=pytest.mark.slow)])
+def test_tables_of_any_type_are_read_or_refused_in_one_line(every, tables, tmp_path):
+    """Columns as each type that a file may have; each column where `every` is 1."""
     kinds = [
         pa.array([1, 2]), pa.array([0.5, np.nan]), pa.array(["a", "b"]), pa.array([None, None]),
         pa.array([[1], [2]]), pa.array([{"a": 1}, None]), pa.array([b"\xff", b"a"]),
-        pa.array([True, None]), pa.array([1, 2], pa.timestamp("s")), pa.array([2**63] * 2, pa.uint64()),
-        pa.array(["a", "b"]).dictionary_encode(),
+        pa.array([True, None]), pa.array([2**63] * 2, pa.uint64()),
     ]  # fmt: skip
     good = pa.Table.from_pandas(tables[SHARD], preserve_index=False)
-    codes = []
+    refused = []
     (tmp_path / "shards").mkdir()
-    for i, name in enumerate(good.column_names):
+    for i, name in list(enumerate(good.column_names))[::every]:
         for kind in kinds:
             pa.parquet.write_table(good.set_column(i, name, kind), tmp_path / SHARD)
-            codes.append(main(["table", str(tmp_path)]))
-            assert codes[-1] == 0 or capsys.readouterr().err.count("\n") == 1
-            capsys.readouterr()
-    assert {0, 2} == set(codes) and codes.count(2) > len(codes) / 2
+            try:
+                load_results(tmp_path)
+            except ResultsError as error:
+                assert "\n" not in str(error)
+                refused.append(name)
+            else:
+                if name not in PROVENANCE:
+                    assert main(["table", str(tmp_path)]) == 0, (name, kind)
+    assert set(refused) == set(good.column_names[::every])

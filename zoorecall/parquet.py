@@ -19,6 +19,7 @@ from .errors import DamagedError, ResultsError
 from .files import BLANK, read_sealed, replacing, seal
 
 ROW = (*(x.name for x in columns.COLUMNS if x.name not in columns.DERIVED), CONFIG)
+SHARES = {x.name for x in (*columns.COLUMNS, *columns.CURVE_COLUMNS) if x.unit == "share"}
 MEASURED = tuple(column.name for column in columns.CURVE_COLUMNS)
 
 
@@ -114,12 +115,15 @@ def _fault_of_type(name: str, column: pa.ChunkedArray) -> str | None:
             return f"{name} is {kind}, not text"
         return f"{name} is empty in a row" if empty and name in (RUN_ID, CONFIG) else None
     if name in columns.WHOLE:
-        if not pa.types.is_integer(kind):
+        if not pa.types.is_signed_integer(kind):
             return f"{name} is {kind}, not whole numbers"
         return f"{name} is empty in a row" if empty else None
     known = name in (*ROW, *MEASURED) or name.startswith(SLICE)
     if known and not (_is_number(kind) or pa.types.is_null(kind)):
         return f"{name} is {kind}, not numbers"
+    if name in SHARES:
+        values = column.to_numpy()
+        return None if ((values >= 0) & (values <= 1)).all() else f"{name} is not from 0 to 1"
     return None
 
 
@@ -128,7 +132,7 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _is_number(kind: pa.DataType) -> bool:
-    return pa.types.is_integer(kind) or pa.types.is_floating(kind)
+    return pa.types.is_signed_integer(kind) or pa.types.is_floating(kind)
 
 
 def _fault_of_lists(table: pa.Table) -> str | None:

@@ -7,7 +7,7 @@ from safetensors.torch import load
 
 from ..columns import CONFIG, RUN_ID
 from ..config import RunConfig
-from ..errors import DamagedError, ResultsError
+from ..errors import ResultsError
 from ..files import read_sealed
 from ..results import read_rows, weights_path
 from .model import Model, build_model
@@ -31,11 +31,10 @@ def load_models(folder: str | Path) -> dict[str, Model]:
 
 @torch.no_grad()
 def _load(run: RunConfig, path: Path) -> Model:
+    content = read_sealed(path)
     model = build_model(run)
     try:
-        model.load_state_dict(load(read_sealed(path)))
-    except DamagedError:
-        raise
+        model.load_state_dict(load(content))
     except Exception as error:  # safetensors raises an error of its own, torch others
         reason = " ".join(str(error).split())
         raise ResultsError(f"{path}: has no weights of its run ({reason})") from error
