@@ -95,6 +95,11 @@ def seal(path: Path) -> None:
         file.write(hashlib.sha256(content).hexdigest().encode())
 
 
+def is_sealed(path: Path) -> bool:
+    """Whether a file has a seal, be it whole or broken."""
+    return MARK in path.read_bytes()
+
+
 def read_sealed(path: Path, needed: bool = True) -> bytes:
     """The bytes of a file, which are as they were written.
 

@@ -36,7 +36,7 @@ import pandas as pd
 from . import columns
 from .columns import CONFIG, CURVE, MIXER, PROVENANCE, RUN_ID
 from .errors import DamagedError, ResultsError
-from .files import BLANK, read_sealed, replacing, seal, set_aside
+from .files import BLANK, is_sealed, read_sealed, replacing, seal, set_aside
 from .parquet import fault_of_curves, fault_of_runs, fault_of_shard, read_table, write_table
 
 GRID, RUNS, CURVES, SHARDS = "grid.yaml", "runs.parquet", "curves.parquet", "shards"
@@ -285,7 +285,8 @@ def write_shard(folder: Path, pack_id: str, rows: Sequence[Mapping[str, Any]]) -
 
 def merge(folder: Path, others: Sequence[Path] = (), without: Collection[str] = ()) -> None:
     """Put the folder's rows, and those of other folders, into its merged tables, `without` those of
-    some runs, then remove its shards and the plan of what is finished.
+    some runs, then remove its shards and the plan of what is finished. Tables of an earlier version
+    get their seal.
 
     The caller holds the folder's lock. Whatever is read meanwhile, or after a crash, has each row
     once: a curve is there before its row, and a shard goes after both.
@@ -297,7 +298,7 @@ def merge(folder: Path, others: Sequence[Path] = (), without: Collection[str] = 
     rows = rows[~rows[RUN_ID].isin(without)]
     if rows.empty:
         (folder / RUNS).unlink(missing_ok=True)
-    elif shards or others or without:
+    elif shards or others or without or not all(is_sealed(folder / x) for x in (RUNS, CURVES)):
         write_table(folder / CURVES, curves)
         write_table(folder / RUNS, rows)
     for shard in shards:
