@@ -283,10 +283,10 @@ def write_shard(folder: Path, pack_id: str, rows: Sequence[Mapping[str, Any]]) -
     checkpoint_path(folder, pack_id).unlink(missing_ok=True)
 
 
-def merge(folder: Path, others: Sequence[Path] = (), without: Collection[str] = ()) -> None:
+def merge(folder: Path, others: Sequence[Path] = (), without: Collection[str] = ()) -> bool:
     """Put the folder's rows, and those of other folders, into its merged tables, `without` those of
-    some runs, then remove its shards and the plan of what is finished. Tables of an earlier version
-    get their seal.
+    some runs, then remove its shards and the plan of what is finished; says whether there was
+    anything to merge. Tables of an earlier version get their seal.
 
     The caller holds the folder's lock. Whatever is read meanwhile, or after a crash, has each row
     once: a curve is there before its row, and a shard goes after both.
@@ -296,9 +296,10 @@ def merge(folder: Path, others: Sequence[Path] = (), without: Collection[str] = 
     if rows.empty:
         raise ResultsError(f"{folder}: no finished runs here to merge")
     rows = rows[~rows[RUN_ID].isin(without)]
+    new = bool(shards or others or without)
     if rows.empty:
         (folder / RUNS).unlink(missing_ok=True)
-    elif shards or others or without or not all(is_sealed(folder / x) for x in (RUNS, CURVES)):
+    elif new or not all(is_sealed(folder / name) for name in (RUNS, CURVES)):
         write_table(folder / CURVES, curves)
         write_table(folder / RUNS, rows)
     for shard in shards:
@@ -307,6 +308,7 @@ def merge(folder: Path, others: Sequence[Path] = (), without: Collection[str] = 
     for name in (SHARDS, "checkpoints"):
         with suppress(OSError):  # it is not there, or holds something
             (folder / name).rmdir()
+    return new
 
 
 def _forget_packs(folder: Path, packs: Mapping[str, Sequence[str]], finished: set[str]) -> None:

@@ -93,7 +93,9 @@ def told(folder: Path, file: str):
         assert state is not None
         return repr(sorted((name, x) for name, x in state["trainer"].items()))
     if file == MODEL:
-        return repr(list(kept._load(DONE.runs[0], folder / MODEL).state_dict().items()))
+        return repr(
+            list(kept._load(DONE.runs[0].model_dump_json(), folder / MODEL).state_dict().items())
+        )
     found = load_results(folder)
     return found.runs.to_json(double_precision=15) + found.curves.to_json(double_precision=15)
 
@@ -209,6 +211,8 @@ UNUSABLE = {
     "no evaluation": of_trainer(step=lambda step: step + 1000),
     "text for a step": of_trainer(step=str),
     "text for a stop": of_trainer(stopped_at=lambda stops: ["a"] * len(stops)),
+    "no modules": of_trainer(modules=lambda modules: []),
+    "other modules": of_trainer(modules=lambda modules: [[{"a": 1}]] * len(modules)),
     "no curves": of_trainer(curves=lambda curves: []),
     "empty curves": of_trainer(curves=lambda curves: [{}] * len(curves)),
     "unequal curves": of_trainer(curves=lambda c: [x | {"step": x["step"] * 2} for x in c]),
@@ -305,7 +309,7 @@ def test_weights_of_another_run_are_named(merged, tmp_path):
     train(HALF, tmp_path / "other")
     other = tmp_path / "other" / f"models/{HALF.runs[0].run_id}.safetensors"
     shutil.copy(other, folder / MODEL)
-    with pytest.raises(ResultsError, match=f"{MODEL}: has no weights of its run"):
+    with pytest.raises(ResultsError, match=f"{MODEL}: cannot be read as the weights of its run"):
         load_models(folder)
 
 
