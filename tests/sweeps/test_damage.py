@@ -141,7 +141,7 @@ def test_a_plan_that_is_none_is_named_set_aside_and_made_anew(text, folder, caps
     assert [run for pack in plan_packs(grid, "cpu", folder) for run in pack.runs] == [*HALF.runs]
 
 
-@pytest.mark.parametrize("count", [50, pytest.param(5_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [50, pytest.param(1_000, marks=pytest.mark.slow)])
 def test_a_plan_of_any_structure_is_read_or_named(count, folder):
     """Changed as JSON, without a seal; what is read makes packs of the grid's runs, each once."""
     draw, grid = random.Random(0), Grid("mine", folder, "", HALF.runs)
