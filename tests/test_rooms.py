@@ -21,7 +21,7 @@ FLOORS = (
     "errors search_path seeding version",
     "columns files",
     "ops user_code words",
-    "layers tables tasks",
+    "layers parquet tables tasks",
     "mixers results",
     "analysis config listing",
     "claims grid model plots",

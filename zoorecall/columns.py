@@ -128,6 +128,17 @@ CURVE_COLUMNS = tuple(
 MAYBE_UNKNOWN = ("state_size", "forward_flops")
 """Empty for a mixer of the user's own that does not tell."""
 
+TEXTS = {RUN_ID, MIXER, CONFIG, "pack_id", "device", "kernels", "zoorecall_version",
+         "torch_version", "git_commit", "user_code"}  # fmt: skip
+WHOLE = {*TASK_SIZES, "best_step", "num_steps", "parameters", "pack_size", "step"}
+"""The columns of a file that hold texts, and whole numbers; the rest are numbers or NaN."""
+
+DERIVED = {MIXER_NAME, MIXER_OPTIONS, ATTENTION_SHARE, MIXER_SOURCE}
+"""Columns that no file has: they follow from a config when it is read."""
+
+NEWER = {*TASK_SIZES, "user_code", "max_loss", "max_grad_norm"}
+"""Columns that files of earlier versions lack."""
+
 PROVENANCE = tuple(column.name for column in COLUMNS if column.decided_by == "machine")
 
 NAMES = {TASK: "task", DEPTH: "layers", WIDTH: "width", LENGTH: "length", RATE: "learning rate"}
@@ -151,6 +162,27 @@ def with_defaults(config: Options) -> dict[str, Any]:
         return {**part, **{key: x for key, x in default.items() if key not in part}}
 
     return _by_part(config, whole)
+
+
+def read_config(text: str) -> dict[str, Any]:
+    """A config from the JSON of a row, with the options that came after it was written.
+
+    Raises ValueError where the text is no config of a run that this version knows.
+    """
+    try:
+        config = with_defaults(json.loads(text))
+        options = [(config, {SEED: 0})] + [(config[x], defaults()[x]) for x in ("model", "train")]
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"no config of a run: {type(error).__name__} {error}") from error
+    for part, default in options:
+        for key, number in default.items():
+            if _is_number(number) and not _is_number(part.get(key)):
+                raise ValueError(f"no config of a run: {key} is {part.get(key)!r}, not a number")
+    return config
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def identity(config: Options) -> dict[str, Any]:

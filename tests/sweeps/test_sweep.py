@@ -21,7 +21,7 @@ from zoorecall import load_grid, load_results, sweep
 from zoorecall.cli import main
 from zoorecall.errors import ResultsError
 from zoorecall.files import clear_temporaries, locked
-from zoorecall.results import SUBFOLDERS, checkpoint_path, read_checkpoint
+from zoorecall.results import SUBFOLDERS, read_checkpoint
 from zoorecall.sweeps.events import Progress, Started, Train
 from zoorecall.sweeps.pack_job import train_pack
 from zoorecall.sweeps.plan import PlannedPack
@@ -198,21 +198,6 @@ def test_rows_of_an_earlier_version_are_read_without_what_it_did_not_measure(pac
             load_results(tmp_path).curves, expected, check_like=True, check_exact=True
         )
     assert load_results(tmp_path).curves[new].isna().all(axis=None)
-
-
-def test_a_checkpoint_of_another_format_counts_as_none(packs, tmp_path):
-    pack, whole, again = packs[0], tmp_path / "whole", tmp_path / "again"
-    train_packs([pack], whole)
-    train_packs([pack], again, stopping=lambda: True)
-    saved = read_checkpoint(again, pack.pack_id)
-    trainer = {name: value for name, value in saved["trainer"].items() if name != "max_loss"}
-    for other in ({}, {"format": saved["format"] + 1}):
-        checkpoint = {"trainer": trainer, "left": {}} | other
-        torch.save(checkpoint, checkpoint_path(again, pack.pack_id))
-        assert read_checkpoint(again, pack.pack_id) is None
-    train_packs([pack], again)
-    curves, expected = (load_results(folder).curves for folder in (again, whole))
-    pd.testing.assert_frame_equal(curves, expected)
 
 
 def test_the_last_packs_start_with_the_longest():

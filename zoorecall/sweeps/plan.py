@@ -92,7 +92,8 @@ def kept_and_groups(
     by_id = {run.run_id: run for run in runs}
     packs = []
     for run_ids in earlier.values():
-        if all(run_id in by_id for run_id in run_ids):
+        keys = {by_id[x].pack_key if x in by_id else None for x in run_ids}
+        if len(keys) == 1 and None not in keys:
             packs.append(PlannedPack(tuple(by_id.pop(run_id) for run_id in run_ids)))
     groups: dict[str, list[RunConfig]] = {}
     for run in by_id.values():

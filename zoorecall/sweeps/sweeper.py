@@ -106,7 +106,10 @@ def sweep(
             _move_aside(folder)
         locks.enter_context(files.locked(folder))
         files.clear_temporaries(folder, results.SUBFOLDERS)
-        write_grid(folder, grid.runs, grid.description)
+        damaged = results.set_aside_damaged(folder)
+        for line in damaged:
+            on_event(Warned((), line))
+        write_grid(folder, grid.runs, grid.description, keep=bool(damaged))
         order = {run.run_id: i for i, run in enumerate(grid.runs)}
         try:
             with LocalExecutor(places(device), folder, checkpoint_seconds) as executor:
@@ -140,10 +143,7 @@ def _remember(folder: Path, packs: Sequence[PlannedPack], instead_of: str | None
 def _move_aside(folder: Path) -> None:
     if folder.resolve() in (Path.cwd(), *Path.cwd().parents):
         raise ResultsError(f"{folder}: has the working folder in it, and is not moved aside")
-    number = 1
-    while (aside := folder.with_name(f"{folder.name}.{number}")).exists():
-        number += 1
-    folder.rename(aside)
+    folder.rename(files.first_free(folder))
 
 
 def _measure(
