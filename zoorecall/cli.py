@@ -7,9 +7,13 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .errors import SweepFailed, UserError
 from .search_path import working_folder_last
+
+if TYPE_CHECKING:
+    from .sweeps.events import SweepEvent
 
 USER_ERROR, INTERRUPTED = 2, 130
 
@@ -81,6 +85,14 @@ def _parser() -> argparse.ArgumentParser:
         default=60,
         help="how much training a crash may lose (60)",
     )
+    sweep.add_argument(
+        "--log",
+        metavar="NAME",
+        action="append",
+        default=[],
+        dest="loggers",
+        help="log each evaluation too: tensorboard or wandb, into a folder of this name in DIR",
+    )
 
     merge = commands.add_parser("merge", help="put a folder's finished runs into its two tables")
     merge.set_defaults(command=_merge)
@@ -109,6 +121,14 @@ def _parser() -> argparse.ArgumentParser:
     report.set_defaults(command=_report)
     report.add_argument("folder", metavar="DIR", type=_path)
     report.add_argument("--out", metavar="FILE", type=_path, help="the page (DIR/report.html)")
+
+    export = commands.add_parser("export", help="log finished runs to TensorBoard or wandb")
+    export.set_defaults(command=_export)
+    export.add_argument("folder", metavar="DIR", type=_path)
+    export.add_argument(
+        "--to", metavar="NAME", default="tensorboard", help="tensorboard (the default) or wandb"
+    )
+    export.add_argument("--out", metavar="FOLDER", type=_path, help="where NAME/ is made (DIR)")
 
     bench = commands.add_parser("bench", help="time training steps on this machine")
     bench.set_defaults(command=_bench)
@@ -160,6 +180,7 @@ def _sweep(args: argparse.Namespace) -> int:
 
     grid = load_grid(args.grid, args.overrides)
     from . import display
+    from .loggers import logger
     from .sweeps.sweeper import default_folder, plan_packs, resolve_device, sweep
 
     folder = args.out or default_folder(grid)
@@ -168,6 +189,7 @@ def _sweep(args: argparse.Namespace) -> int:
         packs = plan_packs(grid, device, None if args.fresh else folder)
         display.print_plan(grid, packs, device)
         return 0
+    loggers = [logger(name) for name in args.loggers]
     with display.SweepDisplay() as shown:
         sweep(
             grid,
@@ -175,10 +197,31 @@ def _sweep(args: argparse.Namespace) -> int:
             device=args.device,
             resume=not args.fresh,
             checkpoint_seconds=args.checkpoint_seconds,
-            on_event=shown.show,
+            on_event=_each_of([shown.show, *loggers]),
         )
     _print_table(folder, "text")
     print(f"\ntable   {folder / 'runs.csv'}\nfigure  {_draw(folder, None)}")
+    return 0
+
+
+def _each_of(listeners: "Sequence[Callable[[SweepEvent], None]]") -> "Callable[[SweepEvent], None]":
+    """Tells each of the listeners every event."""
+
+    def tell(event: "SweepEvent") -> None:
+        for listen in listeners:
+            listen(event)
+
+    return tell
+
+
+def _export(args: argparse.Namespace) -> int:
+    from .loggers import logger
+    from .sweeps.replay import replay
+
+    into, log = args.out or args.folder, logger(args.to)
+    for event in replay(args.folder, into):
+        log(event)
+    print(into / args.to)
     return 0
 
 

@@ -72,7 +72,7 @@ class SweepDisplay:
                 self._say(f"measuring pack sizes for {groups} {shapes} on {device}")
             case events.Started():
                 self._start(event)
-            case events.Progress(pack_id, step, accuracies):
+            case events.Progress(pack_id, step, accuracies, _):
                 self.first_steps.setdefault(pack_id, step)
                 self.steps[pack_id] = step
                 self._take_pace()
