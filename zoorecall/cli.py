@@ -122,6 +122,22 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("folder", metavar="DIR", type=_path)
     report.add_argument("--out", metavar="FILE", type=_path, help="the page (DIR/report.html)")
 
+    show = commands.add_parser("show", help="print examples of a task, or one run of a folder")
+    show.set_defaults(command=_show)
+    show.add_argument(
+        "what", metavar="TASK|DIR", help="a name, or a YAML mapping; or a results folder"
+    )
+    show.add_argument("run_id", metavar="RUN_ID", nargs="?", help="of a folder; or how it begins")
+    show.add_argument(
+        "--set",
+        metavar="OPTION=VALUE",
+        action="append",
+        default=[],
+        dest="options",
+        help="an option of the task, e.g. --set seq_len=16",
+    )
+    show.add_argument("--number", metavar="N", type=_number, default=3, help="of examples (3)")
+
     export = commands.add_parser("export", help="log finished runs to TensorBoard or wandb")
     export.set_defaults(command=_export)
     export.add_argument("folder", metavar="DIR", type=_path)
@@ -164,6 +180,12 @@ def _path(text: str) -> Path:
     if not text:
         raise UserError("a path is empty; name a file or folder, e.g. --out results/quick")
     return Path(text)
+
+
+def _number(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 1000:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number from 1 to 1,000")
+    return int(text)
 
 
 def _pack_size(text: str) -> int | None:
@@ -212,6 +234,21 @@ def _each_of(listeners: "Sequence[Callable[[SweepEvent], None]]") -> "Callable[[
             listen(event)
 
     return tell
+
+
+def _show(args: argparse.Namespace) -> int:
+    from .show import read_task, show_run, show_task
+
+    if args.run_id is None and args.what and Path(args.what).is_dir():
+        ids = Path(args.what) / "runs.csv"
+        raise UserError(f"show {args.what}: which run? Their ids are in {ids}")
+    if args.run_id is None:
+        show_task(read_task(args.what, args.options), args.number)
+    elif args.options:
+        raise UserError("--set is for a task; a run of a folder has its settings")
+    else:
+        show_run(_path(args.what), args.run_id, args.number)
+    return 0
 
 
 def _export(args: argparse.Namespace) -> int:

@@ -51,7 +51,9 @@ class TensorBoard:
         place = folder / "tensorboard" / title(run)
         self._writer = SummaryWriter(str(place), purge_step=step)
         file: Any = self._writer.file_writer  # which torch's types take to be None
-        experiment, settings, _ = hparams(flat(run.model_dump(mode="json")), {"test_accuracy": 0})
+        experiment, settings, _ = hparams(
+            columns.flat(run.model_dump(mode="json")), {"test_accuracy": 0}
+        )
         for summary in (experiment, settings):
             file.add_summary(summary)
 
@@ -147,14 +149,3 @@ def title(run: RunConfig) -> str:
     """What a run is called among others: its mixer, learning rate, seed and id."""
     name, learning_rate = run.model.mixer.name, rate(run.train.learning_rate)
     return f"{name} {learning_rate} seed {run.seed} {run.run_id}"
-
-
-def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A config's settings by the names a grid uses, as `train.learning_rate`; lists as text."""
-    settings: dict[str, Any] = {}
-    for key, x in config.items():
-        if isinstance(x, dict):
-            settings |= flat(x, f"{prefix}{key}.")
-        else:
-            settings[prefix + key] = x if isinstance(x, bool | int | float | str) else str(x)
-    return settings

@@ -21,17 +21,18 @@ def load_models(folder: str | Path) -> dict[str, Model]:
     """
     rows, models = read_rows(folder), {}
     for row in rows.to_dict("records"):
-        path = weights_path(Path(folder), row[RUN_ID])
-        if path.exists():
-            models[row[RUN_ID]] = _load(RunConfig.model_validate_json(row[CONFIG]), path)
+        if weights_path(Path(folder), row[RUN_ID]).exists():
+            run = RunConfig.model_validate_json(row[CONFIG])
+            models[row[RUN_ID]] = load_model(folder, run)
     if not models:
         raise ResultsError(f"{folder}: no weights here; `train.keep: weights` keeps them")
     return models
 
 
 @torch.no_grad()
-def _load(run: RunConfig, path: Path) -> Model:
-    model = build_model(run)
+def load_model(folder: str | Path, run: RunConfig) -> Model:
+    """The model of one run that kept its weights, as `load_models` has it."""
+    model, path = build_model(run), weights_path(Path(folder), run.run_id)
     try:
         weights = load_file(path)
         for name, parameter in model.named_parameters():

@@ -101,6 +101,10 @@ class Task:
         """Write the candidates `rows` [n], with contents [n, W], into the zeroed arrays `out`."""
         raise NotImplementedError
 
+    def word(self, token: int) -> str:
+        """A token as people read it; no two tokens have one word. Here its number."""
+        return str(token)
+
     def examples(self, n: int, seed: int, split: str, block: int = 0) -> Examples:
         """The first n examples of the split "train" or "test".
 
