@@ -236,28 +236,32 @@ def test_the_plain_loop_trains_what_a_run_of_attention_is(speed):
     torch.testing.assert_close(plain(tokens), ours(tokens), rtol=1e-4, atol=1e-4)
 
 
-def test_speeds_are_compared_on_a_cpu_and_those_of_other_sizes_stay(
-    speed, top, monkeypatch, capsys
-):
+def test_speeds_are_compared_on_a_cpu_with_a_peer_beside(speed, top, monkeypatch, capsys):
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setattr(speed, "bench", partial(speed.bench, seconds=0.01))
     monkeypatch.setattr(speed, "ceilings", lambda *_: Ceilings(1, 1))
     for name, text in PEER.items():
         Path("peer/zoology").mkdir(parents=True, exist_ok=True)
         Path("peer/zoology", name).write_text(text)
-    small = ["--device", "cpu", "--steps", "2", "--packs", "2", "--length", "16", "--batch", "4"]
-    for width, *peer in ((8,), (12, "--peer", "peer"), (8,)):
-        words = ["speed_comparison.py", *small, "--width", str(width), *peer]
-        monkeypatch.setattr(sys, "argv", words)
-        speed.main()
+    words = ["--device", "cpu", "--steps", "2", "--packs", "2", "--peer", "peer"]
+    small = ["--width", "8", "--length", "16", "--batch", "64"]
+    monkeypatch.setattr(sys, "argv", ["speed_comparison.py", *words, *small])
+    speed.main()
     assert "plain loop" in capsys.readouterr().out
     table = pd.read_csv("results/bench/comparison.csv")
-    whats = ["Zoology", "plain loop", "zoorecall", "zoorecall"]
-    assert table[["width", "what"]].to_numpy().tolist() == [
-        *([12, what] for what in whats), *([8, what] for what in whats[1:])
-    ]  # fmt: skip
+    assert table["what"].tolist() == ["Zoology", "plain loop", "zoorecall", "zoorecall"]
+    assert table["runs"].tolist()[:3] == [1, 1, 2] and set(table["precision"]) == {"fp32"}
     assert (table["ms a run-step"] > 0).all() and table["times the fastest"].min() == 1
-    assert table["device"].nunique() == 1 and table["runs"].tolist()[:3] == [1, 1, 2]
+    assert table["device"].nunique() == 1 and set(table["width"]) == {8}
+
+
+def test_a_comparison_takes_the_place_of_one_of_the_same_device_and_sizes(speed, tmp_path):
+    sizes = {"width": 8, "length": 16, "batch": 4, "layers": 1}
+    out = tmp_path / "new" / "comparison.csv"
+    for device, width, ms in (("a", 8, 1), ("b", 8, 2), ("a", 9, 3), ("a", 8, 4)):
+        table = pd.DataFrame({"device": [device] * 2, "ms": ms, **sizes, "width": width})
+        speed.written(table, out)
+    assert pd.read_csv(out)["ms"].tolist() == [2, 2, 3, 3, 4, 4]
 
 
 PEER = {
