@@ -1,9 +1,11 @@
 """Examples of a task, and one run of a results folder, as people read them."""
 
 import itertools
+import json
 import math
 import sys
 import textwrap
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,12 +16,12 @@ from pydantic import ValidationError
 
 from . import columns
 from .config import RunConfig
-from .errors import ResultsError, UserError
+from .errors import ResultsError, UserError, ZoorecallWarning
 from .grid.faults import in_words
 from .grid.yaml_nodes import Fault, parse_yaml, suggest
 from .model.kept import load_model
-from .results import GRID, load_results, weights_path
-from .sweeps.replay import read_runs
+from .model.model import Model
+from .results import GRID, load_results, read_rows, weights_path
 from .tasks import Examples, Task, TaskConfig, make_task
 from .words import count, missing, percent, value
 
@@ -76,13 +78,14 @@ def show_run(folder: Path, prefix: str, number: int) -> None:
     `prefix` is its id or so much of it that no other run's begins so. Raises UserError where the
     folder has no such run, or cannot be read.
     """
-    results, runs = load_results(folder), read_runs(folder)
-    run = runs[_whole_id(prefix, list(runs), folder)]
-    row = results.runs.set_index(columns.RUN_ID).loc[run.run_id]
-    print(f"run {run.run_id} of {folder}")
-    print(_filled(f"  {run.model.mixer.label}", "  "))
+    results = load_results(folder)
+    configs = read_rows(folder).set_index(columns.RUN_ID)[columns.CONFIG]
+    run_id = _whole_id(prefix, list(configs.index), folder)
+    row = results.runs.set_index(columns.RUN_ID).loc[run_id]
+    print(f"run {run_id} of {folder}")
+    print(_filled(f"  {row[columns.MIXER]}", "  "))
     print("\nsettings that are not at their defaults")
-    for name, x in columns.flat(columns.identity(run.model_dump(mode="json"))).items():
+    for name, x in columns.flat(columns.identity(json.loads(configs[run_id]))).items():
         print(_entry(name, value(x)))
     print("\nwhat came of it")
     for column in columns.COLUMNS:
@@ -93,20 +96,27 @@ def show_run(folder: Path, prefix: str, number: int) -> None:
     for name, column_name in columns.slices(row.index).items():
         if not missing(row[column_name]):
             print(_entry(name, value(row[column_name]), "share of its answers"))
-    curve = results.curves[results.curves[columns.RUN_ID] == run.run_id]
+    curve = results.curves[results.curves[columns.RUN_ID] == run_id]
     print("\nits curve", *_curve(curve.to_dict("records")), sep="\n")
     print("\nits answers")
-    if weights_path(folder, run.run_id).exists():
-        _show_answers(run, folder, number)
+    weights = weights_path(folder, run_id)
+    if weights.exists():
+        _show_answers(configs[run_id], weights, number)
     else:
         print(_filled(_how_to_keep(folder), "  "))
 
 
-def _show_answers(run: RunConfig, folder: Path, number: int) -> None:
-    """What a kept model says of the run's first test examples, in float32 on the CPU."""
+def _show_answers(config: str, weights: Path, number: int) -> None:
+    """What a kept model says of its run's first test examples, in float32 on the CPU."""
+    with warnings.catch_warnings(record=True) as caught:  # of code that was edited since
+        warnings.simplefilter("always", ZoorecallWarning)
+        model = load_model(config, weights)
+    for warning in caught:
+        print(_filled(f"  {warning.message}", "  "))
+    run = RunConfig.model_validate_json(config)
     task, n = make_task(run.task), min(EXAMINED, run.train.test_examples)
     examples = _examples(task, n, run.seed)
-    said = _answers(run, folder, examples)  # [n, Q]
+    said = _answers(model, examples)  # [n, Q]
     right = said == examples.targets
     wrong = int((~right).sum())
     print(f"  {right.sum():,} of {right.size:,} right on the first {count(n, 'test example')}")
@@ -126,9 +136,8 @@ def _show_answers(run: RunConfig, folder: Path, number: int) -> None:
 
 
 @torch.no_grad()
-def _answers(run: RunConfig, folder: Path, examples: Examples) -> np.ndarray:
-    """The most likely answers of the run's kept model, [n, Q]."""
-    model = load_model(folder, run)
+def _answers(model: Model, examples: Examples) -> np.ndarray:
+    """The most likely answers, [n, Q]."""
     said = []
     for start in range(0, len(examples.tokens), 32):
         batch = slice(start, start + 32)

@@ -17,10 +17,10 @@ from .plan import PlannedPack
 def replay(folder: Path, into: Path) -> Iterator[SweepEvent]:
     """The events of a folder's finished runs, as of a sweep into another folder, each run a pack.
 
-    Raises ResultsError where the folder cannot be read.
+    Raises ResultsError where the folder cannot be read, or has a run that cannot be made again.
     """
     curves = dict(iter(load_results(folder).curves.groupby(columns.RUN_ID)))
-    packs = [PlannedPack((run,)) for run in read_runs(folder).values()]
+    packs = [PlannedPack((_run(text, folder),)) for text in read_rows(folder)[columns.CONFIG]]
     yield Started(into, "", tuple(packs), 0)
     for pack in packs:
         run_id, best = pack.runs[0].run_id, 0.0
@@ -32,12 +32,9 @@ def replay(folder: Path, into: Path) -> Iterator[SweepEvent]:
         yield Finished(pack.pack_id)
 
 
-def read_runs(folder: Path) -> dict[str, RunConfig]:
-    """The finished runs of a folder by run id; raises ResultsError where one cannot be made, as
-    without the code of a mixer of the user's own."""
+def _run(config: str, folder: Path) -> RunConfig:
+    """The run of a row; without the code of a mixer of the user's own there is none."""
     try:
-        rows = read_rows(folder)
-        runs = (RunConfig.model_validate_json(text) for text in rows.get(columns.CONFIG, ()))
-        return {run.run_id: run for run in runs}
+        return RunConfig.model_validate_json(config)
     except ValidationError as error:
         raise ResultsError(f"{folder}: has a run of which {in_words(error)}") from error
