@@ -163,7 +163,7 @@ def test_a_click_on_a_row_shows_its_run(browser, found):
     mixer, rate = (row.find_elements("css selector", "td")[i].text for i in (0, 2))
     assert f"{mixer}, " in one(browser, "#run").text
     assert f"learning rate {rate}, seed 7" in one(browser, "#run").text
-    assert one(browser, "#kind").text.startswith("Bump with gain: ")
+    assert "Course of the loss, bump with gain: " in one(browser, "#kind").text
     falls = every(browser, "#notes li")
     assert len(falls) >= 1 and "the test loss falls suddenly" in falls[0].text
     assert len(every(browser, f"{LOSS} rect.fall")) == len(falls)
@@ -206,9 +206,9 @@ def test_the_figure_says_its_values_to_the_pointer_and_to_the_keyboard(browser):
 
     assert len(every(browser, PANEL)) == 2
     tip = hover(browser, PANEL, 0.75)
-    assert tip.startswith("learning rate 1e-2") and "mean min max seeds" in tip
+    assert tip.startswith("learning rate 1e-2") and "mean min max solve" in tip
     for label in LABELS:
-        assert f"{label} 50.0 % 50.0 % 50.0 % 1" in tip
+        assert f"{label} 50.0 % 50.0 % 50.0 % 0 of 1" in tip
     one(browser, "h1").click()
     browser.execute_script("arguments[0].focus()", one(browser, PANEL))
     press(browser, Keys.END)

@@ -1,5 +1,5 @@
 """Accuracy against width, parameters and state size (Okpekpe and Orvieto 2025, arXiv 2508.19029,
-figures 2 to 4), each at the best learning rate, with its interval over seeds."""
+figures 2 to 4), each held out at the best learning rate."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -25,10 +25,12 @@ from .style import (
     mixer_looks,
     panels,
     rows_and_columns,
+    seed_dots,
     size_axis,
 )
 
 SPARSE = Look(GRAY, "o", "--")
+SEEDS = "\n(small: each seed; band: 95 % t interval)"
 
 
 def accuracy_by_width(runs: pd.DataFrame, sparse_rates: Sequence[float] = ZOOLOGY_RATES) -> Figure:
@@ -89,7 +91,7 @@ def accuracy_by_state_size(runs: pd.DataFrame) -> Figure:
     names_of = short_labels(looks)
     untold = [names_of[mixer] for mixer in sorted(set(best[MIXER]) - set(told[MIXER]))]
     without = f" (not known of {words.listing(untold)})" if untold else ""
-    figure.supxlabel(f"state size: numbers kept for one sequence{without}", fontsize=LARGE)
+    figure.supxlabel(f"state size: numbers kept for one sequence{without}{SEEDS}", fontsize=LARGE)
     figure.supylabel("test accuracy", fontsize=LARGE)
     marks = {
         label: Look(look.color, look.marker, "")
@@ -117,7 +119,7 @@ def _panel_a_mixer(
     for axis in axes.flat:
         size_axis(axis, runs[column])
         accuracy_axis(axis)
-    figure.supxlabel(label, fontsize=LARGE)
+    figure.supxlabel(label + SEEDS, fontsize=LARGE)
     figure.supylabel("test accuracy", fontsize=LARGE)
     panel_of = {
         (mixer, *setting): axis
@@ -139,6 +141,7 @@ def _line(
     table = table.sort_values(WIDTH)
     axis.plot(table[column], table["accuracy"], **look.line, markerfacecolor=face or look.color)
     band(axis, table[column], table["accuracy_low"], table["accuracy_high"], look)
+    seed_dots(axis, table[column], table["each"], look)
 
 
 def _handle(look: Look, face: str | None = None) -> Line2D:

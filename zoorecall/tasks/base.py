@@ -105,6 +105,11 @@ class Task:
         """A token as people read it; no two tokens have one word. Here its number."""
         return str(token)
 
+    def without_recall(self) -> float | None:
+        """The accuracy of the best answers that recall nothing, from what the task gives away
+        otherwise; None where it is not known."""
+        return None
+
     def examples(self, n: int, seed: int, split: str, block: int = 0) -> Examples:
         """The first n examples of the split "train" or "test".
 
