@@ -171,4 +171,4 @@ def test_weights_that_cannot_be_read_cost_one_line(tmp_path, capsys):
     train_pack(PlannedPack((run,)), tmp_path, torch.device("cpu"), 60, lambda *_: None)
     weights_path(tmp_path, run.run_id).write_bytes(b"x")
     assert main(["show", str(tmp_path), run.run_id]) == 2
-    assert "cannot be read as the weights of its run" in capsys.readouterr().err
+    assert "has no checksum" in capsys.readouterr().err

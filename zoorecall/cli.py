@@ -122,11 +122,11 @@ def _parser() -> argparse.ArgumentParser:
 
     merge = commands.add_parser("merge", help="put a folder's finished runs into its two tables")
     merge.set_defaults(command=_merge)
-    merge.add_argument("folder", metavar="DIR", type=Path)
+    merge.add_argument("folder", metavar="DIR", type=_path)
     merge.add_argument(
         "others",
         metavar="OTHER",
-        type=Path,
+        type=_path,
         nargs="*",
         help="folders whose runs are to be in DIR too",
     )
