@@ -119,7 +119,7 @@ class Logger:
     def __call__(self, event: SweepEvent) -> None:
         try:
             self._take(event)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             raise ResultsError(f"{self._folder}: cannot be logged into: {error}") from error
 
     def _take(self, event: SweepEvent) -> None:
