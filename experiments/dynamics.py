@@ -5,13 +5,14 @@ sudden falls of the loss marked.
 
 Grid: grids/dynamics.yaml, trained into results/dynamics if nothing of it is there (about two hours
 of one H100). Figure: results/dynamics/dynamics.png and .pdf, each model at its best learning rate.
-Tables: the kinds of training at that rate, and at all.
+Tables: what the runs came to and the kinds of training, at that rate and at all.
 """
 
 import pandas as pd
 
 from zoorecall.analysis.accuracy import best_accuracies, setting_columns
 from zoorecall.analysis.bumps import classify
+from zoorecall.analysis.outcomes import outcomes
 from zoorecall.cli import exit_code
 from zoorecall.columns import RATE, WIDTH
 from zoorecall.plots import training_dynamics
@@ -24,12 +25,14 @@ def main() -> None:
     runs = results.runs
     draw("dynamics", {"dynamics": training_dynamics(runs, results.curves)})
     kinds = runs.merge(classify(runs, results.curves)[["run_id", "kind"]])
+    kinds = kinds.assign(outcome=kinds["run_id"].map(outcomes(runs, results.curves)))
     best = best_accuracies(runs).rename(columns={"best_rate": RATE})
     at_best = kinds.merge(best[[*setting_columns(runs), RATE]])
     for title, table in (("at the best learning rate", at_best), ("at all learning rates", kinds)):
         print(f"\n{title}")
-        counts = pd.crosstab([table["mixer"], table[WIDTH]], table["kind"])
-        print_table(readable(counts.reset_index()))
+        for column in ("outcome", "kind"):
+            counts = pd.crosstab([table["mixer"], table[WIDTH]], table[column])
+            print_table(readable(counts.reset_index()))
     print(missing_runs("dynamics", results))
 
 

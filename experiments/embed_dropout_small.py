@@ -10,9 +10,9 @@ Grid: grids/embed_dropout_small.yaml, trained into results/embed_dropout_small i
 there (an hour and a half of two CPU cores). Figure, as .png and .pdf: learning_rates.
 """
 
-from zoorecall.analysis.accuracy import SOLVED
+from zoorecall.analysis.intervals import share
 from zoorecall.cli import exit_code
-from zoorecall.columns import DATA, DROPPED, RATE
+from zoorecall.columns import DATA, DROPPED, RATE, SOLVED
 from zoorecall.plots import accuracy_by_learning_rate
 from zoorecall.studies import draw, load_study, missing_runs
 from zoorecall.tables import print_table, readable
@@ -23,8 +23,10 @@ def main() -> None:
     draw("embed_dropout_small", {"learning_rates": accuracy_by_learning_rate(results.runs)})
     runs = results.runs.assign(solved=results.runs["test_accuracy"] >= SOLVED)
     settings = ["mixer", DATA, DROPPED, RATE]
-    solved = runs.groupby(settings)["solved"].agg(solved="sum", seeds="count")
-    print_table(readable(solved.reset_index()))
+    solved = runs.groupby(settings)["solved"].agg(solved="sum", seeds="count").reset_index()
+    shares = [share(*x) for x in zip(solved["solved"], solved["seeds"], strict=True)]
+    solved = solved.assign(solved_low=[x.low for x in shares], solved_high=[x.high for x in shares])
+    print_table(readable(solved))
     print(missing_runs("embed_dropout_small", results))
 
 

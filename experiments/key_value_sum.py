@@ -37,7 +37,7 @@ STUDIES = ("key_value_sum", "key_value_sum_small")
 
 def table(rows: pd.DataFrame) -> pd.DataFrame:
     """One row a mixer and size, a column a form of the task: of `at_best_rate`, the mean over seeds
-    with their min and max, and the learning rate."""
+    with their range, and the learning rate."""
 
     def cell(of: pd.DataFrame) -> str:
         x, rate = of["accuracy"], words.rate(of[RATE].iloc[0])
@@ -63,6 +63,7 @@ def main() -> None:
             figures["sizes"] = recall_by_size(rows)
         draw(study, figures)
         print_table(readable(table(rows)))
+        print("held out: each seed's at the rate that is best for the others; [range of seeds]")
         print(missing_runs(study, results))
 
 

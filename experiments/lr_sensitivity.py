@@ -13,7 +13,9 @@ from zoorecall.cli import exit_code
 from zoorecall.columns import DEPTH
 from zoorecall.plots import accuracy_by_learning_rate
 from zoorecall.studies import draw, load_study, missing_runs
-from zoorecall.tables import print_table, readable
+from zoorecall.tables import interval, print_table, readable
+
+LOST = [*interval("accuracy"), *interval("full"), *interval("lost")]
 
 
 def main() -> None:
@@ -21,7 +23,7 @@ def main() -> None:
     draw("lr_fine", {"learning_rates": accuracy_by_learning_rate(results.runs)})
     print_table(readable(summarize(results).table()))
     print("\nwith Zoology's four learning rates alone")
-    columns = ["mixer", DEPTH, "accuracy", "full", "lost", "missed", "seeds"]
+    columns = ["mixer", DEPTH, *LOST, "missed", "seeds"]
     print_table(readable(reported(results.runs).reindex(columns=columns)))
     print(missing_runs("lr_fine", results))
 

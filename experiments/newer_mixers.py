@@ -15,7 +15,7 @@ from zoorecall.columns import DEPTH
 from zoorecall.plots import accuracy_by_learning_rate, accuracy_by_width
 from zoorecall.results import Results
 from zoorecall.studies import draw, is_trained, load_study, missing_runs
-from zoorecall.tables import print_table, readable
+from zoorecall.tables import interval, print_table, readable
 
 MIXERS = ["mamba", "mamba2", "delta_net"]
 
@@ -34,8 +34,8 @@ def main() -> None:
         print_table(readable(summarize(results).table()))
     if "mamba" in set(runs["mixer"]):
         print("\nwider than Mamba's, in decades")
-        names = ["mixer", "decades", "edge", "baseline_decades", "baseline_edge", "difference"]
-        names += ["difference_low", "difference_high", "verdict"]
+        names = ["mixer", "inner", "outer", "edge", "baseline_inner", "baseline_outer"]
+        names += ["baseline_edge", *interval("wider"), "verdict"]
         print_table(readable(window_differences(runs, {"mixer": "mamba"})[names]))
     if is_trained("lengths") and len(runs := one_layer("lengths").runs):
         draw("lengths", {"newer_mixers": accuracy_by_width(runs)})

@@ -21,10 +21,15 @@ from zoorecall.plots import accuracy_by_precision
 from zoorecall.studies import draw, load_study, missing_runs
 from zoorecall.tables import print_table
 
+BRACKETS = (
+    "accuracies held out, windows from the first to the last rate that solves; [range of seeds], "
+    "behind a difference [95 % t interval], of windows with room for the steps of the grid"
+)
+
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:
-    """The comparison for people: accuracies in per cent and windows in decades with their ranges
-    over seeds, differences with their intervals."""
+    """The comparison for people: accuracies in per cent and inner spans of seeds' own windows in
+    decades with their ranges over seeds, differences with their intervals."""
 
     def cells(name: str, ends: tuple[str, str], unit: float = 1) -> list[str]:
         numbers = (table[[name, *(name + end for end in ends)]] * unit).to_numpy()
@@ -38,11 +43,11 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
             "accuracy, %": cells("accuracy", seeds, 100),
             "fp32 accuracy": cells("reference_accuracy", seeds, 100),
             "difference": cells("accuracy_difference", interval, 100),
-            "window, decades": cells("decades", seeds),
+            "window, decades": cells("inner", seeds),
             "edge": table["edge"],
-            "fp32 window": cells("reference_decades", seeds),
+            "fp32 window": cells("reference_inner", seeds),
             "fp32 edge": table["reference_edge"],
-            "wider by": cells("decades_difference", interval),
+            "wider by": cells("window_difference", interval),
         }
     )
 
@@ -57,7 +62,7 @@ def verdicts(table: pd.DataFrame) -> pd.DataFrame:
             "seed range there": [f"{100 * x:.2f}" for x in table["largest_range"]],
             "at rate": [f"{x:.1e}" for x in table["largest_rate"]],
             "accuracy within seed spread": table["accuracy_within"],
-            "window within": table["decades_within"],
+            "window within": table["window_within"],
             "both": table["within_seed_spread"],
             "rates": table["rates"],
             "seeds": table["seeds"],
@@ -74,6 +79,7 @@ def main() -> None:
         with replacing(Path("results/precision/comparison.csv")) as temporary:
             table.to_csv(temporary, index=False, float_format="%.6g")
         print_table(readable(table))
+        print(BRACKETS)
         print_table(verdicts(table))
     print(missing_runs("precision", results))
 

@@ -12,7 +12,7 @@ from zoorecall.cli import exit_code
 from zoorecall.columns import DEPTH, WIDTH
 from zoorecall.plots import accuracy_by_parameters, accuracy_by_state_size, accuracy_by_width
 from zoorecall.studies import draw, load_study, missing_runs
-from zoorecall.tables import print_table, readable
+from zoorecall.tables import interval, print_table, readable
 
 FIGURES = {
     "width": accuracy_by_width,
@@ -24,7 +24,7 @@ FIGURES = {
 def main() -> None:
     results = load_study("width_depth")
     draw("width_depth", {name: figure(results.runs) for name, figure in FIGURES.items()})
-    columns = ["mixer", DEPTH, WIDTH, "accuracy", "gain", "seeds"]
+    columns = ["mixer", DEPTH, WIDTH, *interval("accuracy"), *interval("gain"), "seeds"]
     for title, gains in (("width", along_width), ("depth", along_depth)):
         print(f"\ngain from {title}")
         print_table(readable(gains(results.runs)[[*columns, "parameters", "state_size"]]))

@@ -14,7 +14,9 @@ from zoorecall.analysis.sparse_grids import reported
 from zoorecall.cli import exit_code
 from zoorecall.plots import accuracy_by_learning_rate, accuracy_by_width
 from zoorecall.studies import draw, load_study, missing_runs
-from zoorecall.tables import print_table, readable
+from zoorecall.tables import interval, print_table, readable
+
+LOST = [*interval("accuracy"), *interval("full"), *interval("lost")]
 
 
 def main() -> None:
@@ -26,7 +28,7 @@ def main() -> None:
     }
     draw("lengths", figures)
     print("with Zoology's four learning rates alone")
-    columns = [*setting_columns(runs), "accuracy", "full", "lost", "seeds"]
+    columns = [*setting_columns(runs), *LOST, "seeds"]
     print_table(readable(reported(runs).reindex(columns=columns)))
     print("\nthe smallest width that solves")
     print_table(readable(smallest_widths(runs)))

@@ -12,13 +12,15 @@ from zoorecall.cli import exit_code
 from zoorecall.columns import LENGTH, WIDTH
 from zoorecall.plots import accuracy_by_width
 from zoorecall.studies import draw, load_study, missing_runs
-from zoorecall.tables import print_table, readable
+from zoorecall.tables import interval, print_table, readable
+
+LOST = [*interval("accuracy"), *interval("full"), *interval("lost")]
 
 
 def main() -> None:
     results = load_study("zoology")
     draw("zoology", {"width": accuracy_by_width(results.runs)})
-    columns = ["mixer", LENGTH, WIDTH, "accuracy", "full", "lost", "seeds"]
+    columns = ["mixer", LENGTH, WIDTH, *LOST, "seeds"]
     print_table(readable(reported(results.runs).reindex(columns=columns)))
     print(missing_runs("zoology", results))
 

@@ -121,6 +121,23 @@ def _curve(rng: np.random.Generator, kind: str, num_steps: int, warmup: float) -
     return pd.DataFrame({"mixer": "attention", **columns, "test_accuracy": accuracy}).iloc[:last]
 
 
+def slowing_curves(
+    count: int, seed: int, noise: float, correlation: float
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Made-up runs whose loss is ever slower to fall, under noise of a standard deviation that is a
+    share of the first loss, and correlated from one evaluation to the next."""
+    rng = np.random.default_rng(seed)
+    runs, curves, _ = labelled_curves(count, seed, ("smooth",))
+    for _, curve in curves.groupby("run_id"):
+        t = curve["step"].to_numpy() / curve["step"].max()
+        loss = 1 - rng.choice([0.02, 0.3, 0.6, 0.95]) * (1 - _smooth(rng, t))
+        lasting = rng.normal(size=len(t))
+        for i in range(1, len(t)):
+            lasting[i] = correlation * lasting[i - 1] + (1 - correlation**2) ** 0.5 * lasting[i]
+        curves.loc[curve.index, "test_loss"] = 9 * (loss + noise * lasting).clip(0)
+    return runs.assign(**{"train.warmup": 0.0}), curves
+
+
 def _smooth(rng: np.random.Generator, t: np.ndarray) -> np.ndarray:
     """From 1 towards 0, ever more slowly."""
     shape = rng.integers(4)

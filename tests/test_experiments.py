@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from zoorecall.claims import verdicts, verdicts_with_dropout
-from zoorecall.claims.okpekpe2025 import BY_POSITION
+from zoorecall.claims import CLAIMS, WITH_DROPOUT, verdicts
+from zoorecall.claims.evidence import Studies
 from zoorecall.config import RunConfig
 from zoorecall.grid import load_grid
 from zoorecall.results import has_runs, load_results, write_shard
@@ -79,7 +79,7 @@ def test_a_grid_has_a_description_and_its_first_seed_is_a_part_of_it(path):
 
 
 def test_every_claim_rests_on_grids_that_are_there():
-    found = verdicts({}) + verdicts_with_dropout({})
+    found = verdicts(Studies({}), (*CLAIMS, *WITH_DROPOUT))
     grids = {name for one in found for name in one.grids}
     assert grids <= {path.stem for path in (ROOT / "grids").glob("*.yaml")}
 
@@ -240,9 +240,10 @@ def test_verdicts_are_written_between_the_marks_and_twice_is_as_once(top):
     script.main()
     assert script.PAGE.read_text() == once
     assert once.startswith("before\n\n") and once.endswith("\n\nafter\n")
-    assert "an old table" not in once and once.count("\n| C") == 12 + 3
+    assert "an old table" not in once and once.count("\n| C") == 2 * (12 + 3)
     runs = len(load_grid("grids/lr_fine.yaml", (FINE_RATES, "model.num_layers=2")).runs)
-    assert "C1" in once.partition(script.BEST)[2].partition("\n")[0]  # at its best, each run solves
+    row = next(x for x in once.partition(script.SENSITIVITY)[2].splitlines() if "| C1 |" in x)
+    assert row.split("|")[2].strip() == "open" and row.count("|") == 3 + 2 + 3 + 1 + 1
     assert f"Runs so far: {runs}" in once and f"up to {runs * 36 / 3600:.2f} hours" in once
 
 
@@ -262,12 +263,32 @@ def test_the_committed_verdicts_are_those_of_the_committed_results(monkeypatch):
     page = script.PAGE.read_text()
     renew = "renew it: python experiments/verdicts.py"
     found = trained_studies()
-    assert script.renewed(page, script.written(found, script.judged(found))) == page, renew
+    assert script.renewed(page, script.written(found)) == page, renew
 
 
-def test_the_claims_know_what_positions_give_away(monkeypatch):
+def test_what_positions_give_away_is_printed_by_size(monkeypatch, capsys):
     monkeypatch.syspath_prepend(ROOT / "experiments")
-    script = importlib.import_module("recall_by_position")
-    assert set(BY_POSITION) == set(script.SIZES)
-    for size in [(64, 4), (256, 64)]:
-        assert BY_POSITION[size] == pytest.approx(script.given_away(*size), abs=0.0006)
+    importlib.import_module("recall_by_position").main()
+    assert "    64      4    0.2500       0.2882   1.15" in capsys.readouterr().out
+
+
+def rows_of(page: str, title: str) -> dict[str, dict[str, str]]:
+    """The Markdown table of a page that has a column of this title, a row a claim."""
+    lines = page.splitlines()
+    head = next(i for i, line in enumerate(lines) if line.startswith("| claim") and title in line)
+    end = next(i for i in range(head, len(lines)) if not lines[i].startswith("|"))
+    cells = [[x.strip(" *") for x in line.split("|")[1:-1]] for line in lines[head:end]]
+    return {row[0]: dict(zip(cells[0], row, strict=True)) for row in cells[2:]}
+
+
+def test_what_the_page_says_of_its_verdicts_is_what_stands_in_their_tables():
+    page = (ROOT / "results/README.md").read_text()
+    verdict = {name: row["verdict"] for name, row in rows_of(page, "in short").items()}
+    changed = {name: row for name, row in rows_of(page, "before").items() if " with " not in name}
+    assert {name: row["now"] for name, row in changed.items()} == {x: verdict[x] for x in changed}
+    assert sorted(set(verdict) - set(changed)) == ["C11", "C12", "C8"]
+    readings = rows_of(page, "without 42")
+    decided = [name for name, row in readings.items() if row["95 %"] in ("yes", "no")]
+    assert sorted(decided) == ["C11", "C12", "C8"]
+    assert all(readings[name]["90 %"] == readings[name]["95 %"] for name in decided)
+    assert [x for x in decided if readings[x]["99 %"] != readings[x]["95 %"]] == ["C8"]

@@ -1,4 +1,4 @@
-"""Accuracy of settings, intervals over seeds, and ablations, on runs with known answers."""
+"""Accuracy of settings and ablations, on runs with known answers."""
 
 import numpy as np
 import pandas as pd
@@ -6,36 +6,9 @@ import pytest
 from made_up import hat, made_up_runs
 
 from zoorecall.analysis.ablations import ablations, verdicts
-from zoorecall.analysis.accuracy import accuracies, best_accuracies
-from zoorecall.analysis.bootstrap import (
-    Estimate,
-    mean_difference,
-    mean_over_seeds,
-    pair_seeds,
-    seed_weights,
-)
+from zoorecall.analysis.accuracy import EQUAL, accuracies, best_accuracies, best_index
 
 SEEDS = (42, 123, 777)
-PINNED = [[0, 2, 1], [2, 0, 1], [1, 1, 1], [1, 0, 2]]
-
-
-def test_resamples_weigh_whole_seeds_and_are_pinned():
-    weights = seed_weights(3)
-    np.testing.assert_allclose(weights.sum(axis=1), 1)
-    np.testing.assert_allclose(weights[0], 1 / 3)
-    assert set((weights[1:] * 3).round(9).ravel()) == {0, 1, 2, 3}
-    assert (weights[1:5] * 3).round().astype(int).tolist() == PINNED
-
-
-def test_the_interval_of_three_seeds_is_their_range():
-    found = mean_over_seeds(pd.Series([0.2, 0.5, 0.9], index=SEEDS))
-    np.testing.assert_allclose(found, (1.6 / 3, 0.2, 0.9))
-
-
-def test_intervals_of_many_seeds_match_the_standard_error():
-    values = pd.Series(np.random.default_rng(0).normal(size=400))
-    found = mean_over_seeds(values)
-    np.testing.assert_allclose(found.high - found.low, 2 * 1.96 * values.std() / 20, rtol=0.1)
 
 
 def test_one_seed_has_no_interval_and_no_verdict():
@@ -44,30 +17,9 @@ def test_one_seed_has_no_interval_and_no_verdict():
     assert (best["accuracy"] == 1).all() and (best["verdict"] == "undecided").all()
     table = ablations(runs, {"mixer": "attention"})
     names = ["accuracy_low", "accuracy_high", "difference_low", "difference_high"]
-    assert best[["accuracy_low", "accuracy_high", "held_out"]].isna().all(axis=None)
+    assert best[["accuracy_low", "accuracy_high"]].isna().all(axis=None)
     assert table[names].isna().all(axis=None)
     assert verdicts(runs)["verdict"].tolist() == ["undecided"] * 2
-
-
-def test_differences_pair_the_seeds_that_both_have():
-    noise = pd.Series([0.0, 0.3, 0.6], index=SEEDS)
-    first, second = noise + 0.1, pd.concat([noise, pd.Series([5.0], index=[9])])
-    found, pairing = mean_difference(first, second)
-    assert pairing.paired and pairing.num_seeds == 3
-    np.testing.assert_allclose(found, (0.1, 0.1, 0.1))  # the seeds' own ups and downs cancel
-
-    apart, pairing = mean_difference(first, noise.set_axis([1, 2, 3]))
-    assert not pairing.paired and apart.low < 0 < apart.high
-    np.testing.assert_allclose(apart.value, 0.1)
-
-
-def test_pairing_ignores_the_order_of_seeds():
-    first, second = pd.Index([3, 1, 2]), pd.Index([2, 3, 1])
-    pairing = pair_seeds(first, second)
-    np.testing.assert_array_equal(
-        pd.DataFrame(pairing.first, columns=first)[[1, 2, 3]],
-        pd.DataFrame(pairing.second, columns=second)[[1, 2, 3]],
-    )
 
 
 def test_the_best_rate_is_that_of_the_mean_not_of_the_luckiest_run():
@@ -77,8 +29,13 @@ def test_the_best_rate_is_that_of_the_mean_not_of_the_luckiest_run():
 
     best = best_accuracies(made_up_runs(accuracy)).iloc[0]
     assert best["best_rate"] == pytest.approx(1e-3)
-    assert best["accuracy"] == pytest.approx(0.6)
-    assert best["verdict"] == "does not solve"
+    assert best["at_best"] == pytest.approx(0.6)
+
+
+def test_rates_that_differ_by_less_than_can_be_told_are_equal_and_the_middle_one_is_best():
+    assert best_index(np.array([0.2, 0.999, 0.9995, 1.0, 0.9985])) == 2
+    assert best_index(np.array([0.2, 1 - EQUAL, 0.5, 1.0])) == 1
+    assert best_index(np.array([1.0, 0.2, 0.2])) == 0
 
 
 def test_held_out_accuracy_does_not_profit_from_the_choice_of_rate():
@@ -86,16 +43,40 @@ def test_held_out_accuracy_does_not_profit_from_the_choice_of_rate():
     rates = iter(noise.ravel())
     runs = made_up_runs(lambda *_: next(rates), widths=range(1, 61))
     best = best_accuracies(runs)
-    assert best["accuracy"].mean() > 0.75  # the best of 17 means of pure noise around 0.5
-    np.testing.assert_allclose(best["held_out"].mean(), 0.5, atol=0.05)
+    assert best["at_best"].mean() > 0.75  # the best of 17 means of pure noise around 0.5
+    np.testing.assert_allclose(best["accuracy"].mean(), 0.5, atol=0.05)
+
+
+def test_a_rate_is_chosen_by_the_other_seeds():
+    steady, lucky = {42: 0.97, 123: 0.96, 777: 0.98}, {42: 0.99, 123: 0.99, 777: 0.0}
+    runs = made_up_runs(
+        lambda m, n, d, length, x, s: (steady if x < -2.5 else lucky)[s], rates=(1e-3, 1e-2)
+    )
+    (one,) = accuracies(runs)
+    assert one.at_best.to_dict() == pytest.approx(steady)
+    assert one.held_out.to_dict() == pytest.approx({42: 0.97, 123: 0.96, 777: 0.0})
+    best = best_accuracies(runs).iloc[0]
+    assert best["accuracy"] == pytest.approx(1.93 / 3) and best["verdict"] == "undecided"
+    assert (best["solved"], best["seeds"]) == (2, 3)
+
+
+def test_a_seed_is_held_out_among_the_rates_that_it_was_run_at():
+    runs = made_up_runs(lambda m, n, d, length, x, s: 1 + x / 10 if s == 42 else 0.5 - x / 10)
+    few = runs[(runs["seed"] != 42) | (runs["train.learning_rate"] > 0.05)]
+    (one,) = accuracies(few)
+    assert one.held_out[42] == one.table.loc[42].dropna().iloc[0]
+    apart = few[(few["seed"] == 42) | (few["train.learning_rate"] < 0.01)]
+    apart = apart[apart["seed"].isin([42, 123])]
+    (one,) = accuracies(apart)  # no rate has two seeds
+    assert one.held_out.equals(one.at_best) and np.isnan(one.accuracy.low)
 
 
 def test_a_missing_run_changes_no_other():
     runs = made_up_runs(lambda m, n, d, length, x, s: hat(x, -3, -2) * s / 1000)
     at_best = (runs["train.learning_rate"] - 1e-3).abs() < 1e-9
     one = accuracies(runs[~(at_best & (runs["seed"] == 123))])[0]
-    assert one.at_best.notna().all()
-    assert one.table.isna().to_numpy().sum() == 1 and not np.isnan(one.resampled()).any()
+    assert one.at_best.notna().all() and one.held_out.notna().all()
+    assert one.table.isna().to_numpy().sum() == 1
     column = int(np.argmin(abs(one.rates - 1e-3)))
     np.testing.assert_allclose(one.mean[column], (42 + 777) / 2000)
 
@@ -130,8 +111,8 @@ def test_ablations_give_difference_interval_and_verdict():
     table = ablations(runs, {"mixer": "mamba"}).set_index(["mixer", "model.d_model"])
     for (mixer, width), row in table.iterrows():
         np.testing.assert_allclose(row["difference"], -LOST[mixer], atol=1e-9)
-        spread = 0.0 if mixer == "mamba" else 0.01
-        np.testing.assert_allclose(row["difference_high"], -LOST[mixer] + spread, atol=1e-9)
+        half = 0.0 if mixer == "mamba" else 4.302653 * 0.01 / np.sqrt(3)
+        np.testing.assert_allclose(row["difference_high"], -LOST[mixer] + half, atol=1e-6)
         assert row["is_baseline"] == (mixer == "mamba") and row["paired"]
         assert row["verdict"] == (
             "does not solve" if width == 32 or LOST[mixer] > 0.05
@@ -148,7 +129,7 @@ def test_a_variant_solves_if_any_of_its_settings_does():
         "mamba (conv=False)": "does not solve",
         "hyena": "does not solve",
     }
-    assert found.loc["mamba", "solved"] == 1 and found.loc["mamba", "settings"] == 2
+    assert found.loc["mamba", "solving"] == 1 and found.loc["mamba", "settings"] == 2
 
 
 def test_an_ablation_can_be_of_another_column_than_the_mixer():
@@ -169,6 +150,3 @@ def test_a_baseline_that_was_not_run_is_an_error_and_one_without_partner_is_nan(
     partial = runs[(runs["mixer"] == "hyena") | (runs["model.d_model"] == 32)]
     table = ablations(partial, {"mixer": "mamba"}).set_index(["mixer", "model.d_model"])
     assert np.isnan(table.loc[("hyena", 64), "difference"])
-    assert (
-        Estimate(*table.loc[("hyena", 64), ["accuracy", "accuracy_low", "accuracy_high"]]).low > 0
-    )

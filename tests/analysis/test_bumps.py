@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from made_up import KINDS, labelled_curves
+from made_up import KINDS, labelled_curves, slowing_curves
 
 from zoorecall.analysis.bumps import classify, find_transitions, transitions
 
@@ -26,6 +26,14 @@ def test_each_kind_is_recognized_with_precision_and_recall():
 def test_smooth_curves_raise_an_alarm_in_fewer_than_one_of_a_hundred():
     runs, curves, _ = labelled_curves(600, seed=7, kinds=("smooth",))
     assert transitions(runs, curves)["run_id"].nunique() / len(runs) < 0.01
+
+
+@pytest.mark.parametrize(("correlation", "most"), [(0.0, 0.01), (0.8, 0.05), (0.9, 0.1)])
+def test_noise_of_five_percent_that_lasts_raises_as_many_alarms_as_the_docstring_says(
+    correlation, most
+):
+    runs, curves = slowing_curves(300, 11, noise=0.05, correlation=correlation)
+    assert transitions(runs, curves)["run_id"].nunique() / len(runs) <= most
 
 
 def test_a_transition_is_where_the_loss_fell_with_depth_steepness_and_accuracy():

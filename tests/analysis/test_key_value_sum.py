@@ -1,14 +1,10 @@
-"""The two forms of key-value-sum side by side, and the best guess without recall."""
-
-import itertools
-from collections import Counter
+"""The two forms of key-value-sum side by side."""
 
 import numpy as np
 import pandas as pd
 import pytest
 from made_up import hat, made_up_runs
 
-from zoorecall.analysis import key_value_sum
 from zoorecall.analysis.key_value_sum import (
     AR,
     EACH,
@@ -24,9 +20,8 @@ from zoorecall.analysis.key_value_sum import (
     having,
     main_size,
     size_columns,
-    without_recall,
 )
-from zoorecall.seeding import Stream
+from zoorecall.tasks.key_value_sum import best_guess
 
 RATES = (1e-3, 1e-2)
 
@@ -67,7 +62,7 @@ def test_every_seed_stands_at_the_best_rate_of_its_setting():
     found = at_best_rate(forms)
     assert set(found["train.learning_rate"]) == {1e-3} and len(found) == 2 * 3
     assert found.groupby(FORM)["accuracy"].mean().to_dict() == {AR: 0.5, NON_AR: 1.0}
-    assert (found[NOTHING] == without_recall(10, 3, 10)).all()
+    assert (found[NOTHING] == best_guess(10, 3, 10)).all()
 
 
 def test_what_goes_with_a_length_is_a_size_too_and_the_main_one_has_the_most_rows():
@@ -77,19 +72,3 @@ def test_what_goes_with_a_length_is_a_size_too_and_the_main_one_has_the_most_row
     assert names == ["model.num_layers", "model.d_model", OPERANDS]
     assert main_size(rows, names) == {"model.num_layers": 2, "model.d_model": 64, OPERANDS: 3}
     assert set(having(rows, main_size(rows, names))[PAIRS]) == {10, 20}
-
-
-def test_the_best_guess_is_that_of_all_choices_counted_one_by_one(monkeypatch):
-    monkeypatch.setattr(key_value_sum, "LISTS", 40)
-    without_recall.cache_clear()
-    words = Stream(0, "without recall", 6, 3, 4).bits(40, 6) % np.uint64(4)
-    shares = []
-    for values in words.astype(int):
-        counts = Counter(sum(chosen) for chosen in itertools.combinations(values.tolist(), 3))
-        shares.append(max(counts.values()) / sum(counts.values()))
-    assert without_recall(6, 3, 4) == pytest.approx(np.mean(shares))
-    without_recall.cache_clear()
-
-
-def test_who_is_asked_for_all_values_needs_no_recall():
-    assert without_recall(3, 3, 10) == 1

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from made_up import hat, made_up_runs
 
-from zoorecall.analysis.bootstrap import Estimate
+from zoorecall.analysis.intervals import Estimate
 from zoorecall.analysis.precision import in_all_precisions, precision_differences, within_spread
 
 SEEDS = (42, 123, 777)
@@ -39,12 +39,12 @@ def inside(x, seed):
 
 
 def verdicts(row):
-    return row[["accuracy_within", "decades_within", "within_seed_spread"]].tolist()
+    return row[["accuracy_within", "window_within", "within_seed_spread"]].tolist()
 
 
 def test_equal_curves_do_not_differ():
     row = difference(inside, inside)
-    zero = ["accuracy_difference", "decades_difference", "largest_difference"]
+    zero = ["accuracy_difference", "window_difference", "largest_difference"]
     assert not row[zero].any() and verdicts(row) == ["yes", "yes", "yes"]
     assert row["seeds"] == 3 and row["rates"] == 17
 
@@ -95,15 +95,24 @@ def test_within_is_by_the_larger_range_or_by_the_interval(estimate, within):
 
 
 def test_a_narrower_window_is_a_difference_at_equal_best_accuracy():
+    def wide(x, seed):
+        return hat(x, -4.0, -2.5, slope=0.25) * (0.98 + spread(seed))
+
     def narrower(x, seed):
         return hat(x, -3.0, -2.5, slope=0.25) * (0.98 + spread(seed))
 
-    row = difference(narrower, inside)
-    np.testing.assert_allclose(row["decades_difference"], -0.5)
-    np.testing.assert_allclose(row["reference_decades"] - row["decades"], 0.5)
-    assert row["decades_min"] < row["decades"] < row["decades_max"]
+    row = difference(narrower, wide)
+    np.testing.assert_allclose(row["window_difference"], -1.0)
+    np.testing.assert_allclose([row["reference_inner"], row["inner"]], [1.5, 0.5])
+    assert row["window_difference_low"] == pytest.approx(-1.5)  # room for a step at four ends
     assert row["edge"] == row["reference_edge"] == ""
     assert verdicts(row) == ["yes", "no", "no"]
+
+
+def test_windows_that_differ_by_less_than_the_steps_of_the_grid_are_within_the_spread():
+    row = difference(lambda x, s: hat(x, -3.5, -2.75, 0.25), lambda x, s: hat(x, -3.5, -2.5, 0.25))
+    assert row["reference_inner"] - row["inner"] == pytest.approx(0.25)
+    assert row["window_within"] == "yes"
 
 
 def test_windows_whose_seeds_differ_more_than_their_means_are_within_the_spread():
@@ -114,8 +123,8 @@ def test_windows_whose_seeds_differ_more_than_their_means_are_within_the_spread(
         return shifted(x, SEEDS[SEEDS.index(seed) - 1])
 
     row = difference(shifted, other_seed)
-    np.testing.assert_allclose([row["decades_min"], row["decades_max"]], [1.025, 2.025])
-    assert row["decades_within"] == "yes"
+    np.testing.assert_allclose([row["inner_min"], row["inner_max"]], [1, 2])
+    assert row["window_within"] == "yes"
 
 
 @pytest.mark.parametrize(
@@ -123,8 +132,8 @@ def test_windows_whose_seeds_differ_more_than_their_means_are_within_the_spread(
     [
         ((-6, 0), (-6, 0), "undecided"),  # both may end anywhere beyond
         ((-6, -2), (-6, -2), "undecided"),
-        ((-4, -2), (-6, -2), "no"),  # the wider can only be wider still
-        ((-6, -2), (-4, -2), "no"),
+        ((-3.5, -2), (-6, -2), "no"),  # the wider can only be wider still
+        ((-6, -2), (-3.5, -2), "no"),
         ((-6, -4), (-3.5, -2), "undecided"),  # the narrower may be as wide
         ((-3.5, -2), (-6, -4), "undecided"),
     ],
@@ -135,7 +144,7 @@ def test_what_the_edge_of_the_grid_hides_is_not_decided(bf16, fp32, verdict):
     both_ends = {(-6, 0): "low+high"}
     assert row["edge"] == both_ends.get(bf16, edges[bf16[0] < -5])
     assert row["reference_edge"] == both_ends.get(fp32, edges[fp32[0] < -5])
-    assert row["decades_within"] == row["within_seed_spread"] == verdict
+    assert row["window_within"] == row["within_seed_spread"] == verdict
 
 
 def test_a_window_within_the_spread_of_one_that_touches_the_edge_is_not_decided():
@@ -144,8 +153,8 @@ def test_a_window_within_the_spread_of_one_that_touches_the_edge_is_not_decided(
 
     for row in difference(inside, touching), difference(touching, inside):
         assert {row["edge"], row["reference_edge"]} == {"", "low"}
-        larger = max(row[f"{x}decades_max"] - row[f"{x}decades_min"] for x in ("", "reference_"))
-        assert abs(row["decades_difference"]) < larger and row["decades_within"] == "undecided"
+        larger = max(row[f"{x}inner_max"] - row[f"{x}inner_min"] for x in ("", "reference_"))
+        assert abs(row["window_difference"]) < larger and row["window_within"] == "undecided"
 
 
 def test_the_largest_difference_at_one_rate_is_found_with_its_sign_and_range():

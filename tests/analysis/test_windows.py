@@ -5,13 +5,14 @@ import pandas as pd
 import pytest
 from made_up import hat, made_up_runs
 
+from zoorecall.analysis.accuracy import accuracies
 from zoorecall.analysis.sparse_grids import ZOOLOGY_RATES, miss_rates, reported
 from zoorecall.analysis.summary import Summary
 from zoorecall.analysis.windows import (
     learning_rate_window,
-    sensitivity,
     window_differences,
     windows,
+    windows_of,
 )
 
 RATES = np.logspace(-5, -1, 17)  # a quarter of a decade apart
@@ -23,38 +24,43 @@ def curve(low, high, slope=0.1):
     return np.array([hat(x, low, high, slope) for x in X])
 
 
-def test_a_window_ends_where_the_line_between_rates_crosses_the_threshold():
+def test_a_window_goes_from_its_first_to_its_last_rate_and_ends_before_the_next():
     window = learning_rate_window(RATES, curve(-3.5, -2.25))
-    cut = 0.05 * 0.25  # from 1 at the last rate inside to 0 at the next
-    np.testing.assert_allclose(np.log10([window.low, window.high]), [-3.5 - cut, -2.25 + cut])
-    np.testing.assert_allclose(window.decades, 1.25 + 2 * cut)
-    assert window.edge == ""
+    np.testing.assert_allclose(np.log10([window.low, window.high]), [-3.5, -2.25])
+    np.testing.assert_allclose([window.inner, window.outer], [1.25, 1.75])
+    assert window.edge == "" and window.islands == 1
 
 
-def test_a_window_at_half_the_best_is_the_width_at_half_height():
-    window = learning_rate_window(RATES, curve(-3, -3, slope=1.0), threshold=0.5)
-    np.testing.assert_allclose(window.decades, 1.0)
+def test_a_single_rate_between_two_failures_has_no_width_but_room_for_one():
+    window = learning_rate_window(RATES, 0.95 * curve(-3, -3))
+    np.testing.assert_allclose([window.inner, window.outer], [0, 0.5])
+    assert window.low == window.high == pytest.approx(1e-3) and window.edge == ""
 
 
-def test_no_window_where_even_the_best_is_below():
+def test_no_window_where_even_the_best_is_below_but_a_step_in_which_one_may_hide():
     window = learning_rate_window(RATES, 0.94 * curve(-3, -2))
-    assert window.decades == 0 and np.isnan(window.low) and window.edge == ""
+    assert (window.inner, window.islands) == (0, 0) and np.isnan(window.low) and window.edge == ""
+    assert window.outer == pytest.approx(0.25)
+    assert learning_rate_window(RATES, 0.94 * curve(-3, -2), solved=0.9).inner == pytest.approx(1)
 
 
-def test_a_window_is_contiguous_and_around_the_best():
+def test_a_window_is_the_island_of_the_best_and_islands_are_counted():
     y = curve(-4.5, -3.5)
     y[X > -2.6] = 0.96  # wider, but apart and not the best
-    np.testing.assert_allclose(np.log10(learning_rate_window(RATES, y).high), -3.5, atol=0.05)
+    window = learning_rate_window(RATES, y)
+    np.testing.assert_allclose(np.log10([window.low, window.high]), [-4.5, -3.5])
+    assert window.islands == 2 and window.edge == ""
 
 
 def test_of_equally_good_islands_the_widest_is_the_window():
     y = np.maximum(curve(-5, -4.75), curve(-3.5, -2))
-    np.testing.assert_allclose(np.log10(learning_rate_window(RATES, y).low), -3.5, atol=0.05)
+    np.testing.assert_allclose(np.log10(learning_rate_window(RATES, y).low), -3.5)
 
 
-def test_a_single_rate_exactly_at_the_threshold_is_a_window_without_width():
-    window = learning_rate_window(RATES, 0.95 * curve(-3, -3))
-    assert window.decades == 0 and window.low == pytest.approx(1e-3) and window.edge == ""
+def test_uneven_steps_count_as_they_are():
+    rates = RATES[[0, 4, 8, 9, 16]]  # 1e-5, 1e-4, 1e-3, 1.8e-3, 1e-1
+    window = learning_rate_window(rates, np.array([0, 1, 1, 0, 0]))
+    np.testing.assert_allclose([window.inner, window.outer], [1, 2.25])
 
 
 @pytest.mark.parametrize(
@@ -66,48 +72,56 @@ def test_windows_that_reach_the_edge_of_the_grid_are_flagged(low, high, edge):
     assert Summary(runs, pd.DataFrame()).table().loc[0, "edge"] == edge
 
 
+def test_the_edge_that_one_seed_touches_counts():
+    runs = made_up_runs(lambda m, n, d, length, x, s: hat(x, -3, -1 if s == 42 else -2))
+    (one,) = accuracies(runs)
+    found = windows_of(one)
+    assert found.mean.edge == "" and found.each[42].edge == found.edge == "high"
+
+
 def test_without_a_window_the_edge_is_where_the_best_rate_lies():
     runs = made_up_runs(lambda m, n, d, length, x, s: 0.5 * hat(x, -1, 0, 2.0))
-    assert windows(runs).loc[0, ["decades", "edge"]].tolist() == [0, "high"]
+    assert windows(runs).loc[0, ["inner", "islands", "edge"]].tolist() == [0, 0, "high"]
+    table = Summary(runs, pd.DataFrame()).table()
+    assert table.loc[0, ["inner", "outer"]].isna().all()
 
 
 def shifted(mixer, layers, width, length, x, seed):
-    """A window of half a decade, 0.25 decades higher for each next seed."""
+    """A window of 1 to 1.5 decades, 0.25 decades narrower for each next seed."""
     return hat(x, -3.5 + 0.25 * (42, 123, 777).index(seed), -2)
 
 
-def test_windows_come_with_intervals_over_seeds():
+def test_a_window_comes_with_the_interval_of_the_seeds_own_and_room_for_the_steps():
     row = windows(made_up_runs(shifted)).iloc[0]
-    assert row["decades_low"] <= row["decades"] <= row["decades_high"]
-    np.testing.assert_allclose(row["decades_low"], 1.0, atol=0.05)  # seed 777 alone
-    np.testing.assert_allclose(row["decades_high"], 1.5, atol=0.05)  # seed 42 alone
-    np.testing.assert_allclose(np.log10(row["centre"]), -2.5, atol=0.02)
-    assert row["centre_low"] < row["centre_high"] and row["solved"] == 1
-    again = windows(made_up_runs(shifted)).iloc[0]
-    assert row.equals(again)
+    half = 4.302653 * 0.25 / np.sqrt(3)
+    np.testing.assert_allclose(row["decades"], 1.25 + 0.25)
+    np.testing.assert_allclose(row["decades_low"], 1.25 - half, rtol=1e-6)
+    np.testing.assert_allclose(row["decades_high"], 1.75 + half, rtol=1e-6)
+    np.testing.assert_allclose(row[["inner", "outer"]].astype(float), [1, 1.5])
+
+
+def test_a_seed_that_solves_nowhere_counts_with_the_step_in_which_a_window_may_hide():
+    runs = made_up_runs(lambda m, n, d, length, x, s: hat(x, -3, -2) * (0.5 if s == 42 else 1))
+    (one,) = accuracies(runs)
+    found = windows_of(one)
+    np.testing.assert_allclose(found.inner, [0, 1, 1])
+    np.testing.assert_allclose(found.outer, [0.25, 1.5, 1.5])
 
 
 def test_one_seed_has_a_window_but_no_interval():
     row = windows(made_up_runs(shifted, seeds=(42,))).iloc[0]
-    np.testing.assert_allclose(row["decades"], 1.5, atol=0.05)
-    for name in ("decades", "centre", "half_decades", "area"):
-        assert np.isnan(row[f"{name}_low"]) and np.isnan(row[f"{name}_high"])
-    assert np.isnan(row["solved"])
+    np.testing.assert_allclose(row["inner"], 1.5)
+    assert np.isnan(row["decades_low"]) and np.isnan(row["decades_high"])
 
 
-def test_sensitivity_is_the_mean_accuracy_over_the_decades():
-    np.testing.assert_allclose(sensitivity(X, np.ones((2, 17))), [1, 1])
-    np.testing.assert_allclose(sensitivity(X, curve(-3, -3, slope=1.0)), 1 / 4)
-    uneven = np.delete(X, [3, 4, 9])
-    np.testing.assert_allclose(sensitivity(uneven, (uneven + 5) / 4), 0.5)
+def test_a_seeds_window_is_that_of_the_rates_it_was_run_at():
+    runs = made_up_runs(lambda m, n, d, length, x, s: hat(x, -4, -2))
+    few = runs[(runs["seed"] != 42) | (runs["train.learning_rate"] > 5e-4)]
+    (one,) = accuracies(few)
+    assert windows_of(one).each[42].edge == "low" and windows_of(one).each[123].edge == ""
 
 
-def test_a_mixer_that_never_learns_has_no_window_at_half_its_best():
-    row = windows(made_up_runs(lambda *_: 0.0)).iloc[0]
-    assert row["half_decades"] == 0 and row["area"] == 0
-
-
-ENDS = {"narrow": (-3, -2.5), "wide": (-4, -2), "cut": (-4, 0)}
+ENDS = {"narrow": (-2.75, -2.5), "wide": (-4, -2), "cut": (-4, 0)}
 
 
 def test_a_wider_window_is_told_from_one_that_the_grid_cuts_off():
@@ -117,7 +131,13 @@ def test_a_wider_window_is_told_from_one_that_the_grid_cuts_off():
 
     runs = made_up_runs(accuracy, mixers=tuple(ENDS))
     found = window_differences(runs, {"mixer": "wide"}).set_index("mixer")
-    np.testing.assert_allclose(found["difference"], [1.0 - 0.0, -1.5], atol=0.05)
+    # inner and outer spans: narrow 0.25 and 0.75, wide 2 and 2.5, cut 3 and 3.25
+    np.testing.assert_allclose(
+        found.loc["narrow", ["wider_low", "wider_high"]].astype(float), [-2.25, -1.25]
+    )
+    np.testing.assert_allclose(
+        found.loc["cut", ["wider_low", "wider_high"]].astype(float), [0.5, 1.25]
+    )
     assert found["verdict"].to_dict() == {"cut": "wider", "narrow": "narrower"}
     against_cut = window_differences(runs, {"mixer": "cut"})
     assert set(against_cut["verdict"]) == {"narrower"}
@@ -129,7 +149,7 @@ def test_a_narrower_window_at_the_edge_decides_nothing(baseline):
         return hat(x, -1.5, 0) if mixer == "cut" else hat(x, -4, -2)
 
     found = window_differences(made_up_runs(accuracy, mixers=("cut", "wide")), {"mixer": baseline})
-    assert abs(found.loc[0, "difference"]) > 1  # but beyond the grid it may go on
+    assert abs(found.loc[0, "wider"]) > 1  # but beyond the grid it may go on
     assert found["verdict"].tolist() == ["undecided"]
 
 
@@ -140,6 +160,7 @@ def test_four_rates_miss_a_window_between_them():
     runs = made_up_runs(accuracy, mixers=("attention", "mamba"), rates=np.logspace(-5, -1, 49))
     found = reported(runs, ZOOLOGY_RATES).set_index("mixer")
     assert found["missed"].to_dict() == {"attention": False, "mamba": True}
+    assert (found["accuracy_low"] <= found["accuracy"]).all()
     assert not found["interpolated"].any()  # every twelfth of a decade was trained
     np.testing.assert_allclose(found.loc["mamba", "accuracy"], 1 - (10 / 3 - 3.25) / 0.2)
     np.testing.assert_allclose(found.loc["mamba", "best_rate"], 10 ** (-10 / 3))
@@ -157,27 +178,25 @@ def test_rates_that_were_not_trained_are_interpolated_and_those_beyond_left_out(
     assert reported(runs, (10.0,)).empty
 
 
-@pytest.mark.parametrize("spacing", [0.5, 2 / 3, 1.0, 2.0])
+@pytest.mark.parametrize("spacing", [0.25, 0.5, 2 / 3, 1.0, 2.0])
 def test_the_miss_rate_is_that_of_every_shift_tried_by_hand(spacing):
-    runs = made_up_runs(
-        lambda m, n, d, length, x, s: hat(x, -3.3, -2.7), rates=np.logspace(-5, -1, 161)
-    )
+    runs = made_up_runs(lambda m, n, d, length, x, s: hat(x, -3.3, -2.7, 1e-9),
+                        rates=np.logspace(-5, -1, 41))  # fmt: skip
     found = miss_rates(runs, spacing).iloc[0]
-    row = windows(runs).iloc[0]
     offsets = np.linspace(0, spacing, 4001)
-    grids = offsets[:, None] + spacing * np.arange(-20, 1)
-    y = np.interp(
-        grids, np.linspace(-5, -1, 161), runs.groupby("train.learning_rate")["test_accuracy"].mean()
-    )
-    by_hand = (y.max(axis=1) < 0.95).mean()
-    np.testing.assert_allclose(found["missed"], by_hand, atol=0.002)
-    np.testing.assert_allclose(found["missed"], max(0, 1 - row["decades"] / spacing))
-    np.testing.assert_allclose(found["expected"], y.max(axis=1).mean(), atol=0.01)
-    np.testing.assert_allclose(found["worst"], y.max(axis=1).min(), atol=0.02)
+    grids = offsets[:, None] + spacing * np.arange(-30, 1)
+    inside = (grids >= -3.3) & (grids <= -2.7)
+    by_hand = 1 - inside.any(axis=1).mean()
+    assert found["missed_least"] - 0.002 <= by_hand <= found["missed_most"] + 0.002
+    room = found["missed_most"] - found["missed_least"]
+    assert room <= 0.2 / spacing + 1e-9  # two steps of the trained grid
+    assert (found["missed_low"], found["missed_high"]) == pytest.approx(
+        (found["missed_least"], found["missed_most"])
+    )  # all seeds have the same window
 
 
 def test_what_cannot_be_missed_has_no_miss_rate():
     runs = made_up_runs(lambda m, n, d, length, x, s: 0.5 * hat(x, -3, -2))
-    assert np.isnan(miss_rates(runs).loc[0, "missed"])
+    assert np.isnan(miss_rates(runs).loc[0, "missed_most"])
     with pytest.raises(ValueError, match="must be positive"):
         miss_rates(runs, 0.0)

@@ -206,7 +206,7 @@ def test_the_figure_says_its_values_to_the_pointer_and_to_the_keyboard(browser):
 
     assert len(every(browser, PANEL)) == 2
     tip = hover(browser, PANEL, 0.75)
-    assert tip.startswith("learning rate 1e-2") and "mean min max seeds" in tip
+    assert tip.startswith("learning rate 1e-2") and "mean min max solve" in tip
     for label in LABELS:
         assert f"{label} 50.0 % 50.0 % 50.0 % 1" in tip
     one(browser, "h1").click()

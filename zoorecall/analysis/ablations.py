@@ -11,27 +11,24 @@ import numpy as np
 import pandas as pd
 
 from ..columns import DEPTH, MIXER
-from .accuracy import accuracies, best_accuracies, verdict, with_baselines
-from .bootstrap import Estimate, mean_difference, mean_over_seeds
+from .accuracy import accuracies, best_accuracies, with_baselines
+from .intervals import Estimate, mean_difference
 
 
-def ablations(
-    runs: pd.DataFrame, baseline: Mapping[str, object], measure: str = "test_accuracy"
-) -> pd.DataFrame:
-    """One row a setting, the baselines among them: its accuracy at its best learning rate, the
-    difference from its baseline at the baseline's best, each with an interval over seeds, and the
-    verdict.
+def ablations(runs: pd.DataFrame, baseline: Mapping[str, object]) -> pd.DataFrame:
+    """One row a setting, the baselines among them: its accuracy and the difference from its
+    baseline's, both held out and each with its t interval over seeds, and the verdict.
 
     The baseline has the values that `baseline` gives, such as {"mixer": "mamba"}, and agrees with
     the setting in all other columns. Seeds are `paired` where the two share two or more. The
     difference from a baseline that was not run is NaN. Raises ValueError where none was.
     """
     rows = []
-    for one, other in with_baselines(accuracies(runs, measure), baseline):
-        accuracy = mean_over_seeds(one.at_best)
+    for one, other in with_baselines(accuracies(runs), baseline):
         difference, seeds, paired = Estimate(np.nan, np.nan, np.nan), 0, False
         if other is not None:
-            difference, pairing = mean_difference(one.at_best, other.at_best)
+            difference, pairing = mean_difference(one.held_out, other.held_out)
+            difference = difference.within(-1, 1)
             seeds, paired = pairing.num_seeds, pairing.paired
         rows.append(
             {
@@ -39,26 +36,22 @@ def ablations(
                 "is_baseline": other is one,
                 "best_rate": one.rates[one.best],
                 "edge": one.edge,
-                **accuracy.columns("accuracy"),
+                **one.accuracy.columns("accuracy"),
                 **difference.columns("difference"),
                 "seeds": seeds,
                 "paired": paired,
-                "verdict": verdict(accuracy, one.edge),
+                "verdict": one.verdict(),
             }
         )
     return pd.DataFrame(rows)
 
 
-def verdicts(
-    runs: pd.DataFrame,
-    by: Sequence[str] = (MIXER, DEPTH),
-    measure: str = "test_accuracy",
-) -> pd.DataFrame:
+def verdicts(runs: pd.DataFrame, by: Sequence[str] = (MIXER, DEPTH)) -> pd.DataFrame:
     """One row a variant: whether it solves the task with any of its other settings.
 
-    `solved` of `settings` solve; `accuracy` is the best one's, with its interval over seeds.
+    `solving` of `settings` solve; `accuracy` is the best one's, with its t interval.
     """
-    settings, rows = best_accuracies(runs, measure), []
+    settings, rows = best_accuracies(runs), []
     for key, group in settings.groupby(list(by), dropna=False):
         best: pd.Series = group.iloc[int(group["accuracy"].argmax())]
         rows.append(
@@ -66,7 +59,7 @@ def verdicts(
                 **dict(zip(by, key, strict=True)),
                 "verdict": of_any(group["verdict"]),
                 **{name: best[name] for name in ("accuracy", "accuracy_low", "accuracy_high")},
-                "solved": int((group["verdict"] == "solves").sum()),
+                "solving": int((group["verdict"] == "solves").sum()),
                 "settings": len(group),
                 "seeds": int(best["seeds"]),
             }

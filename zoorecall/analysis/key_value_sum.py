@@ -1,22 +1,16 @@
-"""Key-value-sum (Chaudhry, Kulkarni and Pehlevan 2025, section 3): its two forms side by side, and
-what an answer is worth that recalls nothing.
+"""Key-value-sum (Chaudhry, Kulkarni and Pehlevan 2025, section 3): its two forms side by side.
 
 AR names the keys of the values to be added, non-AR the values themselves. The two have the same
 lists, answers and lengths, so that what AR lacks is recall.
-
-Shape letters: E lists, P pairs, M operands, S sums.
 """
 
 from collections.abc import Mapping, Sequence
-from functools import cache
 
-import numpy as np
 import pandas as pd
 
 from .. import words
 from ..columns import MIXER, MIXER_NAME, RATE, SEED, SLICE, TASK_SIZES
-from ..seeding import Stream
-from ..tasks.key_value_sum import OPERANDS, PAIRS, RECALL, VALUES
+from ..tasks.key_value_sum import OPERANDS, PAIRS, RECALL, VALUES, best_guess
 from .accuracy import accuracies, setting_columns
 
 FORM, TRAINED_ON = "task.form", "train.forms"
@@ -29,9 +23,7 @@ FORMS = {"true": AR, "false": NON_AR}
 ONE, EACH = "one form", "both forms"
 
 NOTHING = "without_recall"
-"""The column with the accuracy of the best guess that recalls nothing; see `without_recall`."""
-
-LISTS = 4096
+"""The column with the accuracy of the best guess that recalls nothing; see `best_guess`."""
 
 
 def by_form(
@@ -64,12 +56,12 @@ def size_columns(forms: pd.DataFrame) -> list[str]:
 
 
 def at_best_rate(forms: pd.DataFrame) -> pd.DataFrame:
-    """One row a setting and seed, from a table of `by_form`: the `accuracy` at the setting's best
-    learning rate, and `NOTHING`, what a guess without recall would have."""
+    """One row a setting and seed, from a table of `by_form`: the `accuracy`, held out, the best
+    learning rate of the setting, and `NOTHING`, what a guess without recall would have."""
     rows = [
         {**one.setting, SEED: seed, RATE: one.rates[one.best], "accuracy": accuracy}
         for one in accuracies(forms)
-        for seed, accuracy in one.at_best.items()
+        for seed, accuracy in one.held_out.items()
     ]
     found = pd.DataFrame(rows)
     keys = [name for name in found if name in forms and name not in (SEED, RATE)]
@@ -77,7 +69,7 @@ def at_best_rate(forms: pd.DataFrame) -> pd.DataFrame:
     told = forms[list(dict.fromkeys([*keys, *more]))].drop_duplicates(keys)
     found = found.merge(told, on=keys, how="left")
     sizes = zip(found[PAIRS], found[OPERANDS], found[VALUES], strict=True)
-    return found.assign(**{NOTHING: [without_recall(*map(int, size)) for size in sizes]})
+    return found.assign(**{NOTHING: [best_guess(*map(int, size)) for size in sizes]})
 
 
 def main_size(rows: pd.DataFrame, names: Sequence[str]) -> dict[str, object]:
@@ -91,23 +83,3 @@ def having(rows: pd.DataFrame, values: Mapping[str, object]) -> pd.DataFrame:
     for name, x in values.items():
         rows = rows[rows[name].isna() if words.missing(x) else rows[name] == x]
     return rows
-
-
-@cache
-def without_recall(num_pairs: int, num_operands: int, num_values: int) -> float:
-    """The accuracy of the best guess by one who knows a list's values, but not which of them are
-    asked for: the likeliest sum of as many of them, over made-up lists. With one operand it is the
-    value that the list has most often."""
-    lists = Stream(0, "without recall", num_pairs, num_operands, num_values)
-    values = (lists.bits(LISTS, num_pairs) % np.uint64(num_values)).astype(int)  # [E, P]
-    largest = num_operands * (num_values - 1)
-    ways = np.zeros((LISTS, num_operands + 1, largest + 1))  # [E, M + 1, S]
-    ways[:, 0, 0] = 1
-    for pair in values.T:
-        for x in range(num_values):
-            those = pair == x
-            of_these = ways[those]
-            of_these[:, 1:, x:] += ways[those][:, :-1, : largest + 1 - x]
-            ways[those] = of_these
-    chosen = ways[:, -1]
-    return float((chosen.max(axis=1) / chosen.sum(axis=1)).mean())

@@ -2,11 +2,10 @@
 rates, and single rates, each against the reference's.
 
 A difference is within the seed spread where it is at most the larger of the two ranges over seeds
-(the highest less the lowest) or, of accuracies, `EQUAL`, or where its bootstrap interval contains
-0. With two or three seeds such an interval is their range, so that it contains 0 wherever the seeds
-disagree on the sign: `yes` says that no difference can be told from the seeds, not that there is
-none. A window that touches its grid's edge has an end that was not seen, and one seed has no
-spread; neither says yes.
+(the highest less the lowest) or, of accuracies, `EQUAL`, or where its 95 % interval contains 0. Of
+two or three seeds such an interval is wide, and that of windows has room for the steps of the grid:
+`yes` says that no difference can be told from the seeds, not that there is none. A window that
+touches its grid's edge has an end that was not seen, and one seed has no spread; neither says yes.
 """
 
 from collections.abc import Iterable
@@ -14,14 +13,12 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from ..columns import PRECISION, RATE, SOLVED
-from .accuracy import Accuracies, accuracies, setting_columns, with_baselines
-from .bootstrap import Estimate, mean_difference
+from ..columns import PRECISION, RATE
+from .accuracy import EQUAL, accuracies, setting_columns, with_baselines
+from .intervals import Estimate, mean_difference
 from .three_valued import all_of
-from .windows import window_differences, window_spans
+from .windows import window_differences, windows_of
 
-EQUAL = 0.001
-"""Accuracies no further apart are equal: a tenth of a percent, twelve of 12,000 answers."""
 WORDS = {True: "yes", False: "no", None: "undecided"}
 
 
@@ -35,17 +32,15 @@ def in_all_precisions(runs: pd.DataFrame) -> pd.DataFrame:
     return runs[(trained == number) & (number > 1)]
 
 
-def precision_differences(
-    runs: pd.DataFrame, reference: str = "fp32", measure: str = "test_accuracy"
-) -> pd.DataFrame:
+def precision_differences(runs: pd.DataFrame, reference: str = "fp32") -> pd.DataFrame:
     """One row a setting and precision but the reference, of the runs that were trained in all.
 
-    `accuracy` at the best learning rate and the window's `decades`, each with its range over
-    seeds, the same of the reference (each at its own best), and the difference from it with an
-    interval over seeds. `edge` says which of the grid's ends a window touches, as in `windows`.
+    `accuracy` (held out) and the inner span of a seed's own window (`inner`, in decades), each the
+    mean with its range over seeds, the same of the reference, and the difference from it with its
+    interval. `edge` says which of the grid's ends a window touches, as in `windows`.
     `largest_difference` is that of the means at the one rate, `largest_rate`, where they are
     furthest apart, `largest_range` the larger range over seeds there. `accuracy_within`,
-    `decades_within` and, for both together, `within_seed_spread` are `yes`, `no` or `undecided`.
+    `window_within` and, for both together, `within_seed_spread` are `yes`, `no` or `undecided`.
     Raises ValueError where nothing was trained in the reference's precision.
     """
     runs, baseline = in_all_precisions(runs), {PRECISION: reference}
@@ -53,42 +48,42 @@ def precision_differences(
         return pd.DataFrame()
     pairs = [
         (one, other)
-        for one, other in with_baselines(accuracies(runs, measure), baseline)
+        for one, other in with_baselines(accuracies(runs), baseline)
         if other is not None and other is not one
     ]
-    gaps = window_differences(runs, baseline, measure).to_dict("records")
+    gaps = window_differences(runs, baseline).to_dict("records")
     rows = []
     for (one, other), gap in zip(pairs, gaps, strict=True):
-        difference, pairing = mean_difference(one.at_best, other.at_best)
-        accuracy = within_spread(difference, [EQUAL, *(_range(x.at_best) for x in (one, other))])
-        gap_interval = Estimate(*(gap[f"difference{end}"] for end in ("", "_low", "_high")))
-        spans = _decades(one), _decades(other)
+        difference, pairing = mean_difference(one.held_out, other.held_out)
+        accuracy = within_spread(difference, [EQUAL, *(_range(x.held_out) for x in (one, other))])
+        gap_interval = Estimate(*(gap[f"wider{end}"] for end in ("", "_low", "_high")))
+        spans = windows_of(one).inner, windows_of(other).inner
         edges = gap["edge"], gap["baseline_edge"]
-        decades = within_spread(gap_interval, map(_range, spans))
-        decades = _unless_unseen(decades, gap_interval.value, *edges)
+        window = within_spread(gap_interval, map(_range, spans))
+        window = _unless_unseen(window, gap_interval.value, *edges)
         apart = one.mean - other.mean
         at = int(np.abs(apart).argmax())
         rows.append(
             {
                 **one.setting,
                 "best_rate": one.rates[one.best],
-                **_with_range("accuracy", one.at_best.mean(), one.at_best),
+                **_with_range("accuracy", one.held_out),
                 "reference_rate": other.rates[other.best],
-                **_with_range("reference_accuracy", other.at_best.mean(), other.at_best),
+                **_with_range("reference_accuracy", other.held_out),
                 **difference.columns("accuracy_difference"),
-                **_with_range("decades", gap["decades"], spans[0]),
+                **_with_range("inner", spans[0]),
                 "edge": edges[0],
-                **_with_range("reference_decades", gap["baseline_decades"], spans[1]),
+                **_with_range("reference_inner", spans[1]),
                 "reference_edge": edges[1],
-                **gap_interval.columns("decades_difference"),
+                **gap_interval.columns("window_difference"),
                 "largest_difference": apart[at],
                 "largest_rate": one.rates[at],
                 "largest_range": max(_range(x.values[:, at]) for x in (one, other)),
                 "rates": len(one.rates),
                 "seeds": pairing.num_seeds,
                 "accuracy_within": WORDS[accuracy],
-                "decades_within": WORDS[decades],
-                "within_seed_spread": WORDS[all_of([accuracy, decades])],
+                "window_within": WORDS[window],
+                "within_seed_spread": WORDS[all_of([accuracy, window])],
             }
         )
     return pd.DataFrame(rows)
@@ -109,14 +104,9 @@ def _unless_unseen(within: bool | None, difference: float, edge: str, other: str
     return None if (within and (edge or other)) or (within is False and narrower) else within
 
 
-def _decades(one: Accuracies) -> np.ndarray:
-    """The width of each seed's own window."""
-    return window_spans(np.log10(one.rates), one.values, SOLVED).decades
-
-
 def _range(values: pd.Series | np.ndarray) -> float:
     return round(float(np.ptp(np.asarray(values))), 12)
 
 
-def _with_range(name: str, value: float, values: pd.Series | np.ndarray) -> dict[str, float]:
-    return {name: value, f"{name}_min": values.min(), f"{name}_max": values.max()}
+def _with_range(name: str, values: pd.Series) -> dict[str, float]:
+    return {name: values.mean(), f"{name}_min": values.min(), f"{name}_max": values.max()}

@@ -10,26 +10,27 @@ import numpy as np
 import pandas as pd
 
 from .. import words
-from ..columns import MIXER, RATE, RUN_ID, SEED, name, short_labels
+from ..columns import MIXER, RATE, RUN_ID, SEED, SOLVED, name, short_labels
 from ..results import Results
-from .accuracy import Accuracies, accuracies, by_learning_rate, setting_columns, verdict
-from .bootstrap import Estimate, mean_over_seeds
+from .accuracy import Accuracies, accuracies, by_learning_rate, setting_columns
 from .bumps import classify, transitions
-from .windows import Window, learning_rate_window, window_numbers
+from .floors import without_recall
+from .intervals import Estimate, share
+from .outcomes import counted, outcomes
+from .windows import Windows, windows_of
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What one setting came to: `accuracy` at its best learning rate, `decades` of its window."""
+    """What one setting came to: `one` has its accuracies, `outcomes` the kind of each of its runs,
+    a row a seed and a column a learning rate."""
 
     mixer: str
     """what to call its mixer"""
     one: Accuracies
-    accuracy: Estimate
-    window: Window
-    decades: Estimate
-    edge: str
-    """which of the grid's ends the window touches; without a window, the best rate"""
+    windows: Windows
+    outcomes: pd.DataFrame
+    floor: float
 
     @property
     def values(self) -> dict[str, object]:
@@ -42,6 +43,11 @@ class Setting:
         return words.setting({name: x for name, x in self.values.items() if name != MIXER})
 
     @property
+    def accuracy(self) -> Estimate:
+        """Held out, with its t interval over seeds."""
+        return self.one.accuracy
+
+    @property
     def diverged(self) -> tuple[float, ...]:
         """The learning rates of its diverged runs."""
         return self.one.diverged
@@ -52,14 +58,25 @@ class Setting:
         return {name: x.iloc[:, self.one.best].mean() for name, x in self.one.slices.items()}
 
     @property
+    def solved(self) -> int:
+        """How many seeds solve, each at the learning rate that is best for the others."""
+        return int((self.one.held_out >= SOLVED).sum())
+
+    @property
     def solves(self) -> bool:
-        return not np.isnan(self.window.low)
+        """Whether the mean over seeds does, at any learning rate."""
+        return self.windows.mean.islands > 0
+
+    @property
+    def at_best(self) -> pd.Series:
+        """The kind of each run at the best learning rate."""
+        return self.outcomes.iloc[:, self.one.best].dropna()
 
     @property
     def outcome(self) -> str:
         """The verdict; with one seed, whether that `reaches` or `stays below`."""
-        if len(self.one.at_best) > 1:
-            return verdict(self.accuracy, self.one.edge)
+        if len(self.one.held_out) > 1:
+            return self.one.verdict()
         return "reaches" if self.solves else "stays below"
 
 
@@ -79,25 +96,30 @@ class Summary:
     @cached_property
     def settings(self) -> tuple[Setting, ...]:
         """Every setting, ordered by mixer, layers, width, length."""
-        found = []
-        for one in accuracies(self.runs):
-            numbers = window_numbers(one)
-            found.append(
-                Setting(
-                    mixer=self.names[str(one.setting[MIXER])],
-                    one=one,
-                    accuracy=mean_over_seeds(one.at_best),
-                    window=learning_rate_window(one.rates, one.mean),
-                    decades=Estimate(*(numbers["decades" + end] for end in ("", "_low", "_high"))),
-                    edge=numbers["edge"],
-                )
+        kinds = self.runs.assign(
+            kind=self.runs[RUN_ID].map(self.outcomes), floor=without_recall(self.runs)
+        )
+        by_setting = dict(iter(kinds.groupby(self.columns, dropna=False)))
+        return tuple(
+            Setting(
+                mixer=self.names[str(one.setting[MIXER])],
+                one=one,
+                windows=windows_of(one),
+                outcomes=group.pivot(index=SEED, columns=RATE, values="kind"),
+                floor=float(group["floor"].iloc[0]),
             )
-        return tuple(found)
+            for one, group in zip(accuracies(self.runs), by_setting.values(), strict=True)
+        )
 
     @cached_property
     def by_rate(self) -> pd.DataFrame:
         """The accuracy of every setting at every learning rate."""
         return by_learning_rate(self.runs, self.columns)
+
+    @cached_property
+    def outcomes(self) -> pd.Series:
+        """What each run came to, by run id; see `outcomes.KINDS`."""
+        return outcomes(self.runs, self.curves)
 
     @cached_property
     def kinds(self) -> pd.Series:
@@ -110,30 +132,41 @@ class Summary:
         return transitions(self.runs, self.curves)
 
     def table(self) -> pd.DataFrame:
-        """One row a setting, for people: best learning rate, accuracy over seeds there, window,
-        size. `edge` says where a window, or the best learning rate where there is no window, lies
-        at the grid's end, so that more may be beyond."""
+        """One row a setting, for people. `accuracy` is held out, with its t interval, and `floor`
+        what it would be without recall; `solved` of the seeds do, with the Wilson interval of their
+        share; `runs there` says what those at the best learning rate came to. `inner` and `outer`
+        are the spans of the window of the mean, in decades, and `edge` says where a window, or the
+        best learning rate where there is none, lies at the grid's end, so that more may be beyond.
+        """
         parts = dict.fromkeys(part for setting in self.settings for part in setting.slices)
-        return pd.DataFrame(
-            [
-                {name(column): value for column, value in setting.values.items()}
-                | {
-                    "mixer": setting.mixer,
-                    "best learning rate": setting.one.rates[setting.one.best],
-                    "accuracy": setting.one.at_best.mean(),
-                    **(parts | setting.slices),
-                    "min": setting.one.at_best.min(),
-                    "max": setting.one.at_best.max(),
-                    "window": setting.window.decades,
-                    "edge": setting.edge,
-                    "rates": len(setting.one.rates),
-                    "seeds": len(setting.one.at_best),
-                    "diverged": len(setting.one.diverged),
-                    "state size": setting.one.state_size,
-                }
-                for setting in self.settings
-            ]
-        ).astype({"state size": "Int64"})
+        return pd.DataFrame([self._row(setting, parts) for setting in self.settings]).astype(
+            {"state size": "Int64"}
+        )
+
+    @staticmethod
+    def _row(setting: Setting, parts: dict[str, None]) -> dict[str, object]:
+        one, window = setting.one, setting.windows.mean
+        seeds = len(one.held_out)
+        of_seeds = share(setting.solved, seeds)
+        return {name(column): value for column, value in setting.values.items()} | {
+            "mixer": setting.mixer,
+            "best learning rate": one.rates[one.best],
+            **setting.accuracy.columns("accuracy"),
+            **(parts | setting.slices),
+            "floor": setting.floor,
+            "solved": setting.solved,
+            "solved_low": of_seeds.low,
+            "solved_high": of_seeds.high,
+            "seeds": seeds,
+            "runs there": counted(setting.at_best),
+            "inner": window.inner if window.islands else np.nan,
+            "outer": window.outer if window.islands else np.nan,
+            "islands": window.islands,
+            "edge": setting.windows.edge,
+            "rates": len(one.rates),
+            "diverged": len(one.diverged),
+            "state size": one.state_size,
+        }
 
 
 def summarize(results: Results) -> Summary:

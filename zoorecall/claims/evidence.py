@@ -1,15 +1,21 @@
-"""What verdicts on claims are made of: findings that hold, do not, or are open, and their words."""
+"""What verdicts on claims are made of: findings that hold, do not, or are open, and their words.
 
-from collections.abc import Mapping, Sequence
+That a model does not solve, or gains nothing, where it was run says nothing of where it was not.
+So a claim that something can be done, at any size or at every, is not refuted from a corner of its
+sizes: it is open, and within what was run the answer is no.
+"""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from ..analysis.accuracy import best_accuracies, setting_columns
+from ..analysis.accuracy import Accuracies, accuracies, best_numbers
 from ..analysis.three_valued import Row, all_of, any_of
-from ..analysis.windows import window_differences, windows
-from ..columns import DEPTH, LENGTH, QUERIES, WIDTH
+from ..analysis.windows import window_differences, window_numbers
+from ..columns import DEPTH, LENGTH, QUERIES, SOLVED, WIDTH
 from ..results import Results
 
 SETTING = ["mixer", DEPTH, WIDTH, LENGTH, QUERIES]
@@ -18,18 +24,35 @@ LENGTHS, WIDTHS = (64, 128, 256, 512), (64, 128, 256, 512, 1024, 2048)
 """Those of Okpekpe and Orvieto 2025."""
 
 WINDOW_SEEDS = 3
-"""The least seeds from which a statement about windows is made: of two, an interval is no more than
-their range."""
+"""The least seeds from which a statement about windows is made."""
 
 RECURRENT = ("h3", "hyena", "rwkv", "mamba", "mamba2", "delta_net")
 
-Studies = Mapping[str, Results]
-"""The results of each grid that was run, by its name."""
+REPRODUCED, NOT_REPRODUCED, OPEN = "reproduced", "not reproduced", "open"
+OPEN_NO = "open (within what was run: no)"
+
+
+@dataclass(frozen=True)
+class Studies(Mapping[str, Results]):
+    """The results of each grid that was run, by its name, and the accuracy from which a task
+    counts as solved."""
+
+    results: Mapping[str, Results]
+    solved: float = SOLVED
+
+    def __getitem__(self, name: str) -> Results:
+        return self.results[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.results)
+
+    def __len__(self) -> int:
+        return len(self.results)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the tables say of one claim: `verdict` is reproduced, not reproduced or open."""
+    """What the tables say of one claim: `verdict` is one of the four above."""
 
     claim: str
     statement: str
@@ -39,10 +62,12 @@ class Verdict:
 
 
 class Finding(NamedTuple):
-    """One part of a claim: whether it holds, and the numbers."""
+    """One part of a claim: whether it holds, and the numbers; `whole` says whether a no would be
+    one of the claim, as all was run that it speaks of."""
 
     holds: bool | None
     text: str
+    whole: bool = True
 
 
 def judge(
@@ -52,10 +77,20 @@ def judge(
     those of the grids that were run."""
     run = tuple(name for name in grids if name in studies)
     if not run:
-        return Verdict(claim, statement, "open", "not run", tuple(grids))
-    names = {True: "reproduced", False: "not reproduced", None: "open"}
-    verdict = names[all_of(finding.holds for finding in findings)]
+        return Verdict(claim, statement, OPEN, "not run", tuple(grids))
+    refuted = [finding.whole for finding in findings if finding.holds is False]
+    if refuted:
+        verdict = NOT_REPRODUCED if any(refuted) else OPEN_NO
+    else:
+        verdict = REPRODUCED if all_of(finding.holds for finding in findings) else OPEN
     return Verdict(claim, statement, verdict, "; ".join(f.text for f in findings), run)
+
+
+def every_size(rows: pd.DataFrame) -> bool:
+    """Whether every length and width of the paper was run."""
+    return set(itertools.product(LENGTHS, WIDTHS)) <= set(
+        zip(rows[LENGTH], rows[WIDTH], strict=True)
+    )
 
 
 def with_room(row: Row, baseline: Row) -> Row:
@@ -78,24 +113,30 @@ def solved(rows: pd.DataFrame) -> list[bool | None]:
     return [{"solves": True, "does not solve": False}.get(name) for name in rows["verdict"]]
 
 
-def solved_anywhere(rows: pd.DataFrame) -> bool | None:
-    """Whether one of the settings solves; that none does takes more than one width to say."""
+def solved_nowhere(rows: pd.DataFrame) -> bool | None:
+    """Whether none of the settings solves, which takes more than one width to say."""
     found = any_of(solved(rows))
-    return None if found is False and rows[WIDTH].nunique() < 2 else found
+    return None if found is None or (found is False and rows[WIDTH].nunique() < 2) else not found
 
 
 def settings(
     studies: Studies, grids: Sequence[str], mixers: Sequence[str], layers: int | None = None
 ) -> pd.DataFrame:
-    """One row a setting of some mixers, of one depth if given: `best_accuracies`, and of its
-    window `decades` with interval and `window_edge`; see `each_once`."""
-    tables = []
-    for runs in by_pairs(studies, grids, mixers, layers):
-        found = windows(runs).rename(columns={"edge": "window_edge"})
-        spans = ["decades", "decades_low", "decades_high", "window_edge"]
-        found = found[[*setting_columns(runs), *spans]]
-        tables.append(best_accuracies(runs).merge(found).assign(**{QUERIES: runs[QUERIES].iloc[0]}))
+    """One row a setting of some mixers, of one depth if given: its `best_numbers` and those of its
+    window, whose edge is `window_edge`; see `each_once`."""
+    tables = [
+        pd.DataFrame([_row(one, studies.solved) for one in accuracies(runs)]).assign(
+            **{QUERIES: runs[QUERIES].iloc[0]}
+        )
+        for runs in by_pairs(studies, grids, mixers, layers)
+    ]
     return each_once(tables)
+
+
+def _row(one: Accuracies, solved: float) -> dict[str, Any]:
+    window = window_numbers(one, solved)
+    edge = {"window_edge": window["edge"]}
+    return {**one.setting, **window, **best_numbers(one, solved), **edge}
 
 
 def window_gaps(
@@ -108,7 +149,8 @@ def window_gaps(
     for runs in by_pairs(studies, grids, (mixer, baseline)):
         has_baseline = (runs[list(of)] == pd.Series(of)).all(axis=1).any()
         if has_baseline and (runs["mixer"] == mixer).any():
-            table = window_differences(runs, of).assign(**{QUERIES: runs[QUERIES].iloc[0]})
+            table = window_differences(runs, of, studies.solved)
+            table = table.assign(**{QUERIES: runs[QUERIES].iloc[0]})
             table.loc[table["seeds"] < WINDOW_SEEDS, "verdict"] = "undecided"
             tables.append(pick(table, [mixer]))
     return each_once(tables)
@@ -146,15 +188,26 @@ def percent(row: Row, name: str = "accuracy") -> str:
 
 
 def decades(row: Row) -> str:
-    """`1.36 decades [1.20, 1.51]`, `at least` that where the window touches the grid's edge."""
-    at_least = "at least " if row.get("window_edge") else ""
-    return at_least + _interval(row, "decades", 1, " decades", ".2f")
+    """`1.25 to 1.75 decades [1.10, 1.90]`: the spans of the window of the mean, and the interval
+    of a seed's own; `at least` where a window touches the grid's edge."""
+    window = span(row["inner"], row["outer"], row["window_edge"]) if row["islands"] else "none"
+    islands = f" (of {row['islands']} islands)" if row["islands"] > 1 else ""
+    return f"{window}{islands} {seeds(row, 'decades', 1, '.2f')}"
+
+
+def span(inner: float, outer: float, edge: str) -> str:
+    """`1.25 to 1.75 decades`, or `at least 1.25`."""
+    return f"at least {inner:.2f} decades" if edge else f"{inner:.2f} to {outer:.2f} decades"
 
 
 def _interval(row: Row, name: str, unit: float, word: str, digits: str) -> str:
-    value, low, high = (row[key] * unit for key in (name, f"{name}_low", f"{name}_high"))
-    seeds = f"[{low:{digits}}, {high:{digits}}]" if low <= high else "(one seed)"
-    return f"{value:{digits}}{word} {seeds}"
+    return f"{row[name] * unit:{digits}}{word} {seeds(row, name, unit, digits)}"
+
+
+def seeds(row: Row, name: str, unit: float, digits: str) -> str:
+    """`[1.10, 1.90]`, or `(one seed)`."""
+    low, high = (row[f"{name}_{end}"] * unit for end in ("low", "high"))
+    return f"[{low:{digits}}, {high:{digits}}]" if low <= high else "(one seed)"
 
 
 def lowest(rows: pd.DataFrame, name: str = "accuracy") -> dict[Any, Any]:
@@ -176,12 +229,11 @@ def model(row: Row) -> str:
 
 
 def gap(row: Row) -> str:
-    """`1.36 against 2.32 decades, a difference of -0.96 [-1.10, -0.80]`, of `window_gaps`."""
-    least = ["at least " if row[edge] else "" for edge in ("edge", "baseline_edge")]
-    spans = (
-        f"{least[0]}{row['decades']:.2f} against {least[1]}{row['baseline_decades']:.2f} decades"
-    )
-    return f"{spans}, a difference of {_interval(row, 'difference', 1, '', '.2f')}"
+    """`1.00 to 1.50 against 2.25 to 2.75 decades, a difference of [-1.60, -0.80]`, of
+    `window_gaps`."""
+    one = span(row["inner"], row["outer"], row["edge"])
+    other = span(row["baseline_inner"], row["baseline_outer"], row["baseline_edge"])
+    return f"{one} against {other}, a difference of {seeds(row, 'wider', 1, '.2f')}"
 
 
 def covers(rows: pd.DataFrame) -> str:

@@ -2,12 +2,14 @@
 the grids test: one function each, from the tables of the grids. Those on variants of a mixer, C7 to
 C9 and C11, are in `okpekpe2025_variants`.
 
-Accuracies are those at the best learning rate. What the papers leave vague is fixed by the
-constants here, and so: to gain is more than nothing by the interval over seeds, from a model that
-does not solve yet to one that recalls more than positions alone give away; that no model of a kind
-solves, no loss has a bump, no sparse grid misses a window, or no finer one finds more, takes two
-sizes at least to say. That 1-layer attention recalls one pair is said of sequences with room for
-more queries than there are: 64 queries fill the rest of 256 tokens, and give 2.2 pairs away.
+Accuracies are held out, at the learning rate that is best for the other seeds. What the papers
+leave vague is fixed by the constants here, and so: to gain is more than nothing by the interval
+over seeds, from a model that does not solve yet to one that recalls more than positions alone give
+away. What holds at every size takes two sizes at least to say; that something does not happen
+(no model of a kind solves, no loss has a bump, no sparse grid misses a window, no finer one finds
+more) takes all of the paper's sizes, and one on its widest model the widest. That 1-layer attention
+recalls one pair is said of sequences with room for more queries than there are: 64 queries fill the
+rest of 256 tokens, and give 2.2 pairs away.
 """
 
 from collections.abc import Sequence
@@ -15,15 +17,17 @@ from collections.abc import Sequence
 import pandas as pd
 
 from ..analysis.accuracy import best_accuracies, setting_columns
-from ..analysis.bootstrap import mean_difference, mean_over_seeds
 from ..analysis.bumps import classify
+from ..analysis.floors import without_recall
+from ..analysis.intervals import mean_difference, mean_over_seeds
 from ..analysis.scaling import whole_gains
 from ..analysis.sparse_grids import lost_by_seed, miss_rates
 from ..analysis.three_valued import Row, above, agreed, all_of, any_of, unsure, within
-from ..columns import DEPTH, LENGTH, QUERIES, RATE, RUN_ID, SOLVED, WIDTH
+from ..columns import DEPTH, LENGTH, QUERIES, RATE, RUN_ID, WIDTH
 from .evidence import (
     RECURRENT,
     SETTING,
+    WIDTHS,
     WINDOW_SEEDS,
     Finding,
     Studies,
@@ -32,6 +36,7 @@ from .evidence import (
     counted,
     covers,
     decades,
+    every_size,
     gap,
     highest,
     judge,
@@ -40,9 +45,10 @@ from .evidence import (
     percent,
     pick,
     place,
+    seeds,
     settings,
     solved,
-    solved_anywhere,
+    solved_nowhere,
     unanimous,
     window_gaps,
 )
@@ -56,20 +62,13 @@ AS_WIDE = 0.25
 """Decades by which a window may be narrower and still be as wide: one step of lr_fine."""
 
 NOTICEABLE = 0.01
-"""What a finer grid must add to an accuracy to raise it: it can take nothing away."""
+"""What a finer grid must add to an accuracy to raise it."""
+
+DEEPEST = 2
+"""Layers of the paper's deepest model."""
 
 FAR = 4
 """A length of so many times the width is far above it."""
-
-BY_POSITION = {
-    (64, 4): 0.287,
-    (128, 8): 0.154,
-    (256, 16): 0.082,
-    (256, 64): 0.035,
-    (512, 64): 0.024,
-}
-"""The share of pairs that the positions of the queries give away, by length and number of pairs, as
-`experiments/recall_by_position.py` measures it: earlier keys tend to be asked for sooner."""
 
 
 def c1(studies: Studies, grids: Sequence[str] = ("lr_fine", "lengths", "width_depth")) -> Verdict:
@@ -79,16 +78,18 @@ def c1(studies: Studies, grids: Sequence[str] = ("lr_fine", "lengths", "width_de
         holds = all_of(solved(rows))
         if holds and min(rows[WIDTH].nunique(), rows[LENGTH].nunique()) < 2:
             holds = None
-        worst, narrow = lowest(rows), lowest(rows, "decades")
+        worst, narrow = lowest(rows), lowest(rows, "decades_low")
         where = f"({covers(rows)}), lowest {percent(worst)} at {place(worst)}"
-        count = int((rows["accuracy"] >= SOLVED).sum())
+        count, whole = int((rows["verdict"] == "solves").sum()), every_size(rows)
         wide = all_of(
             unsure(above(row, "decades", WIDE), False, row["window_edge"])
+            if row["seeds"] >= WINDOW_SEEDS
+            else None
             for row in rows.to_dict("records")
         )
         findings = [
-            Finding(holds, f"solves {count} of {len(rows)} settings {where}"),
-            Finding(wide, f"narrowest window {decades(narrow)} at {place(narrow)}"),
+            Finding(holds, f"surely solves {count} of {len(rows)} settings {where}", whole),
+            Finding(wide, f"narrowest window {decades(narrow)} at {place(narrow)}", whole),
         ]
     text = "2-layer attention solves every width and length, over a decade of rates or more"
     return judge("C1", text, findings, grids, studies)
@@ -103,27 +104,30 @@ def c2(studies: Studies, grids: Sequence[str] = ("lr_fine", "lengths")) -> Verdi
             continue
         best = highest(rows)
         words = f"{mixer} reaches {percent(best)} at {place(best)}"
-        findings.append(Finding(solved_anywhere(rows), words))
+        findings.append(Finding(any_of(solved(rows)), words, every_size(rows)))
         gaps = window_gaps(studies, grids, mixer, "attention")
-        narrow = gaps.merge(rows.loc[rows["accuracy"] >= SOLVED, SETTING])
+        narrow = gaps.merge(rows.loc[rows["islands"] > 0, SETTING])
         if len(narrow):
-            row = lowest(narrow, "difference")
+            row = lowest(narrow, "wider")
             words = f"its window and attention's {gap(row)} at {place(row)}"
             findings.append(Finding(agreed(narrow["verdict"], "narrower", "wider"), words))
-    tables = [miss_rates(runs) for runs in by_pairs(studies, grids, ("hyena", "mamba"), 2)]
-    missed = [row for x in tables for row in x.dropna(subset="missed").to_dict("records")]
+    tables = [
+        miss_rates(runs, solved=studies.solved)
+        for runs in by_pairs(studies, grids, ("hyena", "mamba"), 2)
+    ]
+    missed = [row for x in tables for row in x.dropna(subset="missed_most").to_dict("records")]
     if missed:
-        row = max(missed, key=lambda row: row["missed"])
-        words = f"{percent(row, 'missed')} of grids as sparse as Zoology's miss {row['mixer']}'s"
-        sizes = {(row[LENGTH], row[WIDTH]) for row in missed}
+        row = max(missed, key=lambda row: (row["missed_least"], row["missed_most"]))
+        least, most = (100 * row[f"missed_{end}"] for end in ("least", "most"))
+        words = f"of grids as sparse as Zoology's {least:.0f} to {most:.0f} % "
+        words += f"{seeds(row, 'missed', 100, '.0f')} miss {row['mixer']}'s at {place(row)}"
         can = any_of(
             unsure(above(row, "missed", 0), True, row["edge"])
             if row["seeds"] >= WINDOW_SEEDS
             else None
             for row in missed
         )
-        can = None if can is False and len(sizes) < 2 else can
-        findings.append(Finding(can, words))
+        findings.append(Finding(can, words, every_size(pd.DataFrame(missed))))
     text = "2-layer Hyena's and Mamba's windows are narrower than attention's; four rates miss them"
     return judge("C2", text, findings, grids, studies)
 
@@ -135,27 +139,23 @@ def c3(studies: Studies, grids: Sequence[str] = ("lengths",)) -> Verdict:
         runs = pick(pd.concat(tables).drop_duplicates(RUN_ID), ("hyena", "mamba"), layers=2)
         lost = lost_by_seed(runs)
         sizes = runs.groupby([LENGTH, WIDTH])["mixer"].nunique()
-        compared = (sizes == runs["mixer"].nunique()).sum()
-
-        def of_sizes(found: bool | None) -> bool | None:
-            return None if found is False and compared < 2 else found
-
+        whole = every_size(sizes[sizes == runs["mixer"].nunique()].reset_index())
         for mixer in ("hyena", "mamba"):
             if mixer not in lost:
                 findings.append(Finding(None, f"{mixer} is not run"))
                 continue
             gain = mean_over_seeds(lost[mixer]).columns("gain")
             words = f"{mixer} gains {percent(gain, 'gain')} over Zoology's four rates"
-            findings.append(Finding(of_sizes(above(gain, "gain", NOTICEABLE)), words))
+            findings.append(Finding(above(gain, "gain", NOTICEABLE), words, whole))
         if len(lost.columns) == 2:
             more = mean_difference(lost["mamba"], lost["hyena"])[0].columns("more")
             words = f"Mamba {percent(more, 'more')} more"
-            findings.append(Finding(of_sizes(above(more, "more", 0)), words))
+            findings.append(Finding(above(more, "more", 0), words, whole))
         rows = settings(studies, grids, ["mamba"], layers=2)
         rows = rows[rows[LENGTH] >= FAR * rows[WIDTH]]
         words = f"Mamba at a length of {FAR} times its width "
         words += f"{percent(highest(rows))} ({place(highest(rows))})" if len(rows) else "not run"
-        findings.append(Finding(any_of(solved(rows)), words))
+        findings.append(Finding(any_of(solved(rows)), words, whole))
     text = "a finer grid raises Hyena, and more so Mamba, which solves lengths far above its width"
     return judge("C3", text, findings, grids, studies)
 
@@ -165,7 +165,7 @@ def c4(studies: Studies) -> Verdict:
     rows = settings(studies, grids, ATTENTION, layers=1)
     findings = [Finding(None, "1-layer attention is not run")]
     if len(rows):
-        best, anywhere = highest(rows), solved_anywhere(rows)
+        best = highest(rows)
         words = f"1-layer attention reaches {percent(best)} at {place(best)} ({covers(rows)})"
         names = ["accuracy", "accuracy_low", "accuracy_high"]
         pairs = rows[names].mul(rows[QUERIES].astype(float), axis=0)
@@ -175,7 +175,7 @@ def c4(studies: Studies) -> Verdict:
         )
         span = f"{pairs['accuracy'].min():.2f} to {pairs['accuracy'].max():.2f}"
         findings = [
-            Finding(None if anywhere is None else not anywhere, words),
+            Finding(solved_nowhere(rows), words),
             Finding(one, f"it recalls {span} pairs of each example"),
         ]
     findings.append(_gain(studies, WIDTH, RECURRENT, 1, grids))
@@ -212,18 +212,17 @@ def c6(studies: Studies) -> Verdict:
     findings = []
     if "dynamics" in studies:
         runs, curves = studies["dynamics"].runs, studies["dynamics"].curves
-        best = best_accuracies(runs).rename(columns={"best_rate": RATE})
+        best = best_accuracies(runs, studies.solved).rename(columns={"best_rate": RATE})
         chosen = runs.merge(best[[*setting_columns(runs), RATE, "verdict"]])
         kinds = chosen.merge(classify(chosen, curves)[["run_id", "kind"]])
         attention = pick(kinds, ATTENTION, layers=1)
         mamba = pick(kinds, ["mamba"], layers=1)
         mamba = mamba[mamba["verdict"] == "solves"]
         bump = unanimous(attention, attention["kind"] == "bump without gain")
-        if bump is False and attention[WIDTH].nunique() < 2:
-            bump = None
+        widest = attention[WIDTH].max() >= WIDTHS[-1]
         settled = None if unanimous(mamba, mamba["kind"].str.startswith("bump")) is None else True
         findings = [
-            Finding(bump, f"attention{_widths(attention)}: {counted(attention['kind'])}"),
+            Finding(bump, f"attention{_widths(attention)}: {counted(attention['kind'])}", widest),
             Finding(settled, f"Mamba where it solves{_widths(mamba)}: {counted(mamba['kind'])}"),
         ]
     text = "1-layer attention's loss has a bump without gain; whether Mamba's is smooth is settled"
@@ -251,33 +250,32 @@ def _gain(
 ) -> Finding:
     """Whether all mixers gain along an axis, of those whose smallest model does not solve."""
     tables = [
-        whole_gains(runs, axis).assign(**{QUERIES: runs[QUERIES].iloc[0]})
+        whole_gains(runs, axis).assign(
+            **{QUERIES: runs[QUERIES].iloc[0]}, floor=without_recall(runs).iloc[0]
+        )
         for runs in by_pairs(studies, grids, mixers, layers)
     ]
     rows = [row for table in tables for row in table.to_dict("records")]
-    rows = [row for row in rows if row["first_accuracy"] < SOLVED]
-    word = {WIDTH: "width", DEPTH: "depth"}[axis]
+    rows = [row for row in rows if row["first_accuracy"] < studies.solved]
+    word, last = {WIDTH: ("width", WIDTHS[-1]), DEPTH: ("depth", DEEPEST)}[axis]
     if not rows:
         return Finding(None, f"no gain from {word} to see yet for {', '.join(mixers)}")
     least = min(rows, key=lambda row: row["gain"])
     words = f"least gain from {word} {least['first']} to {least[axis]} of {len(rows)}: "
     words += f"{percent(least, 'gain')} ({model(least)}, {place(least)})"
-    given = _by_position(least)
-    if not above(least, "accuracy", given):
-        words += f" to {percent(least)}, where positions give away {100 * given:.1f} %"
-    return Finding(all_of(_gains(row) for row in rows), words)
+    if not above(least, "accuracy", least["floor"]):
+        given = f"positions give away {100 * least['floor']:.1f} %"
+        words += f" to {percent(least)}, where {given}"
+    refuted = [row for row in rows if _gains(row) is False]
+    whole = any(row[axis] >= last for row in refuted)
+    return Finding(all_of(_gains(row) for row in rows), words, whole)
 
 
 def _gains(row: Row) -> bool | None:
     """Whether a row of `whole_gains` gains; open where learning rates beyond the grid's edge may
     tell otherwise, and where what is reached may be no recall."""
     gain = unsure(unsure(above(row, "gain", 0), True, row["first_edge"]), False, row["edge"])
-    return None if gain and not above(row, "accuracy", _by_position(row)) else gain
-
-
-def _by_position(row: Row) -> float:
-    """What positions give away there; at sizes where it was not measured, one pair."""
-    return BY_POSITION.get((row[LENGTH], row[QUERIES]), 1 / row[QUERIES])
+    return None if gain and not above(row, "accuracy", row["floor"]) else gain
 
 
 def _widths(rows: pd.DataFrame) -> str:
@@ -290,7 +288,7 @@ def _not_narrower(row: Row) -> bool | None:
     """Whether a window is as wide as its baseline's, which may be wider yet at the grid's edge."""
     if row["seeds"] < WINDOW_SEEDS:
         return None
-    if row["difference_low"] >= -AS_WIDE and not row["baseline_edge"]:
+    if row["wider_low"] >= -AS_WIDE and not row["baseline_edge"]:
         return True
     return False if row["verdict"] == "narrower" else None
 
@@ -299,6 +297,6 @@ def _least(gaps: pd.DataFrame) -> str:
     """The least of some differences between windows."""
     if gaps.empty:
         return "not run"
-    row = lowest(gaps, "difference")
+    row = lowest(gaps, "wider")
     wider = f"wider for sure at {(gaps['verdict'] == 'wider').sum()} of {len(gaps)} settings"
     return f"{wider}, at the least ({model(row)}, {place(row)}) {gap(row)}"

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from ..analysis.ablations import ablations
-from ..analysis.three_valued import all_of, within
+from ..analysis.three_valued import all_of, any_of, within
 from ..columns import POSITIONS, QUERIES, WIDTH
 from .evidence import (
     RECURRENT,
@@ -11,13 +11,15 @@ from .evidence import (
     Studies,
     Verdict,
     by_pairs,
+    every_size,
     highest,
     judge,
     model,
     percent,
     place,
     settings,
-    solved_anywhere,
+    solved,
+    solved_nowhere,
     with_room,
 )
 
@@ -52,7 +54,8 @@ def c9(studies: Studies) -> Verdict:
     rows = settings(studies, grids, mixers, layers=1)
     best = [highest(group) for _, group in rows.groupby(["mixer", QUERIES])]
     words = [f"{x['mixer']} {percent(x)} of {x[QUERIES]} pairs at width {x[WIDTH]}" for x in best]
-    findings = [Finding(solved_anywhere(rows), ", ".join(words) or "not run")]
+    whole = every_size(rows)
+    findings = [Finding(any_of(solved(rows)), ", ".join(words) or "not run", whole)]
     text = "1-layer Mamba without its convolution solves (version 1; version 2 has it fail)"
     return judge("C9", text, findings, grids, studies)
 
@@ -90,9 +93,9 @@ def _variants(
     findings = []
     for mixers, does in expected.items():
         rows = settings(studies, grids, mixers, layers=1)
-        found = solved_anywhere(rows)
+        holds = any_of(solved(rows)) if does else solved_nowhere(rows)
         best = [highest(group) for _, group in rows.groupby("mixer")]
         words = ", ".join(f"{x['mixer']} {percent(x)} at {place(x)}" for x in best)
-        holds = None if found is None else found == does
-        findings.append(Finding(holds, words or f"{mixers[0]} is not run"))
+        whole = every_size(rows) or not does
+        findings.append(Finding(holds, words or f"{mixers[0]} is not run", whole))
     return judge(claim, text, findings, grids, studies)

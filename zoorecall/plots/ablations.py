@@ -19,7 +19,7 @@ def ablation_table(table: pd.DataFrame, variant: str = "mixer") -> Figure:
     setting, and one for any of them; the colour is the verdict.
 
     In a cell stand the accuracy and, but for the baseline, the difference from it, both in per
-    cent with their intervals over seeds.
+    cent with their 95 % t intervals over seeds.
     """
     names = list(table.columns[: list(table).index("is_baseline")])
     names.remove(variant)
@@ -47,8 +47,8 @@ def ablation_table(table: pd.DataFrame, variant: str = "mixer") -> Figure:
     axis.set_xlim(0, len(columns) + 1.15)
     axis.set_ylim(len(order), 0)
     axis.axis("off")
-    if shared:
-        figure.supxlabel(words.setting(shared), fontsize=NORMAL)
+    brackets = "[95 % t interval over seeds]"
+    figure.supxlabel("; ".join(filter(None, [words.setting(shared), brackets])), fontsize=NORMAL)
     legend(figure, {text: Patch(color=color) for text, color in COLORS.items()})
     return figure
 

@@ -14,22 +14,25 @@ from .style import (
     LARGE,
     Look,
     accuracy_axis,
-    band,
     broken,
     legend,
     mixer_handles,
     mixer_looks,
     panels,
     rows_and_columns,
+    seed_dots,
 )
 
 PRECISIONS = {"bf16": ("-", "o"), "tf32": (":", "^"), "fp32": ("--", "s")}
 """Line and marker of each."""
 
+THROUGH = {"linewidth": 1.0, "alpha": 0.7, "markersize": 3.5}
+"""How a line through means is drawn, thinner than the seeds are visible."""
+
 
 def accuracy_by_learning_rate(runs: pd.DataFrame) -> Figure:
-    """Test accuracy against learning rate: a panel a setting, a line a mixer, the mean over seeds
-    with their range shaded; dashed are Zoology's four rates."""
+    """Test accuracy against learning rate: a panel a setting, a dot a seed, a line a mixer through
+    the means of its seeds; dashed are Zoology's four rates."""
     looks, keys = mixer_looks(runs), setting_columns(runs)
     figure, each = _panel_each(by_learning_rate(runs, keys), keys[1:])
     for axis, setting, panel in each:
@@ -37,17 +40,17 @@ def accuracy_by_learning_rate(runs: pd.DataFrame) -> Figure:
             axis.axvline(rate, color="0.6", linestyle="--", linewidth=0.9, zorder=0)
         for mixer, line in panel.groupby(MIXER):
             rates = line[RATE]
-            axis.plot(rates, line["mean"], **looks[str(mixer)].line)
-            band(axis, rates, line["min"], line["max"], looks[str(mixer)])
+            axis.plot(rates, line["mean"], **{**looks[str(mixer)].line, **THROUGH})
+            seed_dots(axis, rates, line["each"], looks[str(mixer)])
         _finish(axis, words.setting(setting))
-    figure.supxlabel("learning rate (dashed: Zoology's four)", fontsize=LARGE)
+    figure.supxlabel("learning rate (dashed: Zoology's four); a dot is a seed", fontsize=LARGE)
     legend(figure, mixer_handles(looks))
     return figure
 
 
 def accuracy_by_precision(runs: pd.DataFrame) -> Figure:
-    """Test accuracy against learning rate: a panel a setting, a line a precision of training, the
-    mean over seeds with their range shaded; fp32 is gray and hollow, and on top."""
+    """Test accuracy against learning rate: a panel a setting, a dot a seed, a line a precision of
+    training through the means of its seeds; fp32 is gray, and on top."""
     keys = [name for name in setting_columns(runs) if name != PRECISION]
     mixers = mixer_looks(runs)
     figure, each = _panel_each(runs, keys)
@@ -57,10 +60,10 @@ def accuracy_by_precision(runs: pd.DataFrame) -> Figure:
             line = by_learning_rate(runs_of_line)
             look = _precision_look(str(precision), mixers[mixer].color)
             rates = line[RATE]
-            axis.plot(rates, line["mean"], **look.line, markerfacecolor=_face(look))
-            band(axis, rates, line["min"], line["max"], look)
+            axis.plot(rates, line["mean"], **{**look.line, **THROUGH}, markerfacecolor=_face(look))
+            seed_dots(axis, rates, line["each"], look)
         _finish(axis, f"{mixer}\n{words.setting(setting)}")
-    figure.supxlabel("learning rate", fontsize=LARGE)
+    figure.supxlabel("learning rate; a dot is a seed", fontsize=LARGE)
     looks = {name: _precision_look(name, "black") for name in sorted(set(runs[PRECISION]))}
     lines = {x: Line2D([], [], **y.line, markerfacecolor=_face(y)) for x, y in looks.items()}
     legend(figure, lines)

@@ -1,5 +1,5 @@
 """Accuracy against width, parameters and state size (Okpekpe and Orvieto 2025, arXiv 2508.19029,
-figures 2 to 4), each at the best learning rate, with its interval over seeds."""
+figures 2 to 4), each held out at the best learning rate; bands are 95 % t intervals over seeds."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -29,6 +29,7 @@ from .style import (
 )
 
 SPARSE = Look(GRAY, "o", "--")
+ACCURACY = "test accuracy, 95 % t interval"
 
 
 def accuracy_by_width(runs: pd.DataFrame, sparse_rates: Sequence[float] = ZOOLOGY_RATES) -> Figure:
@@ -90,7 +91,7 @@ def accuracy_by_state_size(runs: pd.DataFrame) -> Figure:
     untold = [names_of[mixer] for mixer in sorted(set(best[MIXER]) - set(told[MIXER]))]
     without = f" (not known of {words.listing(untold)})" if untold else ""
     figure.supxlabel(f"state size: numbers kept for one sequence{without}", fontsize=LARGE)
-    figure.supylabel("test accuracy", fontsize=LARGE)
+    figure.supylabel(ACCURACY, fontsize=LARGE)
     marks = {
         label: Look(look.color, look.marker, "")
         for label, look in looks.items()
@@ -118,7 +119,7 @@ def _panel_a_mixer(
         size_axis(axis, runs[column])
         accuracy_axis(axis)
     figure.supxlabel(label, fontsize=LARGE)
-    figure.supylabel("test accuracy", fontsize=LARGE)
+    figure.supylabel(ACCURACY, fontsize=LARGE)
     panel_of = {
         (mixer, *setting): axis
         for row, setting in zip(axes, settings, strict=True)

@@ -156,11 +156,25 @@ def broken(title: str, width: int = 40) -> str:
 
 
 def band(axis: Axes, x: Any, low: Any, high: Any, look: Look) -> None:
-    """A range over seeds, around a line, or through its one point; nothing where there is none."""
+    """An interval around a line, or through its one point; nothing where there is none."""
     low, high = np.asarray(low, dtype=float), np.asarray(high, dtype=float)
     axis.fill_between(x, low, high, color=look.color, alpha=0.2, linewidth=0)
     if len(low) == 1:
         axis.vlines(x, low, high, color=look.color, alpha=0.4, linewidth=3, zorder=1)
+
+
+def seed_dots(axis: Axes, x: Any, each: Any, look: Look) -> None:
+    """Every seed's number, a small hollow dot each; `each` has a list for each of `x`."""
+    at = [place for place, values in zip(x, each, strict=True) for _ in values]
+    values = [value for values in each for value in values]
+    axis.plot(at, values, **SEED, color=look.color, clip_on=False)
+
+
+SEED: dict[str, Any] = {
+    **{"linestyle": "", "marker": "o", "markersize": 2.6},
+    **{"markerfacecolor": "white", "markeredgewidth": 0.7, "zorder": 3},
+}
+"""How a seed is drawn beside the mean of all."""
 
 
 def save(figure: Figure, path: Path) -> None:

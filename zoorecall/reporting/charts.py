@@ -61,7 +61,7 @@ def outline(marker: str) -> str:
 
 def panels(found: Summary) -> list[dict[str, Any]]:
     """Accuracy against learning rate: a panel a setting, a line a mixer, by its place in `looks`,
-    with the mean, least and greatest accuracy and the number of seeds at each rate."""
+    with the mean, the accuracy of each seed and how many of them solve at each rate."""
     place = {mixer: index for index, mixer in enumerate(mixer_looks(found.runs))}
     keys = found.columns[1:]
     return [
@@ -72,9 +72,8 @@ def panels(found: Summary) -> list[dict[str, Any]]:
                     "look": place[str(mixer)],
                     "x": rounded(line[RATE], 6),
                     "mean": rounded(line["mean"], 5),
-                    "low": rounded(line["min"], 5),
-                    "high": rounded(line["max"], 5),
-                    "seeds": line["count"].tolist(),
+                    "each": [rounded(sorted(seeds), 5) for seeds in line["each"]],
+                    "solved": line["solved"].tolist(),
                 }
                 for mixer, line in panel.groupby(MIXER)
             ],

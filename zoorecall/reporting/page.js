@@ -35,7 +35,7 @@ const whole = (value) => value.toLocaleString("en");
 const percent = (value) => (value === null ? "–" : `${(100 * value).toFixed(1)} %`);
 const nats = (value) => (value === null ? "–" : value.toPrecision(4));
 
-// A chart as wide as its place. A spec has `lines` (x, y, className; dashes, marker, range), the
+// A chart as wide as its place. A spec has `lines` (x, y, className; dashes, marker, each), the
 // ends of x (`log` or not) and y, yTicks and yText, xName, `falls` to shade, and `tip`, which gives
 // the rows to show for an x: a caption, a heading, cells.
 class Chart {
@@ -103,13 +103,13 @@ class Chart {
     this.leave();
   }
 
-  drawLine(root, { x, y, className, dashes = "none", marker, range }) {
+  drawLine(root, { x, y, className, dashes = "none", marker, each }) {
     const group = add(root, "g", undefined, { class: className });
     const path = (name, d, more) => add(group, "path", undefined, { class: name, d, ...more });
     const at = (i, values) => `${this.x(x[i]).toFixed(1)} ${this.y(values[i]).toFixed(1)}`;
-    if (range) {
-      const [low, high] = range.map((values) => x.map((_, i) => at(i, values)));
-      path("range", `M${[...high, ...low.reverse()].join("L")}Z`);
+    for (const [i, seeds] of (each || []).entries()) {
+      const dot = (value) => ({ class: "seed", cx: this.x(x[i]), cy: this.y(value), r: 2.2 });
+      for (const value of seeds) if (value !== null) add(group, "circle", undefined, dot(value));
     }
     const known = [...x.keys()].filter((i) => y[i] !== null);
     const moved = (i) => (known.includes(i - 1) ? "L" : "M") + at(i, y);
@@ -172,13 +172,15 @@ function drawPanels() {
     const tip = (x) => {
       const found = panel.lines.map((line) => [line, line.x.indexOf(x)]).filter(([, i]) => i >= 0);
       found.sort(([a, i], [b, j]) => b.mean[j] - a.mean[i]);
-      const cells = ([{ look, mean, low, high, seeds }, i]) =>
-        [data.looks[look].mixer, percent(mean[i]), percent(low[i]), percent(high[i]), seeds[i]];
-      const head = ["", "mean", "min", "max", "seeds"];
+      const cells = ([{ look, mean, each, solved }, i]) => {
+        const seeds = each[i], numbers = [mean[i], seeds[0], seeds.at(-1)].map(percent);
+        return [data.looks[look].mixer, ...numbers, `${solved[i]} of ${seeds.length}`];
+      };
+      const head = ["", "mean", "min", "max", "solve"];
       return [`learning rate ${rate(x)}`, head, ...found.map(cells)];
     };
-    const lines = panel.lines.map(({ look, x, mean, low, high }) => {
-      return { x, y: mean, range: [low, high], className: `look${look}`, ...data.looks[look] };
+    const lines = panel.lines.map(({ look, x, mean, each }) => {
+      return { x, y: mean, each, className: `look${look}`, ...data.looks[look] };
     });
     const spec = { ...ACCURACY, log: true, x: ends, xName: "learning rate", lines, tip };
     new Chart(byId("panels"), panel.title).show(spec);

@@ -14,6 +14,7 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup, escape
 
+from ..analysis import outcomes
 from ..analysis.summary import Summary, summarize
 from ..columns import (
     CONFIG_PREFIXES,
@@ -43,6 +44,7 @@ BY_RUN = ("pack_id", "pack_size", "seconds", "tokens_per_second")
 
 MEASURED = {
     "test_accuracy": ("accuracy, %", 100.0, ".2f"),
+    "train_accuracy": ("training accuracy, %", 100.0, ".2f"),
     "test_loss": ("test loss", 1.0, ".4f"),
     "train_loss": ("train loss", 1.0, ".4f"),
     "steps_to_solve": ("solved at", 1.0, ".0f"),
@@ -108,7 +110,9 @@ def _table(found: Summary) -> pd.DataFrame:
         if column in runs:
             values = scale * runs[column].astype(float)
             table[heading] = values.map(f"{{:{style}}}".format).where(values.notna(), NOTHING)
-    return table.assign(training=runs[RUN_ID].map(found.kinds))
+    return table.assign(
+        outcome=runs[RUN_ID].map(found.outcomes), training=runs[RUN_ID].map(found.kinds)
+    )
 
 
 def _numeric(cell: str) -> bool:
@@ -157,7 +161,7 @@ def _chosen(found: Summary) -> dict[str, Any]:
     of_run = charts.run_curves(found.curves)
     chosen = {}
     for run in runs.to_dict("records"):
-        run_id, kind = run[RUN_ID], found.kinds[run[RUN_ID]]
+        run_id, kind, outcome = run[RUN_ID], found.kinds[run[RUN_ID]], found.outcomes[run[RUN_ID]]
         fallen = falls[run_id].to_dict("records") if run_id in falls else []
         place = setting({column: run[column] for column in found.columns[1:]})
         values = [text(run[name]) for name in names]
@@ -165,7 +169,8 @@ def _chosen(found: Summary) -> dict[str, Any]:
             "look": places[run[MIXER]],
             "title": f"{found.names[run[MIXER]]}, {place}, "
             f"learning rate {rate(run[RATE])}, seed {run[SEED]}",
-            "kind": f"{kind[0].upper()}{kind[1:]}: {words.KINDS[kind]}.",
+            "kind": f"{outcome[0].upper()}{outcome[1:]}: {outcomes.KINDS[outcome]}. "
+            f"Course of the loss, {kind}: {words.KINDS[kind]}.",
             "notes": [words.transition(fall) for fall in fallen],
             "falls": [[fall["start"], fall["end"]] for fall in fallen],
             "values": [None if value in ("", NOTHING) else value for value in values],

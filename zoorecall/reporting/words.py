@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from ..analysis import outcomes
 from ..analysis.accuracy import Accuracies
-from ..analysis.bootstrap import Estimate
+from ..analysis.intervals import Estimate, share
 from ..analysis.summary import Setting, Summary
 from ..analysis.windows import Window
 from ..columns import MIXER, RATE, SEED, SOLVED, TASK
@@ -32,6 +33,7 @@ def overview(found: Summary, kinds: Iterable[str] = (), unfinished: int | None =
         *_seeds(found.settings),
         *_widest(found.settings),
         *_gaps(found, unfinished),
+        *_outcomes(found.outcomes),
         *_kinds(kinds),
     ]
 
@@ -61,27 +63,30 @@ def _seeds(found: Sequence[Setting]) -> Iterator[str]:
         return
     few = min(number for number in numbers if number > 1)
     yield (
-        f"In brackets stand 95 % bootstrap intervals over seeds. Those of few seeds are too "
-        f"narrow (of three they cover the mean 75 times in a hundred, of ten 90); here a setting "
-        f"has {few if few == max(numbers) else f'{few} to {max(numbers)}'} seeds."
+        "An accuracy is held out: each seed's at the learning rate that is best for the others. "
+        "In brackets behind it stands the 95 % t interval of its mean over seeds, which takes "
+        "numbers that scatter like a normal; behind a count of seeds that solve, the 95 % Wilson "
+        "interval of their share; behind a window, the 95 % interval of the width of a seed's "
+        "own, with the room that the steps of the grid leave. Here a setting has "
+        f"{few if few == max(numbers) else f'{few} to {max(numbers)}'} seeds."
     )
     if single:
         yield f"{count(single, 'setting')} of {len(found)} with one seed: no interval there."
 
 
 def _widest(found: Sequence[Setting]) -> Iterator[str]:
-    solving = sorted((x for x in found if x.solves), key=lambda x: -x.decades.value)
+    solving = sorted((x for x in found if x.solves), key=lambda x: -x.windows.mean.inner)
     if not solving:
         yield f"No setting reaches {percent(SOLVED, 0)} at any learning rate."
         return
     widest, narrowest = solving[0], solving[-1]
     text = f"The widest window of learning rates has {widest.mixer} ({widest.place}): "
-    text += _decades(widest)
+    text += _spans(widest)
     if len(solving) > 1:
         text += f"; the narrowest of the {len(solving)} that reach {percent(SOLVED, 0)} has "
-        text += f"{narrowest.mixer} ({narrowest.place}): {_decades(narrowest)}"
+        text += f"{narrowest.mixer} ({narrowest.place}): {_spans(narrowest)}"
     yield text + "."
-    at_edge = [finding for finding in solving if finding.window.edge]
+    at_edge = [finding for finding in solving if finding.windows.edge]
     if at_edge:
         of_all = f"{len(at_edge)} of {count(len(solving), 'window')}"
         yield f"{of_all} at the grid's edge: what lies beyond is not known."
@@ -99,6 +104,16 @@ def _gaps(found: Summary, unfinished: int | None) -> Iterator[str]:
         yield f"{count(unfinished, 'planned run')} {are} not finished and {are} missing here."
     elif unfinished == 0:
         yield "Every planned run is here."
+
+
+def _outcomes(kinds: pd.Series) -> Iterator[str]:
+    counts = kinds.value_counts()
+    told = [
+        f"{counts[kind]} {kind} ({meaning})"
+        for kind, meaning in outcomes.KINDS.items()
+        if kind in counts
+    ]
+    yield f"What the runs came to: {listing(told)}."
 
 
 def _kinds(kinds: Iterable[str]) -> Iterator[str]:
@@ -136,34 +151,45 @@ def places(found: Sequence[Setting]) -> list[Place]:
 def _headline(found: Sequence[Setting]) -> str:
     parts = []
     for outcome, verbs in OUTCOMES.items():
-        names = [finding.mixer for finding in found if finding.outcome == outcome]
-        if names:
-            verb = verbs[len(names) > 1].format(solved=percent(SOLVED, 0))
-            parts.append(f"{listing(names)} {verb}")
+        named = [_named(finding) for finding in found if finding.outcome == outcome]
+        if named:
+            verb = verbs[len(named) > 1].format(solved=percent(SOLVED, 0))
+            parts.append(f"{listing(named)} {verb}")
     return "; ".join(parts) + "."
 
 
+def _named(finding: Setting) -> str:
+    """Its mixer; where it does not solve, also what its runs at the best rate came to."""
+    if finding.outcome in ("solves", "reaches"):
+        return finding.mixer
+    kinds = [kind for kind in outcomes.KINDS if kind in set(finding.at_best)]
+    return f"{finding.mixer} ({listing(kinds)})"
+
+
 def sentence(finding: Setting, all_rates: int) -> str:
-    """One setting: its best accuracy and where, its window, and what is not known of it;
-    `all_rates` are the different learning rates of the whole table."""
-    one, seeds = finding.one, len(finding.one.at_best)
-    of_seeds = "one seed" if seeds == 1 else f"mean of {seeds} seeds"
-    text = (
-        f"{finding.mixer}: {percent(finding.accuracy.value)}{_interval(finding.accuracy, 100, 1)} "
-    )
-    text += f"at learning rate {rate(one.rates[one.best])} ({of_seeds})"
+    """One setting: its accuracy, how many seeds solve, its best learning rate and what the runs
+    there came to, its window, and what is not known of it; `all_rates` are the different learning
+    rates of the whole table."""
+    one, seeds, best = finding.one, len(finding.one.held_out), finding.one.rates[finding.one.best]
+    text = f"{finding.mixer}: {percent(finding.accuracy.value)}"
+    if seeds == 1:
+        text += f" at learning rate {rate(best)} (one seed, {finding.at_best.iloc[0]})"
+    else:
+        text += f"{_interval(finding.accuracy, 100, 1)}; {finding.solved} of {seeds} seeds solve"
+        text += f"{_interval(share(finding.solved, seeds), 100, 0)}; "
+        text += f"best learning rate {rate(best)} ({outcomes.counted(finding.at_best)})"
     if finding.solves:
-        text += f"; {percent(SOLVED, 0)} or more over {_decades(finding)}, {_ends(finding.window)}."
+        text += f"; {percent(SOLVED, 0)} or more {_ends(finding.windows.mean)}, {_spans(finding)}."
     else:
         reaches = "rate reaches" if seeds == 1 else "rate's mean reaches"
-        text += f", its best; no {reaches} {percent(SOLVED, 0)}."
+        text += f"; no {reaches} {percent(SOLVED, 0)}."
         text += _beyond(one)
     if len(one.rates) < all_rates:
         text += f" Only {len(one.rates)} of the {all_rates} learning rates were run."
     missing, cells = int(one.table.isna().to_numpy().sum()), one.table.size
     if missing:
         are = "is" if missing == 1 else "are"
-        text += f" {missing} of {cells} runs {are} missing; the other seeds stand in for them."
+        text += f" {missing} of {cells} runs {are} missing."
     if finding.diverged:
         low, high = min(finding.diverged), max(finding.diverged)
         where = f"at {rate(low)}" if low == high else f"from {rate(low)} to {rate(high)}"
@@ -171,15 +197,20 @@ def sentence(finding: Setting, all_rates: int) -> str:
     return text
 
 
-def _decades(finding: Setting) -> str:
-    least = "at least " if finding.window.edge else ""
-    return f"{least}{finding.decades.value:.2f} decades{_interval(finding.decades, 1, 2)}"
+def _spans(finding: Setting) -> str:
+    """`a window of 2.25 to 2.75 decades [2.02, 3.01]`: from its first to its last rate that solves,
+    and between the rates that fail."""
+    window = finding.windows.mean
+    spans = f"{window.inner:.2f} to {window.outer:.2f}"
+    spans = f"at least {window.inner:.2f}" if finding.windows.edge else spans
+    text = f"a window of {spans} decades{_interval(finding.windows.decades, 1, 2)}"
+    return text + (f", the best of {window.islands} islands" if window.islands > 1 else "")
 
 
 def _ends(window: Window) -> str:
+    if window.low == window.high:
+        return f"at {rate(window.low)} alone"
     low, high = rate(window.low), rate(window.high)
-    if low == high:
-        return f"at {low} alone"
     low = f"the grid's lowest rate {low}" if window.touches_lowest else low
     high = f"the grid's highest rate {high}" if window.touches_highest else high
     return f"from {low} to {high}"

@@ -101,6 +101,11 @@ class Task:
         """Write the candidates `rows` [n], with contents [n, W], into the zeroed arrays `out`."""
         raise NotImplementedError
 
+    def without_recall(self) -> float | None:
+        """The accuracy of the best answers that recall nothing, from what the task gives away
+        otherwise; None where it is not known."""
+        return None
+
     def examples(self, n: int, seed: int, split: str, block: int = 0) -> Examples:
         """The first n examples of the split "train" or "test".
 

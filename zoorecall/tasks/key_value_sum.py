@@ -19,17 +19,22 @@ sum, and so is a key.
 Shape letters: n examples, L length, P pairs, M operands, C candidates of a chunk.
 """
 
+from functools import cache
 from typing import Literal
 
 import numpy as np
 from pydantic import Field, model_validator
 
+from ..seeding import Stream
 from .base import Examples, Pool, Streams, Task, TaskConfig, below
 
 PAIRS, OPERANDS, VALUES, RECALL = (
     "task.num_pairs", "task.num_operands", "task.num_values", "task.recall",
 )  # fmt: skip
 """The columns of this task's options."""
+
+LISTS = 4096
+"""Over which the best guess is counted."""
 
 
 class KeyValueSumConfig(TaskConfig):
@@ -120,3 +125,32 @@ class KeyValueSum(Task):
         out.tokens[:, -1] = self.equals
         out.query_positions[:] = self.config.seq_len - 1
         out.targets[:, 0] = operands.sum(axis=1)
+
+    def without_recall(self) -> float | None:
+        """In AR, the accuracy of the best guess from a list's values; in non-AR, where nothing is
+        to be recalled, 1. Asked in both forms, each has its own."""
+        config = self.config
+        if config.recall == "both":
+            return None
+        guess = best_guess(config.num_pairs, config.num_operands, config.num_values)
+        return guess if config.recall else 1.0
+
+
+@cache
+def best_guess(num_pairs: int, num_operands: int, num_values: int) -> float:
+    """The accuracy of the best guess by one who knows a list's values, but not which of them are
+    asked for: the likeliest sum of as many of them, over made-up lists. With one operand it is the
+    value that the list has most often."""
+    lists = Stream(0, "without recall", num_pairs, num_operands, num_values)
+    values = (lists.bits(LISTS, num_pairs) % np.uint64(num_values)).astype(int)  # [E, P]
+    largest = num_operands * (num_values - 1)
+    ways = np.zeros((LISTS, num_operands + 1, largest + 1))  # [E, M + 1, S]
+    ways[:, 0, 0] = 1
+    for pair in values.T:
+        for x in range(num_values):
+            those = pair == x
+            of_these = ways[those]
+            of_these[:, 1:, x:] += ways[those][:, :-1, : largest + 1 - x]
+            ways[those] = of_these
+    chosen = ways[:, -1]
+    return float((chosen.max(axis=1) / chosen.sum(axis=1)).mean())

@@ -119,6 +119,12 @@ class MQAR(Task):
         out.targets[:] = values
         np.put_along_axis(out.tokens, out.query_positions, keys, axis=1)
 
+    def without_recall(self) -> float:
+        """The share of queries that are for the likeliest pair of their slot: earlier keys tend to
+        be asked for sooner, so that positions alone give it away."""
+        pairs = self.config.num_kv_pairs
+        return float(order_of_arrival(self.gap_scale, pairs).max(axis=0).sum()) / pairs
+
 
 def race(words: np.ndarray, scale: np.ndarray, k: int) -> np.ndarray:
     """Draw k of S slots one after the other, without repetition, P(slot) ~ 1 / scale[slot].
@@ -135,6 +141,35 @@ def race(words: np.ndarray, scale: np.ndarray, k: int) -> np.ndarray:
     order |= np.arange(S, dtype=np.uint64)
     order.sort(axis=1)
     return (order[:, :k] & low_bits).view(np.int64)
+
+
+def order_of_arrival(scale: np.ndarray, k: int) -> np.ndarray:
+    """The probability that a slot is the i-th of k drawn by `race`, for each i: [k, S].
+
+    A slot of mean time m that arrives at t, with density exp(-t / m) / m, is the i-th if i - 1 of
+    the others have arrived by then. Their number is a sum of independent events; the sums that
+    leave out one slot each are built by halves, and integrated over log t.
+    """
+    x = np.linspace(np.log(1e-9), np.log(60 * scale.max()), 256)
+    t = np.exp(x)[:, None]  # [T, 1]
+    arrived = -np.expm1(-t / scale)  # [T, S]
+    found = np.empty((k, len(scale)))
+
+    def leave_out(slots: np.ndarray, counts: np.ndarray) -> None:
+        """`counts` [T, k]: how likely so many of all slots but `slots` have arrived."""
+        if len(slots) == 1:
+            density = t / scale[slots] * np.exp(-t / scale[slots])  # of log t
+            found[:, slots[0]] = np.trapezoid(density * counts, x, axis=0)
+            return
+        for out, rest in ((slots[::2], slots[1::2]), (slots[1::2], slots[::2])):
+            more = counts
+            for p in arrived[:, rest].T[:, :, None]:
+                before = np.concatenate([np.zeros_like(t), more[:, :-1]], axis=1)
+                more = more * (1 - p) + before * p
+            leave_out(out, more)
+
+    leave_out(np.arange(len(scale)), np.eye(1, k).repeat(len(t), axis=0))
+    return found
 
 
 def exponential(words: np.ndarray) -> np.ndarray:
