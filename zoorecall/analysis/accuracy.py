@@ -21,9 +21,11 @@ import pandas as pd
 from ..columns import (
     CONFIG_PREFIXES,
     DEPTH,
+    FOLDER,
     LENGTH,
     MIXER,
     MIXER_SOURCE,
+    NUM_PAIRS,
     OPTIMIZER,
     QUERIES,
     RATE,
@@ -37,6 +39,7 @@ from ..columns import (
     slices,
 )
 from ..errors import ResultsError
+from ..tasks import PAIRS
 from ..words import missing
 from .intervals import Estimate, mean_over_seeds
 
@@ -49,11 +52,13 @@ at any rate inside."""
 
 
 def setting_columns(runs: pd.DataFrame) -> list[str]:
-    """The columns that tell one setting from another: mixer, layers, width, length, task and
-    optimizer where there are several, and whatever else of the configs still varies between runs
-    that agree on these (learning rate and seed aside): not the batch size that goes with a length,
-    nor the momentum that goes with an optimizer. Nothing set is a value like any other."""
-    several = [name for name in (TASK, OPTIMIZER) if name in runs and runs[name].nunique() > 1]
+    """The columns that tell one setting from another: mixer, layers, width, length; folder, task
+    and optimizer where there are several; and whatever else of the configs still varies between
+    runs that agree on these (learning rate and seed aside): not the batch size that goes with a
+    length, nor the momentum that goes with an optimizer. Nothing set is a value like any other."""
+    several = [
+        name for name in (FOLDER, TASK, OPTIMIZER) if name in runs and runs[name].nunique() > 1
+    ]
     keys = [MIXER, *several, DEPTH, WIDTH, LENGTH]
     options = [
         name
@@ -71,6 +76,23 @@ def _varying(runs: pd.DataFrame, keys: list[str], names: list[str]) -> list[str]
     names = [name for name in names if runs[name].nunique(dropna=False) > 1]
     counts = runs.groupby(keys, dropna=False)[names].nunique(dropna=False)
     return [name for name in names if (counts[name] > 1).any()]
+
+
+def num_pairs(runs: pd.DataFrame) -> pd.Series:
+    """The pairs of an example of each run; NaN where its task does not count them."""
+    columns = runs.reindex(columns=list(PAIRS)).astype(float)
+    return columns.bfill(axis=1).iloc[:, 0]
+
+
+def with_pairs(setting: Mapping[str, Any], runs: pd.DataFrame) -> dict[str, Any]:
+    """A setting with the number of pairs of its `runs`, where they all have one, as `NUM_PAIRS` and
+    in the place of a task's option."""
+    pairs = num_pairs(runs).unique()
+    if len(pairs) != 1 or np.isnan(pairs[0]):
+        return dict(setting)
+    return {name: x for name, x in setting.items() if name not in PAIRS} | {
+        NUM_PAIRS: int(pairs[0])
+    }
 
 
 @dataclass(frozen=True)
@@ -211,8 +233,8 @@ def best_numbers(one: Accuracies, solved: float = SOLVED) -> dict[str, Any]:
     """A setting's best learning rate, `accuracy` (held out) with its t interval, size and verdict.
 
     `solved` of `seeds` seeds solve, each at the rate that is best for the others. `at_best` is the
-    mean at the best rate, chosen by the same seeds, as papers report it. `edge` says where the best
-    rate lies at the grid's edge.
+    mean at the best rate, chosen by the same seeds, as papers report it. `each` lists the numbers
+    that `accuracy` is the mean of. `edge` says where the best rate lies at the grid's edge.
     """
     return {
         "best_rate": one.rates[one.best],
@@ -221,6 +243,7 @@ def best_numbers(one: Accuracies, solved: float = SOLVED) -> dict[str, Any]:
         "at_best": one.at_best.mean(),
         "solved": int((one.held_out >= solved).sum()),
         "seeds": len(one.held_out),
+        "each": one.held_out.tolist(),
         "verdict": one.verdict(solved),
         "parameters": one.parameters,
         "state_size": one.state_size,

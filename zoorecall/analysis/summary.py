@@ -12,7 +12,7 @@ import pandas as pd
 from .. import words
 from ..columns import MIXER, RATE, RUN_ID, SEED, SOLVED, name, short_labels
 from ..results import Results
-from .accuracy import Accuracies, accuracies, by_learning_rate, setting_columns
+from .accuracy import Accuracies, accuracies, by_learning_rate, setting_columns, with_pairs
 from .bumps import classify, transitions
 from .floors import without_recall
 from .intervals import Estimate, share
@@ -26,7 +26,11 @@ class Setting:
     a row a seed and a column a learning rate."""
 
     mixer: str
-    """what to call its mixer"""
+    """its mixer, as a grid names it"""
+    title: str
+    """what people call that"""
+    place: str
+    """the setting but for its mixer, as a panel is called"""
     one: Accuracies
     windows: Windows
     outcomes: pd.DataFrame
@@ -36,11 +40,6 @@ class Setting:
     def values(self) -> dict[str, object]:
         """The value of each column that tells settings apart."""
         return self.one.setting
-
-    @property
-    def place(self) -> str:
-        """The setting but for its mixer, as a panel is called."""
-        return words.setting({name: x for name, x in self.values.items() if name != MIXER})
 
     @property
     def accuracy(self) -> Estimate:
@@ -84,7 +83,7 @@ class Summary:
     """A table of runs, and what it comes to.
 
     `runs` are ordered by setting, learning rate and seed; `columns` tell one setting from another,
-    the mixer first; `names` says what to call each mixer.
+    the mixer first; `names` says how a grid names each mixer, `titles` what people call it.
     """
 
     def __init__(self, runs: pd.DataFrame, curves: pd.DataFrame):
@@ -92,6 +91,7 @@ class Summary:
         order = [*self.columns, RATE, SEED]
         self.runs, self.curves = runs.sort_values(order, ignore_index=True), curves
         self.names = short_labels(self.runs[MIXER].sort_values())
+        self.titles = words.mixer_names(self.runs)
 
     @cached_property
     def settings(self) -> tuple[Setting, ...]:
@@ -103,6 +103,10 @@ class Summary:
         return tuple(
             Setting(
                 mixer=self.names[str(one.setting[MIXER])],
+                title=self.titles[str(one.setting[MIXER])],
+                place=words.setting(
+                    with_pairs({key: one.setting[key] for key in self.columns[1:]}, group)
+                ),
                 one=one,
                 windows=windows_of(one),
                 outcomes=group.pivot(index=SEED, columns=RATE, values="kind"),

@@ -100,7 +100,7 @@ def unbroken(sentence: str) -> Markup:
 def _table(found: Summary) -> pd.DataFrame:
     """The table of runs, as text; what all runs share is told elsewhere."""
     runs = found.runs
-    table = pd.DataFrame({"mixer": runs[MIXER].map(found.names)})
+    table = pd.DataFrame({"mixer": runs[MIXER].map(found.titles)})
     for column in (*found.columns[1:], SEED):
         if runs[column].nunique(dropna=False) > 1:
             table[NAMES.get(column, column)] = runs[column].map(text)
@@ -167,7 +167,7 @@ def _chosen(found: Summary) -> dict[str, Any]:
         values = [text(run[name]) for name in names]
         chosen[run_id] = {
             "look": places[run[MIXER]],
-            "title": f"{found.names[run[MIXER]]}, {place}, "
+            "title": f"{found.titles[run[MIXER]]}, {place}, "
             f"learning rate {rate(run[RATE])}, seed {run[SEED]}",
             "kind": f"{outcome[0].upper()}{outcome[1:]}: {outcomes.KINDS[outcome]}. "
             f"Course of the loss, {kind}: {words.KINDS[kind]}.",
