@@ -23,7 +23,7 @@ from zoorecall.sweeps.sweeper import plan_packs
 from zoorecall.tasks import TASKS
 
 RESULTS = Path(__file__).parents[1] / "results"
-FOLDERS = sorted(filter(has_runs, RESULTS.iterdir()))
+FOLDERS = sorted(filter(has_runs, RESULTS.glob("*")))
 
 
 def run(**settings) -> RunConfig:

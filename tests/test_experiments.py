@@ -2,6 +2,7 @@
 of verdicts."""
 
 import importlib
+import re
 import shutil
 import subprocess
 import sys
@@ -143,6 +144,8 @@ def test_a_script_draws_and_prints_a_part_of_its_grid(script, top, capsys):
     printed = capsys.readouterr().out
     assert missing_runs(name, load_results(f"results/{name}")).strip() in printed
     assert any(mixer in printed for mixer in load_results(f"results/{name}").runs["mixer"])
+    if re.search(r"\[[-\d]", printed):  # what is in brackets is said below
+        assert "interval" in printed or "[range of seeds]" in printed
 
 
 @pytest.mark.parametrize("script", PARTS)
@@ -243,7 +246,8 @@ def test_verdicts_are_written_between_the_marks_and_twice_is_as_once(top):
     assert "an old table" not in once and once.count("\n| C") == 2 * (12 + 3)
     runs = len(load_grid("grids/lr_fine.yaml", (FINE_RATES, "model.num_layers=2")).runs)
     row = next(x for x in once.partition(script.SENSITIVITY)[2].splitlines() if "| C1 |" in x)
-    assert row.split("|")[2].strip() == "open" and row.count("|") == 3 + 2 + 3 + 1 + 1
+    assert row.split("|")[2].strip().startswith("open")
+    assert row.count("|") == 3 + 2 + 3 + 1  # two other accuracies, three seeds, the best evaluation
     assert f"Runs so far: {runs}" in once and f"up to {runs * 36 / 3600:.2f} hours" in once
 
 

@@ -6,8 +6,8 @@ The defaults are the settings of Okpekpe and Orvieto 2025 (arXiv 2508.19029, app
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-from pydantic_core import to_jsonable_python
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError, to_jsonable_python
 
 from . import columns
 from .mixers import MIXERS, AnyMixerConfig, PatternConfig
@@ -141,6 +141,23 @@ class RunConfig(Config):
     model: ModelConfig = Field(default_factory=ModelConfig)
     train: TrainConfig = Field(default_factory=TrainConfig)
     seed: int = Field(42, ge=0, description="of the initial weights, the examples and their order")
+
+    @model_validator(mode="after")
+    def _try_out(self) -> "RunConfig":
+        """Refuse a module of the user's own that cannot be made in these sizes."""
+        model = self.model
+        for mixer in model.mixer.each:
+            if isinstance(mixer, CustomConfig):
+                try:
+                    mixer.try_out(model.d_model, self.task.seq_len, model.num_layers)
+                except ValueError as error:
+                    where: InitErrorDetails = {
+                        "type": PydanticCustomError("value_error", "{error}", {"error": error}),
+                        "loc": ("model", "mixer"),
+                        "input": mixer.name,
+                    }
+                    raise ValidationError.from_exception_data("RunConfig", [where]) from error
+        return self
 
     @cached_property
     def run_id(self) -> str:

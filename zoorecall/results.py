@@ -39,7 +39,7 @@ PART = "part"
 
 SUBFOLDERS = "shards", "checkpoints", "models"
 
-CHECKPOINT_FORMAT = 2
+CHECKPOINT_FORMAT = 3
 """Counts the changes of what a checkpoint holds; one of another format is as good as none."""
 
 
@@ -289,9 +289,9 @@ def write_shard(folder: Path, pack_id: str, rows: Sequence[Mapping[str, Any]]) -
     checkpoint_path(folder, pack_id).unlink(missing_ok=True)
 
 
-def merge(folder: Path, others: Sequence[Path] = ()) -> None:
+def merge(folder: Path, others: Sequence[Path] = ()) -> bool:
     """Put the folder's rows, and those of other folders, into its merged tables, then remove its
-    shards and the plan of what is finished.
+    shards and the plan of what is finished; says whether there was anything to merge.
 
     The caller holds the folder's lock. Whatever is read meanwhile, or after a crash, has each row
     once: a curve is there before its row, and a shard goes after both.
@@ -300,7 +300,8 @@ def merge(folder: Path, others: Sequence[Path] = ()) -> None:
     rows, curves = _joined([part for place in (folder, *others) for part in _parts(place)])
     if rows.empty:
         raise ResultsError(f"{folder}: no finished runs here to merge")
-    if shards or others:
+    new = bool(shards or others)
+    if new:
         for name, table in ((CURVES, curves), (RUNS, rows)):
             with replacing(folder / name) as temporary:
                 table.to_parquet(temporary, index=False, compression="zstd")
@@ -310,6 +311,7 @@ def merge(folder: Path, others: Sequence[Path] = ()) -> None:
     for name in (SHARDS, "checkpoints"):
         with suppress(OSError):  # it is not there, or holds something
             (folder / name).rmdir()
+    return new
 
 
 def _forget_packs_of(folder: Path, finished: set[str]) -> None:

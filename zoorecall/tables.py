@@ -14,7 +14,6 @@ NOTES = {
     "accuracy": "each seed's at the rate that is best for the other seeds, the mean",
     "full": "the same of all rates",
     "floor": "the accuracy of the best answers that recall nothing",
-    "solved": "how many seeds end with 95 % or more, each at that rate",
     "runs there": "what those at the best learning rate came to",
     "inner": "the window in decades, from its first to its last rate that solves",
     "outer": "up to the rates that fail on either side",
@@ -27,7 +26,7 @@ T_INTERVAL = "95 % t interval over seeds; covers less where seeds either solve o
 
 BRACKETS = {
     **dict.fromkeys(("accuracy", "full", "difference", "gain", "lost"), T_INTERVAL),
-    "solved": "95 % Wilson interval of their share",
+    "solved": "seeds that end with 95 % or more, each at that rate; 95 % Wilson interval",
     "decades": "95 % t interval over seeds, with the room that the steps of the grid leave",
     "wider": "95 % t interval over seeds, with the room that the steps of the grid leave",
     "width": "the smallest that is not ruled out, the smallest that solves for sure",

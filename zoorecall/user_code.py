@@ -9,10 +9,13 @@ that it makes up while it runs is not seen.
 import ast
 import functools
 import hashlib
+import importlib
+import sys
 from collections.abc import Iterator
 from importlib import import_module
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
+from types import ModuleType
 
 INSTALLED = {"site-packages", "dist-packages"}
 
@@ -34,7 +37,29 @@ def source_of(module: str) -> str:
     installed = _distributions(module, file)
     if installed:
         return ", ".join(f"{name} {version(name)}" for name in installed)
-    return _digest(module, file)
+    digest, root = hashlib.blake2b(digest_size=6), _root(module, file)
+    contents = _contents(module, file)
+    for name, path in sorted((path.relative_to(root).as_posix(), path) for path in contents):
+        digest.update(f"{name}\n{len(contents[path])}\n".encode() + contents[path])
+    return digest.hexdigest()
+
+
+_imported: dict[str, str] = {}
+"""What the code of a module was when this process imported it."""
+
+
+def import_as_it_is(module: str) -> ModuleType:
+    """Import a module; anew, with the files of the user's own that it imports, where one of these
+    was edited since, as happens in a notebook."""
+    found, source = import_module(module), source_of(module)
+    if _imported.setdefault(module, source) != source:
+        files = {str(path) for path in _contents(module, find_file(module))}
+        for name, other in list(sys.modules.items()):
+            if getattr(other, "__file__", None) in files:
+                del sys.modules[name]
+        importlib.invalidate_caches()
+        found, _imported[module] = import_module(module), source
+    return found
 
 
 def _distributions(module: str, file: Path) -> list[str]:
@@ -44,21 +69,22 @@ def _distributions(module: str, file: Path) -> list[str]:
     return sorted(set(packages_distributions().get(module.partition(".")[0], ())))
 
 
-def _digest(module: str, file: Path) -> str:
+def _root(module: str, file: Path) -> Path:
+    """The folder of a module's top-level package or module."""
     place = file.parent if file.name == "__init__.py" else file
-    root = place.parents[module.count(".")]
-    contents: dict[str, bytes] = {}
+    return place.parents[module.count(".")]
+
+
+def _contents(module: str, file: Path) -> dict[Path, bytes]:
+    """The file of a module, and those that it imports from its folder, with what is in them."""
+    root, contents = _root(module, file), dict[Path, bytes]()
     waiting = {file, *_files(root, module)}
     while waiting:
         path = waiting.pop()
-        name = path.relative_to(root).as_posix()
-        if name not in contents:
-            contents[name] = path.read_bytes()
-            waiting.update(*(_files(root, other) for other in _imports(contents[name], name)))
-    digest = hashlib.blake2b(digest_size=6)
-    for name, text in sorted(contents.items()):
-        digest.update(f"{name}\n{len(text)}\n".encode() + text)
-    return digest.hexdigest()
+        if path not in contents:
+            contents[path], name = path.read_bytes(), path.relative_to(root).as_posix()
+            waiting.update(*(_files(root, other) for other in _imports(contents[path], name)))
+    return contents
 
 
 def _files(root: Path, module: str) -> Iterator[Path]:

@@ -5,7 +5,9 @@ import pandas as pd
 import pytest
 
 from zoorecall.analysis.floors import without_recall
-from zoorecall.tasks import KeyValueSumConfig, MQARConfig, make_task
+from zoorecall.tasks import make_task
+from zoorecall.tasks.key_value_sum import KeyValueSumConfig
+from zoorecall.tasks.mqar import MQARConfig
 
 
 def runs(*rows):

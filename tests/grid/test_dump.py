@@ -10,7 +10,7 @@ from zoorecall.grid.dump import dump_grid
 from zoorecall.results import has_runs, read_rows
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = sorted(filter(has_runs, (ROOT / "results").iterdir()))
+FOLDERS = sorted(filter(has_runs, (ROOT / "results").glob("*")))
 
 ODD = """
 preset: zoology
@@ -30,6 +30,8 @@ exclude:
   - {seed: 2, train.clip_norm: 1.0}
 include:
   - train.betas: [[0.9, 0.99], [0.8, 0.99]]
+  - {train: {optimizer: sgd, betas: [0.9, 0.999]}, train.nesterov: [true, false]}
+  - {train: {optimizer: muon, momentum: 0.9, betas: [0.9, 0.999]}}
   - task: {name: key_value_sum, num_values: 7}
     task.recall: [true, both]
     task.num_pairs: [10, 20]

@@ -13,16 +13,16 @@ from zoorecall.mixers.base_conv import BaseConv, BaseConvConfig
 
 CASES = [
     {},
-    {"conv_size": 4, "silu": True},
+    {"conv_size": 4, "activation": True},
     {"conv": "implicit"},
-    {"conv": "implicit", "silu": True},
+    {"conv": "implicit", "activation": True},
     {"conv": "explicit"},
 ]
 STATE_SIZES = [
     ("base_conv", {}, 24, 24),
-    ("base_conv", {"conv_size": 4, "silu": True}, 36, 36),
+    ("base_conv", {"conv_size": 4, "activation": True}, 36, 36),
     ("base_conv", {"conv": "implicit"}, 48, 120),
-    ("base_conv", {"conv": "explicit", "silu": True}, 48, 120),
+    ("base_conv", {"conv": "explicit", "activation": True}, 48, 120),
 ]
 
 each_case = pytest.mark.parametrize("options", CASES)
@@ -51,10 +51,10 @@ def long_filter(weights, seq_len):
     return torch.stack(taps)
 
 
-def base_conv_step_by_step(mixer, x, seq_len, silu=False, **_):
+def base_conv_step_by_step(mixer, x, seq_len, activation=False, **_):
     """The equations for one run and sequence: x [L, D] -> y [L, D]."""
     weights = {name: parameter[0] for name, parameter in mixer.named_parameters()}
-    act = F.silu if silu else (lambda y: y)
+    act = F.silu if activation else (lambda y: y)
     outputs = []
     for t in range(len(x)):
         if "conv.bias" in weights:

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from torch.utils._pytree import tree_leaves, tree_map
 
 from zoorecall.mixers import MIXERS, make_mixer
-from zoorecall.mixers.custom import Custom, CustomConfig
+from zoorecall.mixers.custom import CustomConfig
 from zoorecall.model.pack import Pack
 
 WIDTH, LONGEST = 12, 13
@@ -159,7 +159,7 @@ def test_a_state_beyond_the_models_positions_is_an_error(name, says):
 
 
 def test_a_users_own_module_has_no_step():
-    mixer = Custom(CustomConfig(name="torch.nn:Identity"), WIDTH, LONGEST, 2)
+    mixer = make_mixer(CustomConfig(name="torch.nn:Identity"), WIDTH, LONGEST, 2, 0)
     says = "Identity maps whole sequences and has no step of one position"
     for attempt in (lambda: mixer.initial_state(1, 3, 5), lambda: mixer.step(torch.ones(1), ())):
         with pytest.raises(NotImplementedError, match=says):

@@ -15,6 +15,7 @@ from zoorecall.cli import main
 from zoorecall.config import RunConfig
 from zoorecall.errors import GridError
 from zoorecall.mixers import CustomConfig
+from zoorecall.model.pack import Pack
 from zoorecall.sweeps.provenance import git_commit, user_code
 from zoorecall.user_code import source_of
 
@@ -118,6 +119,34 @@ def test_a_config_that_has_a_source_keeps_it(project):
     assert again == run and again.run_id == run.run_id
     assert again.model.mixer.source == run.model.mixer.source != ""
     assert small_run().model.mixer.model_dump().get("source") is None
+
+
+EDITED = """
+import torch
+from mine.shift import SHIFT
+class Mine(torch.nn.Linear):
+    def __init__(self, d_model):
+        super().__init__(d_model, d_model)
+        self.bias.data.fill_(SHIFT + {})
+"""
+
+
+def test_a_process_that_reads_a_grid_again_runs_what_its_files_are_now(project):
+    def write(shift: float, more: float) -> float:
+        (project / "mine/shift.py").write_text(f"SHIFT = {shift}")
+        (project / "mine/edited.py").write_text(EDITED.format(more))
+        (run,) = load_grid(project / "grid.yaml", ["model.mixer=mine.edited:Mine"]).runs
+        return Pack([run], torch.device("cpu")).copies[0][0].module.bias.mean().item()
+
+    assert [write(1, 10), write(2.5, 10), write(2.5, 20.5)] == [11, 12.5, 23]
+
+
+def test_a_run_whose_code_was_edited_since_is_not_trained(project):
+    old = load_grid(project / "grid.yaml").runs[1]
+    edit(project / "mine/mixers/first.py")
+    load_grid(project / "grid.yaml")
+    with pytest.raises(ValueError, match="first:Mine was edited since the grid was read; read it"):
+        Pack([old], torch.device("cpu"))
 
 
 def test_an_installed_mixer_is_its_distribution_and_version():

@@ -51,7 +51,7 @@ def test_a_setting_of_several_seeds_is_told_with_its_intervals():
     overview, headline, (sentence,) = said(made_up_runs(accuracy))
     assert headline == "attention (solved) is undecided."
     assert sentence == (
-        "attention: 99.0 % [94.7, 100.0]; 3 of 3 seeds solve [44, 100]; best learning rate 1e-3 "
+        "attention: 99.0 % [94.7, 100.0]; 3 of 3 seeds solve [44, 100] %; best learning rate 1e-3 "
         "(3 solved); 95 % or more from 1e-4 to 1e-2, a window of 2.00 to 2.50 decades [2.00, 2.50]."
     )
     assert "51 runs of 1 mixer: 1 setting, 17 learning rates from 1e-5 to 1e-1" in overview
@@ -214,7 +214,7 @@ def test_the_page_is_complete_in_itself(tmp_path):
 def test_summary_and_table_are_there_without_the_script(tmp_path):
     page = Parsed(page_of(results(34), tmp_path))
     text = " ".join("".join(page.texts).split())
-    assert "attention: 100.0 % [100.0, 100.0]; 2 of 2 seeds solve [34, 100]; best" in text
+    assert "attention: 100.0 % [100.0, 100.0]; 2 of 2 seeds solve [34, 100] %; best" in text
     assert sum(tag == "tr" and "data-run" in a for tag, a in page.tags) == 34
 
 

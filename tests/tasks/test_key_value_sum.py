@@ -1,9 +1,15 @@
 """Key-value-sum: pairs, then a question; both variants alike but for what they name."""
 
+import itertools
+from collections import Counter
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from zoorecall.seeding import Stream
+from zoorecall.tasks import key_value_sum
 from zoorecall.tasks.key_value_sum import KeyValueSumConfig
 
 from .making import assert_follows, examples, examples_if_any, several_examples
@@ -125,3 +131,19 @@ def test_indices_are_uniform_over_ordered_choices():
     assert not counts[~apart].any()
     assert_follows(counts[apart], np.ones(12))
     assert_follows(np.bincount(tokens[:, 1]), np.ones(50))
+
+
+def test_the_best_guess_is_that_of_all_choices_counted_one_by_one(monkeypatch):
+    monkeypatch.setattr(key_value_sum, "LISTS", 40)
+    key_value_sum.best_guess.cache_clear()
+    words = Stream(0, "without recall", 6, 3, 4).bits(40, 6) % np.uint64(4)
+    shares = []
+    for values in words.astype(int):
+        counts = Counter(sum(chosen) for chosen in itertools.combinations(values.tolist(), 3))
+        shares.append(max(counts.values()) / sum(counts.values()))
+    assert key_value_sum.best_guess(6, 3, 4) == pytest.approx(np.mean(shares))
+    key_value_sum.best_guess.cache_clear()
+
+
+def test_who_is_asked_for_all_values_needs_no_recall():
+    assert key_value_sum.best_guess(3, 3, 10) == 1

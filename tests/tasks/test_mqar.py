@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from zoorecall.seeding import Stream
 from zoorecall.tasks import make_task
-from zoorecall.tasks.mqar import MQARConfig, exponential, race
+from zoorecall.tasks.mqar import MQARConfig, exponential, order_of_arrival, race
 
 from .making import assert_follows, examples, examples_if_any, rows, several_examples
 
@@ -236,3 +236,27 @@ def test_long_examples_are_made_quickly_and_in_little_memory(filler):
     tracemalloc.stop()
     arrays = sum(array.nbytes for array in made) * 1000 / n
     assert peak - arrays < 32 * 2**20
+
+
+@pytest.mark.parametrize(("length", "pairs"), [(64, 4), (32, 4), (256, 64)])
+def test_what_positions_give_away_is_what_a_count_of_examples_finds(length, pairs):
+    config = MQARConfig(seq_len=length, num_kv_pairs=pairs, vocab_size=256)
+    made = make_task(config).examples(6000, seed=1, split="train")
+    slots = (made.query_positions - 2 * pairs) // 2
+    counts = np.zeros((config.num_slots, pairs), dtype=int)
+    np.add.at(counts, (slots[:4000].ravel(), np.tile(np.arange(pairs), 4000)), 1)
+    right = (counts.argmax(axis=1)[slots[4000:]] == np.arange(pairs)).mean()
+    assert make_task(config).without_recall() == pytest.approx(right, abs=0.015)
+
+
+def test_the_order_of_arrival_is_that_of_all_orders_one_by_one():
+    scale, k = np.array([1.0, 2.0, 5.0, 0.5]), 2
+    expected = np.zeros((k, 4))
+    for order in itertools.permutations(range(4), k):
+        left, chance = set(range(4)), 1.0
+        for slot in order:
+            chance *= (1 / scale[slot]) / sum(1 / scale[i] for i in left)
+            left.remove(slot)
+        for place, slot in enumerate(order):
+            expected[place, slot] += chance
+    np.testing.assert_allclose(order_of_arrival(scale, k), expected, atol=1e-6)

@@ -74,8 +74,14 @@ def setting_columns(runs: pd.DataFrame) -> list[str]:
 def _varying(runs: pd.DataFrame, keys: list[str], names: list[str]) -> list[str]:
     """Which of the columns `names` differ between runs that agree on `keys`."""
     names = [name for name in names if runs[name].nunique(dropna=False) > 1]
-    counts = runs.groupby(keys, dropna=False)[names].nunique(dropna=False)
-    return [name for name in names if (counts[name] > 1).any()]
+    groups = runs.groupby(keys, dropna=False).ngroup().to_numpy() if names else np.empty(0)
+    number = len(np.unique(groups))
+
+    def within(name: str) -> int:
+        both = np.stack([groups, pd.factorize(runs[name])[0]])
+        return np.unique(both, axis=1).shape[1]
+
+    return [name for name in names if within(name) > number]
 
 
 def num_pairs(runs: pd.DataFrame) -> pd.Series:
@@ -211,7 +217,10 @@ def _by_seed_and_rate(runs: pd.DataFrame, column: str) -> pd.DataFrame:
             f"runs {one} and {other} have the same setting, learning rate and seed; "
             "of two such runs one must be left out"
         )
-    return runs.pivot(index=SEED, columns=RATE, values=column)
+    (seeds, i), (rates, j) = (np.unique(runs[x], return_inverse=True) for x in (SEED, RATE))
+    values = np.full((len(seeds), len(rates)), np.nan)
+    values[i, j] = runs[column]
+    return pd.DataFrame(values, pd.Index(seeds, name=SEED), pd.Index(rates, name=RATE))
 
 
 def by_learning_rate(runs: pd.DataFrame, keys: Sequence[str] = ()) -> pd.DataFrame:

@@ -92,6 +92,8 @@ def _sections(runs: Sequence[Settings]) -> dict[str, Any]:
     for key in sorted(common, key=_place):
         section, _, name = key.partition(".")
         value = _value(common[key])
+        if value is None and columns.defaults()[section].get(name, key) is None:
+            continue  # off, as by default
         base |= {section: {**base.get(section, {}), name: value} if name else value}
     sections = {"base": base, "axes": parts[0], "include": parts[1:]}
     return {name: section for name, section in sections.items() if section}

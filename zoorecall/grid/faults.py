@@ -45,14 +45,14 @@ BOUNDS = {
 def explain(error: ValidationError, layers: Layers) -> list[Fault]:
     """The faults of a run."""
     nodes = _laid_nodes(layers)
-    return [_fault(detail, nodes) for detail in error.errors(include_url=False)]
+    return [_fault(detail, nodes) for detail in _details(error)]
 
 
 def explain_alone(error: ValidationError, settings: Sequence[Setting]) -> list[Fault]:
     """The faults that settings have whatever they are laid over and whatever is laid over them."""
     nodes = _laid_nodes([settings])
     own = []
-    for detail in error.errors(include_url=False):
+    for detail in _details(error):
         path, _ = _place(detail["loc"])
         together = detail["type"] == "value_error"
         # another choice may well have a key that is set by itself
@@ -64,8 +64,18 @@ def explain_alone(error: ValidationError, settings: Sequence[Setting]) -> list[F
 
 def in_words(error: ValidationError) -> str:
     """The first fault of a run that no file set: its key, and what is wrong."""
-    path, text = _found(error.errors(include_url=False)[0], {})
+    path, text = _found(_details(error)[0], {})
     return f"{'.'.join(path)}: {text}"
+
+
+def _details(error: ValidationError) -> list[ErrorDetails]:
+    """What pydantic found, but for lists that are too short only as one of their items is wrong."""
+    found = error.errors(include_url=False)
+
+    def has_wrong_item(loc: tuple[int | str, ...]) -> bool:
+        return any(len(d["loc"]) > len(loc) and d["loc"][: len(loc)] == loc for d in found)
+
+    return [d for d in found if d["type"] != "too_short" or not has_wrong_item(d["loc"])]
 
 
 def _laid_nodes(layers: Layers) -> dict[Path, tuple[int, Node]]:

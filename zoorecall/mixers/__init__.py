@@ -42,7 +42,9 @@ def make_mixer(
 ) -> SequenceMixer:
     """Build the mixer of layer `layer` for one run, its weights from torch's global generator."""
     config = config.of_layer(layer, num_layers)
-    mixer = MIXERS.get(config.name, Custom)(config, d_model, seq_len, num_layers)
+    if isinstance(config, CustomConfig):
+        return Custom(config, d_model, seq_len, num_layers, layer)
+    mixer = MIXERS[config.name](config, d_model, seq_len, num_layers)
     mixer.start_as(layer)
     return mixer
 

@@ -4,10 +4,10 @@ Arora et al. 2023 (arXiv 2312.04927), as in Zoology's `mixers/base_conv.py`:
 
     y = conv(x) . (W x + b) + x,    conv(x) = a + h_short * x   or   x + h_long * x
 
-with * the causal convolution of each channel and . the product by channel; `silu` is SiLU on both
-factors. The "+ x", of what the layer's norm gave, belongs to the mixer: the layer's residual stream
-is another. Zoology's own mixer of figure 2 alternates a short convolution with an implicit long
-one, and its Based alternates this with linear attention; both are patterns:
+with * the causal convolution of each channel and . the product by channel; with `activation` both
+factors go through SiLU. The "+ x", of what the layer's norm gave, belongs to the mixer: the layer's
+residual stream is another. In Zoology's figure 2 short and implicit long convolutions alternate,
+and in its Based this and linear attention; both are patterns:
 
     {name: pattern, mixers: [base_conv, {name: base_conv, conv: implicit}]}
     {name: pattern, mixers: [base_conv, {name: based, feature_dim: 8}]}
@@ -17,8 +17,7 @@ Shape letters: R runs, B batch, L length, D width, E features of a position, T t
 Parameters and initial weights are Zoology's: linear layers from N(0, 0.02^2), the short filter as
 torch draws it, an explicit long filter from N(0, 1), the features of the positions fixed. One
 difference: a sequence that is shorter than the explicit filter sees its first taps. In Zoology the
-taps beyond its length wrap around and reach earlier positions; there, as here, training and test
-have the filter's own length.
+taps beyond its length wrap around and reach earlier positions; its figure 2 has no such sequences.
 """
 
 from collections.abc import Iterable
@@ -46,7 +45,7 @@ class BaseConvConfig(MixerConfig):
         "the position, or learned tap by tap",
     )
     conv_size: int = Field(3, ge=2, description="taps of the short convolution")
-    silu: bool = Field(False, description="SiLU on the convolution and on its gate")
+    activation: bool = Field(False, description="SiLU on the convolution and on its gate")
 
 
 class ExplicitFilter(nn.Module):
@@ -118,7 +117,7 @@ class BaseConv(SequenceMixer):
             self.conv = ShortConv(d_model, config.conv_size)
         else:
             self.conv = LongConv(d_model, seq_len, implicit=config.conv == "implicit")
-        self.silu = config.silu
+        self.activation = config.activation
 
     def mix(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Raises ValueError where the input is longer than a long filter."""
@@ -127,7 +126,7 @@ class BaseConv(SequenceMixer):
     def finish(self, parts: tuple[Tensor, ...]) -> Tensor:
         convolved, x = parts
         gate = self.projection(x)
-        if self.silu:
+        if self.activation:
             convolved, gate = F.silu(convolved), F.silu(gate)
         return convolved * gate + x
 

@@ -6,25 +6,27 @@ The class is any `nn.Module` made by `MyMixer(d_model=..., **options)` that maps
 """
 
 import contextlib
-import copy
 import functools
-import importlib
+import inspect
+import itertools
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from pydantic import Field, model_validator
 from pydantic.json_schema import SkipJsonSchema
 from torch import Tensor, nn
-from torch.func import functional_call
+from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
-from ..user_code import source_of
+from ..seeding import seeded_generators
+from ..user_code import import_as_it_is, source_of
 from .base import MixerConfig, SequenceMixer, State
+from .user_module import UserModule
 
 
 class CustomConfig(MixerConfig):
@@ -46,9 +48,16 @@ class CustomConfig(MixerConfig):
     def module(self) -> str:
         return self.name.partition(":")[0]
 
-    def check(self, d_model: int) -> None:
-        with self._refusing(), torch.device("meta"):
-            self.make(d_model)
+    def try_out(self, d_model: int, seq_len: int, num_layers: int) -> None:
+        """Make the module, for the first layer and for the last; raises ValueError with one
+        sentence where that fails, or where it cannot be trained as one copy a run."""
+        with self._refusing():
+            _try_out(self.model_dump_json(), d_model, seq_len, num_layers)
+
+    def refuse_edited(self) -> None:
+        """Raise ValueError where the code is not what it was when the grid was read."""
+        if source_of(self.module) != self.source:
+            raise ValueError(f"{self.name} was edited since the grid was read; read it again")
 
     @contextlib.contextmanager
     def _refusing(self) -> Iterator[None]:
@@ -56,63 +65,65 @@ class CustomConfig(MixerConfig):
         try:
             yield
         except (Exception, SystemExit) as error:
-            kind = type(error).__name__
-            raise ValueError(f"{self.name} cannot be used: {kind}: {error}") from error
+            kind = "" if type(error) is Unsuitable else f"{type(error).__name__}: "
+            reason = (str(error).splitlines() or ["no reason given"])[0]
+            raise ValueError(f"{self.name} cannot be used: {kind}{reason}") from error
 
-    def make(self, d_model: int) -> nn.Module:
-        return self.load()(d_model=d_model, **self.options)
+    def make(self, d_model: int, seq_len: int, num_layers: int, layer: int) -> nn.Module:
+        """The module of one layer: `seq_len`, `num_layers` and `layer`, counted from 0, are given
+        to a constructor that names them and has no such option."""
+        cls = self.load()
+        sizes = {"seq_len": seq_len, "num_layers": num_layers, "layer": layer}
+        named = inspect.signature(cls).parameters
+        asked = {name: size for name, size in sizes.items() if name in named}
+        return cls(d_model=d_model, **{**asked, **self.options})
 
     def load(self) -> type[nn.Module]:
         """Import the class, from the folder where the command runs as well; raises ImportError,
         AttributeError, or TypeError if it is no module."""
         if os.getcwd() not in sys.path:
             sys.path.append(os.getcwd())
-        cls = getattr(importlib.import_module(self.module), self.name.partition(":")[2])
+        cls = getattr(import_as_it_is(self.module), self.name.partition(":")[2])
         if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
             raise TypeError("it is not a torch.nn.Module class")
         return cls
 
 
 class Custom(SequenceMixer):
-    """Holds the parameters and buffers of a user's module with the run axis that a pack needs."""
+    """A user's module, one copy a run: `Pack` takes the copies of its runs together."""
 
     Config = CustomConfig
 
-    def __init__(self, config: CustomConfig, d_model: int, seq_len: int, num_layers: int):
+    def __init__(
+        self, config: CustomConfig, d_model: int, seq_len: int, num_layers: int, layer: int
+    ):
         super().__init__()
-        self._config, self._d_model = config.model_dump_json(), d_model
-        module = config.make(d_model)
-        self._module = [copy.deepcopy(module).to("meta")]  # in a list: its tensors are not ours
-        tensors = [*module.parameters(), *module.buffers()]
-        self._names = [n for n, _ in (*module.named_parameters(), *module.named_buffers())]
-        self.tensors = nn.ParameterList(
-            nn.Parameter(t.detach()[None].clone(), requires_grad=t.requires_grad) for t in tensors
-        )
+        self.config = config
+        self._made_of = config.model_dump_json(), d_model, seq_len, num_layers, layer
+        with torch.device("cpu"):  # where all constructors work
+            module = config.make(*self._made_of[1:])
+        self.copies = nn.ModuleList([UserModule(module, layer)])
+
+    @property
+    def of_runs(self) -> list[UserModule]:
+        """The copy of each run."""
+        return [cast(UserModule, copy) for copy in self.copies]
 
     def mix(self, x: Tensor) -> tuple[Tensor]:
-        outputs = []
-        for r, x_run in enumerate(x):
-            tensors = (t[r] for t in self.tensors)
-            cast = (t.to(x.dtype) if t.is_floating_point() else t for t in tensors)
-            state = dict(zip(self._names, cast, strict=True))
-            y = functional_call(self._module[0], state, (x_run,))
-            if not isinstance(y, Tensor) or (y.shape, y.dtype) != (x_run.shape, x.dtype):
-                found = [*y.shape, y.dtype] if isinstance(y, Tensor) else type(y).__name__
-                wanted = [*x_run.shape, x.dtype]
-                raise ValueError(f"{type(self._module[0]).__name__} made {found} of {wanted}")
-            outputs.append(y)
-        return (torch.stack(outputs),)
+        each = zip(self.of_runs, x.unbind(), strict=True)
+        return (torch.stack([copy(x_run) for copy, x_run in each]),)
 
-    def linear_weights(self) -> Iterator[Tensor]:
-        """The weights [R, out, in] of the module's `torch.nn.Linear` layers."""
-        for name, tensor in zip(self._names, self.tensors, strict=True):
-            layer, _, own = name.rpartition(".")
-            if own == "weight" and isinstance(self._module[0].get_submodule(layer), nn.Linear):
-                yield tensor
+    def looks_ahead(self, device: torch.device) -> bool:
+        """See `UserModule.looks_ahead`; of the first run, as the code of all is one."""
+        _, d_model, seq_len, *_ = self._made_of
+        return self.of_runs[0].looks_ahead(seq_len, d_model, device)
 
-    def train(self, mode: bool = True) -> "Custom":
-        self._module[0].train(mode)
-        return super().train(mode)
+    def linear_weights(self) -> Iterator[nn.Parameter]:
+        """The weights [out, in] of the `torch.nn.Linear` layers of the first run's copy."""
+        linear = (m for m in self.of_runs[0].modules() if isinstance(m, nn.Linear))
+        weights = [m._parameters.get("weight") for m in linear]  # a property may work
+        known = {id(w): w for w in weights if w is not None and not w.is_complex()}
+        yield from known.values()
 
     def initial_state(self, R: int, B: int, length: int) -> State:
         """Raises NotImplementedError, as `step` does."""
@@ -123,16 +134,74 @@ class Custom(SequenceMixer):
         raise self._no_step()
 
     def _no_step(self) -> NotImplementedError:
-        kind = type(self._module[0]).__name__
+        kind = type(self.of_runs[0].module).__name__
         return NotImplementedError(f"{kind} maps whole sequences and has no step of one position")
 
     def state_size(self, length: int) -> int | None:
-        own = getattr(self._module[0], "state_size", None)
-        return int(own(length)) if own else None
+        return _told(self.of_runs[0].module, "state_size", length)
 
     def flops(self, length: int, outputs: int | None = None) -> int | None:
-        own = getattr(self._module[0], "sequence_flops", None)
-        return int(own(length)) if own else _count_flops(self._config, self._d_model, length)
+        told = _told(self.of_runs[0].module, "sequence_flops", length)
+        return _count_flops(length, *self._made_of) if told is None else told
+
+
+def _told(module: nn.Module, what: str, length: int) -> int | None:
+    """What a module tells of itself, by a method of this name; None if it has none."""
+    method = getattr(module, what, None)
+    return int(method(length)) if callable(method) else None
+
+
+class Unsuitable(ValueError):
+    """Why a module cannot be trained as one copy a run, in a sentence."""
+
+
+@functools.cache
+def _try_out(config: str, d_model: int, seq_len: int, num_layers: int) -> None:
+    made = CustomConfig.model_validate_json(config)
+    if made.load().forward is nn.Module.forward:
+        raise Unsuitable("it has no forward")
+    with seeded_generators(0):
+        modules = [made.make(d_model, seq_len, num_layers, layer) for layer in (0, num_layers - 1)]
+    for name, parameter in modules[0].named_parameters():
+        if is_lazy(parameter):
+            raise Unsuitable(f"its parameter {name} has no shape before the first forward")
+        if parameter.requires_grad and parameter.dtype not in (torch.float32, torch.complex64):
+            dtype = str(parameter.dtype).removeprefix("torch.")
+            raise Unsuitable(
+                f"its parameter {name} is {dtype}, should be float32 or complex64 to be trained"
+            )
+    _refuse_shared(modules)
+    for what in ("state_size", "sequence_flops"):
+        _told(modules[0], what, seq_len)
+
+
+def _refuse_shared(modules: Sequence[nn.Module]) -> None:
+    """Raise Unsuitable where a parameter overlaps with another tensor of its module, as it is moved
+    to where a pack has it, or with one of another copy."""
+    tensors = [
+        (i, f"{owner}.{name}".lstrip("."), value)
+        for i, module in enumerate(modules)
+        for owner, part in module.named_modules()
+        for name, value in {**part._parameters, **part._buffers, **vars(part)}.items()
+        if isinstance(value, Tensor)
+    ]
+    for (i, name, one), (j, other_name, other) in itertools.permutations(tensors, 2):
+        tied = i == j and one is other
+        if isinstance(one, nn.Parameter) and not tied and _overlap(one, other):
+            whose = "its own" if i == j else "another copy's"
+            raise Unsuitable(f"its parameter {name} shares memory with {whose} {other_name}")
+
+
+def _overlap(one: Tensor, other: Tensor) -> bool:
+    (start, end), (other_start, other_end) = _reach(one), _reach(other)
+    return start < other_end and other_start < end
+
+
+def _reach(tensor: Tensor) -> tuple[int, int]:
+    """The bytes from a tensor's first number to its last."""
+    steps = zip(tensor.shape, tensor.stride(), strict=True)
+    numbers = 1 + sum((size - 1) * stride for size, stride in steps) if tensor.numel() else 0
+    return tensor.data_ptr(), tensor.data_ptr() + numbers * tensor.element_size()
 
 
 COPIES = (
@@ -168,25 +237,34 @@ class _Unknown(TorchDispatchMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
+        leaves = tree_leaves((args, kwargs))
         free = {torch.Tag.pointwise, torch.Tag.reduction, torch.Tag.inplace_view}
-        makes = not any(isinstance(leaf, Tensor) for leaf in tree_leaves((args, kwargs)))
+        makes = not any(isinstance(leaf, Tensor) for leaf in leaves)
         packet = func.overloadpacket
-        known = packet in flop_registry or func.is_view or free.intersection(func.tags)
+        real = not any(isinstance(leaf, Tensor) and leaf.is_complex() for leaf in leaves)
+        counted = packet in flop_registry and real  # torch counts complex products as real ones
+        known = counted or func.is_view or free.intersection(func.tags)
         if not (known or makes or (func.namespace == "aten" and packet.__name__ in UNCOUNTED)):
             self.names.add(str(func))
         return func(*args, **(kwargs or {}))
 
 
 @functools.cache
-def _count_flops(config: str, d_model: int, length: int) -> int | None:
+def _count_flops(
+    length: int, config: str, d_model: int, seq_len: int, num_layers: int, layer: int
+) -> int | None:
     """Forward FLOPs of a module on one sequence, as torch counts them (attention's square as a
     whole); None where it has an operation whose cost is not known, or needs a real device."""
-    with torch.device("meta"):
-        module = CustomConfig.model_validate_json(config).make(d_model)
-        x = torch.empty(1, length, d_model)
+    made = CustomConfig.model_validate_json(config)
+    for place in ("meta", "cpu"):  # some constructors look at numbers, some make tensors by the way
+        unknown, counter = _Unknown(), FlopCounterMode(display=False)
         try:
-            with torch.no_grad(), _Unknown() as unknown, FlopCounterMode(display=False) as counter:
+            with seeded_generators(0), torch.device(place):
+                module = made.make(d_model, seq_len, num_layers, layer).to("meta")
+            x = torch.empty(1, length, d_model, device="meta")
+            with seeded_generators(0), torch.device("meta"), torch.no_grad(), unknown, counter:
                 module(x)
+            return None if unknown.names else counter.get_total_flops()
         except (Exception, SystemExit):  # a user's module may raise anything
-            return None
-    return None if unknown.names else counter.get_total_flops()
+            continue
+    return None

@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 from ..columns import CONFIG, RUN_ID
 from ..config import RunConfig
 from ..errors import ResultsError
+from ..mixers.user_module import UserModule
 from ..results import read_rows, weights_path
 from .model import Model, build_model
 
@@ -35,6 +36,10 @@ def _load(run: RunConfig, path: Path) -> Model:
         weights = load_file(path)
         for name, parameter in model.named_parameters():
             parameter.copy_(weights[name])
+        for name, part in model.named_modules():
+            if isinstance(part, UserModule):
+                named = ((key.removeprefix(f"{name}."), key) for key in weights)
+                part.load({key: weights[full] for key, full in named if key != full})
     except Exception as error:  # safetensors raises an error of its own, torch others
         reason = str(error).splitlines()[0]
         raise ResultsError(

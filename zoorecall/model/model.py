@@ -19,7 +19,7 @@ from ..mixers.custom import Custom
 from ..ops.dropout import dropout
 from ..ops.embedding import embedding
 from ..ops.linear_cross_entropy import linear_cross_entropy
-from ..seeding import derive_seed
+from ..seeding import derive_seed, seeded_generators
 from .blocks import Layer, run_layer
 
 
@@ -46,15 +46,21 @@ class Model(nn.Module):
         """The layers, from the first to the last."""
         return (cast(Layer, layer) for layer in self.layers)
 
+    @property
+    def user_mixers(self) -> list[Custom]:
+        """The mixers that are a user's own module, by layer."""
+        mixers = (layer.mixer for layer in self.each_layer())
+        return [mixer for mixer in mixers if isinstance(mixer, Custom)]
+
     def linear_weights(self) -> Iterator[tuple[Tensor, Sequence[int]]]:
         """The weights [R, M, N] of linear layers, each with the widths of the projections that it
-        joins. The head is the embedding, and a convolution's filters are not mixed: neither is
-        here."""
+        joins; of a user's module those [M, N] of its first copy. The head is the embedding, and a
+        convolution's filters are not mixed: neither is here."""
         for module in self.modules():
             if isinstance(module, Linear):
                 yield module.weight, module.widths
             elif isinstance(module, Custom):
-                yield from ((weight, weight.shape[1:2]) for weight in module.linear_weights())
+                yield from ((weight, weight.shape[:1]) for weight in module.linear_weights())
 
     def embed(self, tokens: Tensor, dtype: torch.dtype, keys: Tensor | None = None) -> Tensor:
         """What the first layer sees: tokens [R, B, L] -> [R, B, L, D].
@@ -113,6 +119,5 @@ class Model(nn.Module):
 
 def build_model(run: RunConfig) -> Model:
     """The model of one run (R = 1) on the CPU; its weights are a function of the seed alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(run.seed, "init") % 2**63)
+    with seeded_generators(derive_seed(run.seed, "init")):
         return Model(run)

@@ -1,9 +1,10 @@
 """Packs: models of equal shape as one model.
 
-Shape letters: R runs, P parameters of a run.
+Shape letters: R runs, P trained numbers of a run.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -11,7 +12,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import RunConfig
+from ..mixers.user_module import State, UserModule
 from .model import build_model
+
+
+class Place(NamedTuple):
+    """Where a trainable parameter lies: in the same columns for every run."""
+
+    parameters: tuple[nn.Parameter, ...]
+    """One with the run axis, or that of each run's copy of a user's module."""
+    columns: slice
+    of_copies: bool
 
 
 class Matrix(NamedTuple):
@@ -31,6 +42,8 @@ class Pack:
 
     `model` has R runs; `flat` [R, P] holds its trainable parameters, of which `model`'s are views,
     so that an optimizer step is a few operations on one tensor and a checkpoint is that tensor.
+    `copies` are each run's own copies of a user's modules, layer by layer: their parameters are
+    views of the run's row, and what else they carry is theirs.
     """
 
     ALIGN = 32  # numbers: keeps every parameter on a 128-byte boundary, as fast kernels want it
@@ -39,34 +52,42 @@ class Pack:
         models = [build_model(run) for run in runs]
         self.model = models[0]
         members = [list(model.named_parameters()) for model in models]
-        self._slices: list[tuple[nn.Parameter, slice]] = []
-        end = 0
-        for _, parameter in members[0]:
-            if parameter.requires_grad:
-                self._slices.append((parameter, slice(end, end + parameter.numel())))
-                end += -(-parameter.numel() // self.ALIGN) * self.ALIGN
-        flat = torch.zeros(len(runs), end)
-        where = {id(parameter): part for parameter, part in self._slices}
-        for i, (_, parameter) in enumerate(members[0]):
-            each = [member[i][1].detach() for member in members]
-            if id(parameter) in where:
-                for r, values in enumerate(each):
-                    flat[r, where[id(parameter)]] = values.flatten()
-            else:
-                parameter.data = torch.cat(each)
-        self.model.to(device)
-        self.set_flat(flat.to(device))
+        for mixer in self.model.user_mixers:
+            mixer.config.refuse_edited()
+        self.copies = [[mixer.of_runs[0] for mixer in model.user_mixers] for model in models]
+        for mixer, *others in zip(*(model.user_mixers for model in models), strict=True):
+            mixer.copies.extend(other.of_runs[0] for other in others)
+        of_copies = {id(p) for mixer in self.model.user_mixers for p in mixer.parameters()}
+        self._places: list[Place] = []
+        rows, end = [], 0
+        for named in zip(*members, strict=True):
+            each = tuple(parameter for _, parameter in named)
+            values, first = torch.cat([_numbers(p.detach()) for p in each]), each[0]
+            own = id(first) in of_copies
+            if not own:
+                first.data = torch.cat([p.detach() for p in each])
+            if first.requires_grad:
+                columns = slice(end, end + values.shape[1])
+                self._places.append(Place(each if own else each[:1], columns, own))
+                rows.append(self._aligned(values))
+                end += rows[-1].shape[1]
+        self.model.to(device).train()
+        self.set_flat(torch.cat(rows, dim=1).to(device))
 
     def set_flat(self, flat: Tensor) -> None:
         """Make `flat` [R, P] the parameters."""
         self.flat = flat
-        for parameter, part in self._slices:
-            parameter.data = flat[:, part].view(flat.shape[0], *parameter.shape[1:])
-            parameter.grad = None
+        self._of_copies: list[tuple[nn.Parameter, Tensor]] = []
+        for place in self._places:
+            views = self._views(place)
+            for parameter, part in views:
+                parameter.data = part
+                parameter.grad = None
+            self._of_copies += views if place.of_copies else []
 
     def matrices(self) -> list[Matrix]:
         """The weights of linear layers; one that joins several projections is as many matrices."""
-        starts = {id(parameter): part.start for parameter, part in self._slices}
+        starts = {id(place.parameters[0]): place.columns.start for place in self._places}
         found = []
         for weight, widths in self.model.linear_weights():
             start, columns = starts.get(id(weight)), weight.shape[-1]
@@ -81,13 +102,99 @@ class Pack:
         """The gradient of every parameter, [R, ...] each; handed over, so the next backward pass
         writes new ones instead of adding to these."""
         grads = []
-        for parameter, _ in self._slices:
-            grad = parameter.grad
-            grads.append(torch.zeros_like(parameter) if grad is None else grad)
-            parameter.grad = None
+        for place in self._places:
+            each = [torch.zeros_like(p) if p.grad is None else p.grad for p in place.parameters]
+            grads.append(torch.cat([_numbers(g) for g in each]) if place.of_copies else each[0])
+            for parameter in place.parameters:
+                parameter.grad = None
         return grads
 
     def join(self, grads: Sequence[Tensor]) -> Tensor:
         """Gradients as one tensor laid out like `flat`: [R, P]."""
-        parts = (grad.flatten(1) for grad in grads)
-        return torch.cat([F.pad(part, (0, -part.shape[1] % self.ALIGN)) for part in parts], dim=1)
+        return torch.cat([self._aligned(grad.flatten(1)) for grad in grads], dim=1)
+
+    # ---- a user's modules
+
+    @torch.no_grad()
+    def collect(self) -> None:
+        """Take in what a user's module put in the place of a parameter's numbers, by `.data`."""
+        for parameter, part in self._of_copies:
+            if parameter.data_ptr() != part.data_ptr():
+                part.copy_(parameter)
+                parameter.data = part
+
+    @torch.no_grad()
+    @contextlib.contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """The model as it is evaluated; afterwards it trains on as if it had not been."""
+        kept = [self.states(r) for r in range(len(self.copies))]
+        values = [part.clone() for _, part in self._of_copies]
+        self.model.eval()
+        yield
+        self.model.train()
+        for r, states in enumerate(kept):
+            self.restore(r, states)
+        for (parameter, part), before in zip(self._of_copies, values, strict=True):
+            parameter.data = part.copy_(before)
+
+    @property
+    def can_be_captured(self) -> bool:
+        """Whether every module says that a step may be compiled and captured."""
+        return all(copy.capturable for copies in self.copies for copy in copies)
+
+    def captured_buffers(self) -> list[tuple[int, Tensor]]:
+        """The buffers that a captured step may change, each with its run's place."""
+        each = ((r, copy) for r, copies in enumerate(self.copies) for copy in copies)
+        return [(r, buffer) for r, copy in each if copy.capturable for buffer in copy.buffers()]
+
+    def activate(self, active: Sequence[bool]) -> None:
+        """Say which runs train: in a step the modules of the others are left alone."""
+        for copies, on in zip(self.copies, active, strict=True):
+            for copy in copies:
+                copy.active = on
+
+    def states(self, r: int, device: torch.device | None = None) -> list[State]:
+        """What the modules of a run carry, see `UserModule.state`."""
+        return [copy.state(device) for copy in self.copies[r]]
+
+    def restore(self, r: int, states: Sequence[State], device: torch.device | None = None) -> None:
+        """Have the modules of a run carry what they carried."""
+        for copy, state in zip(self.copies[r], states, strict=True):
+            copy.restore(state, device)
+
+    def weights(self, r: int) -> dict[str, Tensor]:
+        """The parameters of a run, and what its modules carry, by the names that they have in a
+        model of this run alone, on the CPU."""
+        model, names = self.model, dict[str, Tensor]()
+        for name, part in model.named_modules():
+            if isinstance(part, UserModule) and part in self.copies[r]:
+                first = f"{name.rpartition('.')[0]}.0"
+                names |= {f"{first}.{key}": value for key, value in part.saved().items()}
+        of_copies = {id(p) for mixer in model.user_mixers for p in mixer.parameters()}
+        for name, parameter in model.named_parameters():
+            if id(parameter) not in of_copies:
+                names[name] = parameter.detach()[r : r + 1].cpu().clone()
+        return names
+
+    # ---- inside
+
+    def _views(self, place: Place) -> list[tuple[nn.Parameter, Tensor]]:
+        """The parameters of a place, and the part of `flat` that is theirs, in their shape."""
+        parts = self.flat[:, place.columns].chunk(len(place.parameters))
+        return [(p, _shaped(part, p)) for p, part in zip(place.parameters, parts, strict=True)]
+
+    def _aligned(self, rows: Tensor) -> Tensor:
+        return F.pad(rows, (0, -rows.shape[1] % self.ALIGN))
+
+
+def _numbers(tensor: Tensor) -> Tensor:
+    """A parameter of one run as a row [1, numbers] in which a complex number is two."""
+    real = torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
+    return real.reshape(1, -1)
+
+
+def _shaped(rows: Tensor, like: Tensor) -> Tensor:
+    """Rows of `flat` in the shape of a parameter."""
+    if like.is_complex():
+        return torch.view_as_complex(rows.view(*like.shape, 2))
+    return rows.view(like.shape)

@@ -176,7 +176,7 @@ def sentence(finding: Setting, all_rates: int) -> str:
         text += f" at learning rate {rate(best)} (one seed, {finding.at_best.iloc[0]})"
     else:
         text += f"{_interval(finding.accuracy, 100, 1)}; {finding.solved} of {seeds} seeds solve"
-        text += f"{_interval(share(finding.solved, seeds), 100, 0)}; "
+        text += f"{_interval(share(finding.solved, seeds), 100, 0)} %; "
         text += f"best learning rate {rate(best)} ({outcomes.counted(finding.at_best)})"
     if finding.solves:
         text += f"; {percent(SOLVED, 0)} or more {_ends(finding.windows.mean)}, {_spans(finding)}."

@@ -31,9 +31,10 @@ def merge(folder: str | Path, others: Sequence[str | Path] = ()) -> None:
     with files.locked(folder):
         path = folder / results.GRID
         grid = load_grid(path) if path.exists() else None
-        results.merge(folder, [Path(other) for other in others])
+        new = results.merge(folder, [Path(other) for other in others])
         write_grid(folder, grid.runs if grid else (), grid.description if grid else "")
-        results.write_tables(folder, results.table_order(folder))
+        if new:
+            results.write_tables(folder, results.table_order(folder))
 
 
 def write_grid(folder: Path, asked: Sequence[RunConfig], description: str) -> None:

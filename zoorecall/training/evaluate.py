@@ -25,7 +25,6 @@ def measure(
     R, device = len(seed_index), seed_index.device
     totals = torch.zeros(3, R, dtype=torch.float64, device=device)
     right, asked = totals.new_zeros(2, num_slices, R)
-    model.eval()  # a mixer of a user's own may have dropout
     for start in range(0, count, batch_size):
         index = torch.arange(start, min(start + batch_size, count), device=device)
         tokens, positions, targets = examples.batch(seed_index, index.expand(R, -1))
@@ -39,5 +38,4 @@ def measure(
             belongs = examples.slices[seed_index[:, None], index] == i  # [R, B, Q]
             right[i] += (sequences * belongs).sum((1, 2))
             asked[i] += belongs.sum((1, 2))
-    model.train()
     return torch.cat([totals / count, right / asked]).cpu()

@@ -60,7 +60,7 @@ class Step:
         self._embed, self._layer, self._losses = model.embed, run_layer, model.losses
         self._forward, self._update = self.mean_loss, self._update_runs
         self._run: Callable[[], None] = self._train
-        if device.type == "cuda":
+        if device.type == "cuda" and pack.can_be_captured:
             self._run = self._compile_and_capture if compiled else self._capture
 
     def __call__(self) -> None:
@@ -101,8 +101,14 @@ class Step:
         return self._losses(x, targets)[0].mean(dim=1)
 
     def _train(self) -> None:
+        if not self.pack.can_be_captured:
+            self.pack.activate(self.active.tolist())
+        buffers = [(r, b, b.clone()) for r, b in self.pack.captured_buffers()]
         loss = self._forward(*self.feed.batch())
         loss.sum().backward()
+        for r, buffer, before in buffers:  # those of a run that has ended stay
+            buffer.copy_(torch.where(self.active[r], buffer, before))
+        self.pack.collect()
         self._update(loss.detach(), self.pack.take_gradients())
 
     @torch.no_grad()
@@ -128,6 +134,7 @@ class Step:
         """Capture a step as a CUDA graph, replay it, and do so from here on. Before it is captured
         it runs a few times, each of which is undone: no step after this one need exist."""
         changing = [*self.of_runs().values(), self.index, self.feed.cursor]
+        changing += [buffer for _, buffer in self.pack.captured_buffers()]
         before = [tensor.clone() for tensor in changing]
         stream = _side_stream(self.device)
         stream.wait_stream(torch.cuda.current_stream(self.device))

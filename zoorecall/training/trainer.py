@@ -5,6 +5,7 @@ Shape letters: R runs, N slices of the task.
 
 import math
 import time
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from ..columns import SOLVED
 from ..config import RunConfig
+from ..errors import ZoorecallWarning
 from ..model.pack import Pack
 from ..ops.forms import recording
 from .data import Examples, Feed
@@ -77,7 +79,8 @@ class PackTrainer:
         """The forms of the operations that ran, for the record of a run on a GPU."""
         if self.device.type == "cpu":
             return "torch"
-        return ", ".join([*sorted(self._forms), "compiled, captured"])
+        how = ["compiled, captured"] if self.pack.can_be_captured else []
+        return ", ".join([*sorted(self._forms), *how])
 
     @property
     def half_empty(self) -> bool:
@@ -96,6 +99,8 @@ class PackTrainer:
         started = time.perf_counter()
         self._set_precision()
         first = not self.curves[0].step
+        if first:
+            self._warn_of_looking_ahead()
         until = next(s for s in self.train.evaluation_steps if s > self.step or first)
         with recording(self._forms):
             while self.step < until:
@@ -125,7 +130,7 @@ class PackTrainer:
     def measure(self, examples: Examples, count: int) -> Tensor:
         """Token accuracy, sequence accuracy, loss and the token accuracy of each slice on the first
         `count` examples, [3 + N, R] on the CPU."""
-        with recording(self._forms):
+        with recording(self._forms), self.pack.evaluating():
             return measure(
                 self.pack.model,
                 examples,
@@ -144,10 +149,8 @@ class PackTrainer:
         return [self._result(r, on_train[r]) for r in range(len(self.runs))]
 
     def weights(self, run_id: str) -> dict[str, Tensor]:
-        """The parameters of one run by their names, [1, ...] each, on the CPU."""
-        r = [run.run_id for run in self.runs].index(run_id)
-        named = self.pack.model.named_parameters()
-        return {name: parameter.detach()[r : r + 1].cpu().clone() for name, parameter in named}
+        """The weights of one run by their names, on the CPU."""
+        return self.pack.weights([run.run_id for run in self.runs].index(run_id))
 
     def state(self, of: Sequence[int] | None = None) -> dict:
         """Everything that is not a function of the runs' configs; `of` some runs or of all."""
@@ -158,6 +161,7 @@ class PackTrainer:
             "seconds": self.seconds,
             "stopped_at": [self.stopped_at[r] for r in of],
             "curves": [vars(self.curves[r]) for r in of],
+            "modules": [self.pack.states(r, torch.device("cpu")) for r in of],
             **{name: tensor[list(of)].cpu() for name, tensor in self.do_step.of_runs().items()},
         }
 
@@ -169,7 +173,21 @@ class PackTrainer:
         self.curves = [Curve(**curve) for curve in state["curves"]]
         for name, tensor in self.do_step.of_runs().items():
             tensor.copy_(state[name])
+        for r, modules in enumerate(state["modules"]):
+            self.pack.restore(r, modules, self.device)
         self.do_step.index.fill_(self.step)
+
+    def _warn_of_looking_ahead(self) -> None:
+        with self.pack.evaluating():
+            mixers = self.pack.model.user_mixers
+            names = {mixer.config.name for mixer in mixers if mixer.looks_ahead(self.device)}
+        for name in sorted(names):
+            warnings.warn(
+                f"{name} looks ahead: what it makes at a position changes with inputs after it, "
+                "which a causal mixer does not see",
+                ZoorecallWarning,
+                stacklevel=3,
+            )
 
     def _set_precision(self) -> None:
         torch.set_float32_matmul_precision("high" if self.train.precision == "tf32" else "highest")
