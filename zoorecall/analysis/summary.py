@@ -12,6 +12,7 @@ import pandas as pd
 from .. import words
 from ..columns import MIXER, RATE, RUN_ID, SEED, SOLVED, name, short_labels
 from ..results import Results
+from ..tables import interval
 from .accuracy import Accuracies, accuracies, by_learning_rate, setting_columns, with_pairs
 from .bumps import classify, transitions
 from .floors import without_recall
@@ -146,6 +147,19 @@ class Summary:
         return pd.DataFrame([self._row(setting, parts) for setting in self.settings]).astype(
             {"state size": "Int64"}
         )
+
+    def for_paper(self) -> pd.DataFrame:
+        """`table` as a paper prints it: mixers by their titles, what all settings share left out,
+        sizes, and the numbers with their intervals."""
+        table = self.table().assign(
+            mixer=[one.title for one in self.settings],
+            parameters=[one.one.parameters for one in self.settings],
+        )
+        told = [name(column) for column in self.columns]
+        varying = [x for x in told if x == "mixer" or table[x].nunique(dropna=False) > 1]
+        numbers = ("best learning rate", *interval("accuracy"), *interval("solved"), "seeds")
+        names = [*varying, "parameters", "state size", *numbers, "inner", "outer"]
+        return table[[x for x in names if table[x].notna().any()]]
 
     @staticmethod
     def _row(setting: Setting, parts: dict[str, None]) -> dict[str, object]:

@@ -173,9 +173,14 @@ def panels(
 
 
 def labels(figure: Figure, x: str, y: str, *notes: str) -> None:
-    """What the axes of all panels are; below, what all panels share and what is to be known."""
-    below = broken("; ".join(filter(None, notes)), figure.get_figwidth() - MARGIN)
-    figure.supxlabel("\n".join(filter(None, [x, below])), fontsize=LARGE, parse_math=False)
+    """What the axes of all panels are; below, what all panels share and what is to be known, for
+    which the figure grows."""
+    inches, told = 0.95 * figure.get_figwidth(), [*filter(None, notes)]
+    line = "; ".join(told)
+    below = line if len(line) * LETTER < inches else "\n".join(broken(x, inches) for x in told)
+    text = "\n".join(filter(None, [x, below]))
+    figure.set_figheight(figure.get_figheight() + LINE * max(0, text.count("\n") - 1))
+    figure.supxlabel(text, fontsize=LARGE, parse_math=False)
     figure.supylabel(y, fontsize=LARGE)
 
 
