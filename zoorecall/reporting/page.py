@@ -76,13 +76,13 @@ def render(results: Results, title: str, unfinished: int | None = None) -> str:
         overview=words.overview(found, found.kinds, unfinished),
         places=words.places(found.settings),
         looks=looks,
-        columns=[(name, bool(values.map(_numeric).all())) for name, values in table.items()],
+        columns=[(name, _class(str(name), values)) for name, values in table.items()],
         rows=list(zip(runs[RUN_ID], table.to_numpy().tolist(), strict=True)),
         settings=_shared(runs),
         provenance=_provenance(runs),
         data={
             "looks": [
-                {name: look[name] for name in ("mixer", "marker", "dashes")} for look in looks
+                {name: look[name] for name in ("mixer", "light", "marker", "dashes")} for look in looks
             ],
             "panels": charts.panels(found),
             "solved": SOLVED,
@@ -113,6 +113,12 @@ def _table(found: Summary) -> pd.DataFrame:
     return table.assign(
         outcome=runs[RUN_ID].map(found.outcomes), training=runs[RUN_ID].map(found.kinds)
     )
+
+
+def _class(name: str, values: pd.Series) -> str:
+    """How a column of the table of runs is shown: `key` is that which a narrow page keeps."""
+    number = "number" if values.map(_numeric).all() else ""
+    return f"{number} key" if name == MEASURED["test_accuracy"][0] else number
 
 
 def _numeric(cell: str) -> bool:
