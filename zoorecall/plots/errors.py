@@ -39,8 +39,8 @@ def what_runs_came_to(runs: pd.DataFrame, curves: pd.DataFrame, width: float = W
     figure, axes = panels(titles, columns, height, width, sharex=True, sharey=True)
     size = min(3.6, 14 / len(seeds))
     for axis, one in zip(axes, settings, strict=True):
-        for kind, (color, marker) in MARKS.items():
-            group = one.runs[one.runs["outcome"] == kind]
+        for kind, group in one.runs.groupby("outcome"):
+            color, marker = MARKS[str(kind)]
             y = group[MIXER].map(rows) + group[SEED].map(height_of)
             axis.plot(group[RATE], y, linestyle="", color=color, marker=marker, markersize=size)
         axis.set_xscale("log")

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from ..columns import MIXER, MIXER_NAME, MIXER_TITLE
 from ..errors import UserError
 from ..results import Results
-from ..words import listing
+from ..words import count, listing
 from .ablations import against_baseline
 from .dynamics import training_dynamics
 from .errors import what_runs_came_to
@@ -59,10 +59,8 @@ def selected(results: Results, mixers: Sequence[str] = (), titles: Sequence[str]
     runs = runs[runs[MIXER].isin(chosen)]
     if titles:
         if len(titles) != len(chosen) or len(set(titles)) != len(titles):
-            raise UserError(
-                f"{len(titles)} labels for {len(chosen)} mixers; give {listing(chosen)} "
-                "one each, all different"
-            )
+            given, wanted = count(len(titles), "label"), count(len(chosen), "mixer")
+            raise UserError(f"{given} for {wanted}; give {listing(chosen)} one each, all different")
         runs = runs.assign(**{MIXER_TITLE: runs[MIXER].map(dict(zip(chosen, titles, strict=True)))})
     curves = results.curves[results.curves["run_id"].isin(runs["run_id"])]
     return replace(results, runs=runs, curves=curves)

@@ -82,7 +82,8 @@ def render(results: Results, title: str, unfinished: int | None = None) -> str:
         provenance=_provenance(runs),
         data={
             "looks": [
-                {name: look[name] for name in ("mixer", "light", "marker", "dashes")} for look in looks
+                {name: look[name] for name in ("mixer", "light", "marker", "dashes")}
+                for look in looks
             ],
             "panels": charts.panels(found),
             "solved": SOLVED,
