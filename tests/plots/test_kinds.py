@@ -1,5 +1,6 @@
 """Every kind of figure, of every committed folder and by the command."""
 
+import re
 from functools import cache
 from pathlib import Path
 
@@ -197,3 +198,18 @@ def test_the_means_are_those_of_the_marks():
             x, y = marks.get_data()
             expected = [np.mean(np.asarray(y)[np.asarray(x) == at]) for at in mean.get_xdata()]
             np.testing.assert_allclose(mean.get_ydata(), expected)
+
+
+def test_a_table_for_a_paper_has_sizes_and_intervals_and_no_bare_characters_of_latex(capsys):
+    assert main(["table", str(RESULTS / "roster_small"), "--format", "latex"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    notes = [line for line in lines if line.startswith("%")]
+    assert any("95 % t interval" in note for note in notes)
+    assert lines[len(notes)].startswith(r"\begin{tabular}{l") and lines[-1] == r"\end{tabular}"
+    head, *rows = [line for line in lines if " & " in line]
+    names = [cell.strip(" \\") for cell in head.split(" & ")]
+    assert names[:4] == ["mixer", "layers", "parameters", "state size"]
+    assert len(rows) == 22 and all(len(row.split(" & ")) == len(names) for row in rows)
+    assert any(row.startswith(r"Mamba-2 (d\_state 16, headdim 32) & 1 & ") for row in rows)
+    accuracy = [row.split(" & ")[names.index("accuracy")] for row in rows]
+    assert all(re.fullmatch(r"[01]\.\d\d \[[01]\.\d\d, [01]\.\d\d\]", cell) for cell in accuracy)
