@@ -87,6 +87,15 @@ FIGURES = {
     ),
     "recall by size": lambda: plots.recall_by_size(sums(depths=(1, 2, 3, 4))),
     "learning rates": lambda: plots.accuracy_by_learning_rate(study(layers=(2,))),
+    "few learning rates": lambda: plots.accuracy_by_learning_rate(
+        study(layers=(2,), lengths=(64,), rates=(2e-3, 5e-3, 1e-2, 3e-2))
+    ),
+    "a setting that some mixers lack": lambda: plots.accuracy_by_learning_rate(
+        study(widths=(64,), lengths=(64,))[
+            lambda runs: (runs["model.num_layers"] == 1) | (runs["mixer"] != "mamba")
+        ]
+    ),
+    "one learning rate": lambda: plots.accuracy_by_learning_rate(study(rates=(2e-3,))),
     "long titles": lambda: plots.accuracy_by_learning_rate(recipes()),
     "precisions": lambda: plots.accuracy_by_precision(precisions()),
     "width": lambda: plots.accuracy_by_width(study(lengths=(64, 256), widths=WIDTHS)),

@@ -8,7 +8,7 @@ from matplotlib.lines import Line2D
 from ..analysis.outcomes import outcomes
 from ..columns import MIXER, RATE, RUN_ID, SEED
 from ..words import mixer_names
-from .style import LETTER, SMALL, WIDTH, fitting, labels, legend, panels, places
+from .style import LETTER, SMALL, WIDTH, fitting, labels, legend, panels, places, rate_axis
 
 MARKS = {
     "solved": ("#BBBBBB", "s"),
@@ -43,7 +43,7 @@ def what_runs_came_to(runs: pd.DataFrame, curves: pd.DataFrame, width: float = W
             color, marker = MARKS[str(kind)]
             y = group[MIXER].map(rows) + group[SEED].map(height_of)
             axis.plot(group[RATE], y, linestyle="", color=color, marker=marker, markersize=size)
-        axis.set_xscale("log")
+        rate_axis(axis, runs[RATE])
         axis.set_ylim(-0.5, len(names) - 0.5)
         axis.set_yticks(list(rows.values()), list(names.values()), fontsize=SMALL)
     note = "one seed" if len(seeds) == 1 else "a mark is a run, its seeds one below the other"

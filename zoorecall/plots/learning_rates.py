@@ -25,6 +25,7 @@ from .style import (
     mixer_looks,
     panels,
     places,
+    rate_axis,
     seeds_said,
     with_seeds,
 )
@@ -60,6 +61,7 @@ def accuracy_by_learning_rate(runs: pd.DataFrame, width: float = WIDTH) -> Figur
                 [
                     (_as(look, number), one.runs[one.runs[MIXER] == mixer])
                     for number, one in enumerate(settings)
+                    if mixer in set(one.runs[MIXER])
                 ],
             )
             for mixer, look in looks.items()
@@ -106,13 +108,14 @@ def _drawn(
     titles = [title for title, _ in each]
     height = 1.0 if columns > 2 else 1.6
     figure, axes = panels(titles, columns, height, width, sharex=True, sharey=True)
+    rates = [rate for _, lines in each for _, runs in lines for rate in runs[RATE]]
     for axis, (_, lines) in zip(axes, each, strict=True):
         for rate in dashed:
             axis.axvline(rate, color="0.6", linestyle="--", linewidth=0.7, zorder=0)
         for look, runs in lines:
             line = by_learning_rate(runs)
             with_seeds(axis, line[RATE], line["mean"], line["each"], look)
-        axis.set_xscale("log")  # after the lines, as it wants to know its numbers
+        rate_axis(axis, rates)
         accuracy_axis(axis)
     labels(figure, "learning rate", "test accuracy", *notes)
     return figure

@@ -192,6 +192,20 @@ def accuracy_axis(axis: Axes) -> None:
     axis.yaxis.set_major_formatter(PercentFormatter(1.0))
 
 
+def rate_axis(axis: Axes, rates: Iterable[float]) -> None:
+    """Learning rates to the right on a logarithmic scale. Powers of ten are named; where there are
+    fewer than two of them, the lowest rate, the middle one and the highest."""
+    axis.set_xscale("log")
+    ends = sorted(set(rates))
+    low, high = np.log10(ends[0]) - 1e-6, np.log10(ends[-1]) + 1e-6
+    if np.floor(high) - np.ceil(low) < 1:
+        ends = [x for i, x in enumerate(ends) if i in (0, len(ends) // 2, len(ends) - 1)]
+        ends = ends if ends[-1] >= 4 * ends[0] else ends[:1]
+        axis.set_xticks(ends, [words.rate(x) for x in ends])
+        axis.xaxis.set_minor_locator(NullLocator())
+    axis.xaxis.set_minor_formatter(NullFormatter())
+
+
 def size_axis(axis: Axes, sizes: Iterable[float]) -> None:
     """Sizes to the right on a logarithmic scale: each one (of many, every other) is named where
     they lie apart, else round numbers, with k for thousands and M for millions."""
