@@ -10,10 +10,10 @@ import pytest
 import torch
 from conftest import finished_runs, small_run
 
-from zoorecall import load_grid, load_results, sweep
+from zoorecall import load_grid, load_models, load_results, sweep
 from zoorecall.cli import main
 from zoorecall.config import RunConfig
-from zoorecall.errors import GridError
+from zoorecall.errors import GridError, ResultsError, ZoorecallWarning
 from zoorecall.mixers import CustomConfig
 from zoorecall.model.pack import Pack
 from zoorecall.sweeps.provenance import git_commit, user_code
@@ -149,6 +149,20 @@ def test_a_run_whose_code_was_edited_since_is_not_trained(project):
         Pack([old], torch.device("cpu"))
 
 
+def test_kept_weights_of_code_that_was_edited_or_is_gone(project):
+    overrides = ["model.mixer=mine.mixers.first:Mine", "train.keep=weights"]
+    sweep(load_grid(project / "grid.yaml", overrides), "out", device="cpu")
+    assert len(load_models("out")) == 1
+    source_of.cache_clear()
+    edit(project / "mine/mixers/first.py")
+    with pytest.warns(ZoorecallWarning, match="first:Mine was edited since out/models/"):
+        load_models("out")
+    (project / "mine/mixers/first.py").write_text("Mine = 3")
+    source_of.cache_clear()
+    with pytest.raises(ResultsError, match=r"weights of its run \(it is not a torch.nn.Module"):
+        load_models("out")
+
+
 def test_an_installed_mixer_is_its_distribution_and_version():
     config = CustomConfig(name="einops.layers.torch:Rearrange")
     assert config.source == f"einops {version('einops')}" == user_code(config)
@@ -179,7 +193,8 @@ def test_a_mixer_without_a_file_is_refused_with_the_reason(project, monkeypatch)
     [
         "import sys\nsys.exit(0)",
         "import torch\nclass Mine(torch.nn.Module):\n"
-        "    def __init__(self, d_model): raise SystemExit(0)",
+        "    def __init__(self, d_model): raise SystemExit(0)\n"
+        "    def forward(self, x): return x",
     ],
 )
 def test_a_mixer_that_ends_the_process_is_refused(code, project, capsys):

@@ -20,6 +20,7 @@ from zoorecall import load_models, load_results, train
 from zoorecall.bench import Ceilings, bench, bench_run
 from zoorecall.cli import main
 from zoorecall.config import RunConfig
+from zoorecall.errors import ZoorecallWarning
 from zoorecall.mixers import CustomConfig
 from zoorecall.model.cost import count_parameters
 from zoorecall.model.model import Model, build_model
@@ -447,6 +448,18 @@ def test_neither_neighbours_nor_evaluations_change_a_run_that_has_ended(name):
     assert_close(trainer.pack.weights(0), alone.pack.weights(0))
 
 
+@pytest.mark.parametrize("name", ["Normed", "Assigning", "Drawing"])
+def test_a_run_goes_on_where_its_neighbours_have_left(name):
+    runs = pack_of_two(name)
+    whole, other = (PackTrainer(runs, CPU) for _ in range(2))
+    other.advance()
+    other.advance()
+    other.active[0] = False
+    part = trained(other.of_active())
+    assert part.runs == (runs[1],)
+    assert_close(part.pack.weights(0), trained(whole).pack.weights(1), rtol=1e-4, atol=1e-6)
+
+
 def test_what_a_module_draws_is_of_its_run_and_step_and_leaves_the_generators_as_they_were():
     def drawn() -> tuple[float, ...]:
         return torch.rand(1).item(), np.random.rand(), random.random()
@@ -718,7 +731,7 @@ def test_a_module_that_looks_ahead_is_found_and_left_as_it_was(how):
 def test_training_warns_of_it_once():
     run = own_run("Looking", options={"how": "next"})
     says = f"{__name__}:Looking looks ahead: what it makes at a position changes with inputs after"
-    with pytest.warns(UserWarning, match=says) as caught:
+    with pytest.warns(ZoorecallWarning, match=says) as caught:
         table = train(run, device="cpu").runs
     assert len(caught) == len(table) == 1
     train(own_run("Looking", options={"how": "fft"}), device="cpu")

@@ -55,5 +55,6 @@ def test_of_a_users_own_module_they_are_the_weights_of_torchs_linear_layers():
     }
     names = [name for name, _ in official.named_parameters()]
     assert linear == {"linear1.weight", "linear2.weight", "self_attn.out_proj.weight"}
-    for name, tensor in zip(names, mixer.tensors, strict=True):
-        assert tensor.ne(0).all() if name in linear else tensor.eq(0).all(), name
+    for copy in mixer.of_runs:
+        for name, tensor in zip(names, copy.parameters(), strict=True):
+            assert tensor.ne(0).all() if name in linear else tensor.eq(0).all(), name

@@ -5,6 +5,7 @@ import io
 import math
 import os
 import signal
+import sys
 import threading
 import time
 import weakref
@@ -174,6 +175,7 @@ def sweep_that_measures(tmp_path, monkeypatch):
         sweep(load_grid(tmp_path / "grid.yaml"), tmp_path / "out", on_event=events.append)
         return events
 
+    monkeypatch.delitem(sys.modules, "fussy", raising=False)  # that of another test
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sweeper, "resolve_device", lambda device: "cuda")
     monkeypatch.setattr(sweeper, "places", lambda device: ["cpu", "cpu"])

@@ -145,11 +145,15 @@ class Accuracies:
     def held_out(self) -> pd.Series:
         """Accuracy by seed, each at the rate that is best for the others, of those that the seed
         was run at. Where no rate has two seeds there are no others to choose by: as `at_best`."""
+        values = self.table.to_numpy()
+        run = ~np.isnan(values)
+        total, count = np.nansum(values, axis=0), run.sum(axis=0)
         found = {}
-        for seed, row in self.table.iterrows():
-            others = self.table.drop(index=seed)[row.dropna().index].mean().dropna()
-            if len(others):
-                found[seed] = row[others.index[best_index(others.to_numpy().round(12))]]
+        for seed, own, there in zip(self.table.index, values, run, strict=True):
+            at = np.flatnonzero(there & (count > 1))
+            if len(at):
+                others = ((total[at] - own[at]) / (count[at] - 1)).round(12)
+                found[seed] = own[at[best_index(others)]]
         return pd.Series(found, dtype=float) if found else self.at_best
 
     @cached_property
@@ -239,20 +243,21 @@ def best_accuracies(runs: pd.DataFrame, solved: float = SOLVED) -> pd.DataFrame:
 
 
 def best_numbers(one: Accuracies, solved: float = SOLVED) -> dict[str, Any]:
-    """A setting's best learning rate, `accuracy` (held out) with its t interval, size and verdict.
+    """A setting's best learning rate, `accuracy` (held out) with its t interval and that of `each`
+    seed, size and verdict.
 
     `solved` of `seeds` seeds solve, each at the rate that is best for the others. `at_best` is the
-    mean at the best rate, chosen by the same seeds, as papers report it. `each` lists the numbers
-    that `accuracy` is the mean of. `edge` says where the best rate lies at the grid's edge.
+    mean at the best rate, chosen by the same seeds, as papers report it. `edge` says where the best
+    rate lies at the grid's edge.
     """
     return {
         "best_rate": one.rates[one.best],
         "edge": one.edge,
         **one.accuracy.columns("accuracy"),
+        "each": one.held_out.tolist(),
         "at_best": one.at_best.mean(),
         "solved": int((one.held_out >= solved).sum()),
         "seeds": len(one.held_out),
-        "each": one.held_out.tolist(),
         "verdict": one.verdict(solved),
         "parameters": one.parameters,
         "state_size": one.state_size,

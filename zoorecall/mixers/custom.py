@@ -54,10 +54,10 @@ class CustomConfig(MixerConfig):
         with self._refusing():
             _try_out(self.model_dump_json(), d_model, seq_len, num_layers)
 
-    def refuse_edited(self) -> None:
-        """Raise ValueError where the code is not what it was when the grid was read."""
-        if source_of(self.module) != self.source:
-            raise ValueError(f"{self.name} was edited since the grid was read; read it again")
+    @property
+    def edited(self) -> bool:
+        """Whether the code is not what it was when the grid was read."""
+        return source_of(self.module) != self.source
 
     @contextlib.contextmanager
     def _refusing(self) -> Iterator[None]:
@@ -179,22 +179,20 @@ def _refuse_shared(modules: Sequence[nn.Module]) -> None:
     """Raise Unsuitable where a parameter overlaps with another tensor of its module, as it is moved
     to where a pack has it, or with one of another copy."""
     tensors = [
-        (i, f"{owner}.{name}".lstrip("."), value)
+        (i, f"{owner}.{name}".lstrip("."), value, *_reach(value))
         for i, module in enumerate(modules)
         for owner, part in module.named_modules()
         for name, value in {**part._parameters, **part._buffers, **vars(part)}.items()
         if isinstance(value, Tensor)
     ]
-    for (i, name, one), (j, other_name, other) in itertools.permutations(tensors, 2):
-        tied = i == j and one is other
-        if isinstance(one, nn.Parameter) and not tied and _overlap(one, other):
+    parameters = [x for x in tensors if isinstance(x[2], nn.Parameter)]
+    for one, other in itertools.product(parameters, tensors):
+        i, name, parameter, start, end = one
+        j, other_name, tensor, other_start, other_end = other
+        tied = i == j and parameter is tensor
+        if start < other_end and other_start < end and not tied:
             whose = "its own" if i == j else "another copy's"
             raise Unsuitable(f"its parameter {name} shares memory with {whose} {other_name}")
-
-
-def _overlap(one: Tensor, other: Tensor) -> bool:
-    (start, end), (other_start, other_end) = _reach(one), _reach(other)
-    return start < other_end and other_start < end
 
 
 def _reach(tensor: Tensor) -> tuple[int, int]:

@@ -52,8 +52,9 @@ class Pack:
         models = [build_model(run) for run in runs]
         self.model = models[0]
         members = [list(model.named_parameters()) for model in models]
-        for mixer in self.model.user_mixers:
-            mixer.config.refuse_edited()
+        for config in (mixer.config for mixer in self.model.user_mixers):
+            if config.edited:
+                raise ValueError(f"{config.name} was edited since the grid was read; read it again")
         self.copies = [[mixer.of_runs[0] for mixer in model.user_mixers] for model in models]
         for mixer, *others in zip(*(model.user_mixers for model in models), strict=True):
             mixer.copies.extend(other.of_runs[0] for other in others)
