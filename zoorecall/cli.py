@@ -173,7 +173,7 @@ def _add_plot(commands: Any) -> None:
         nargs="+",
         metavar="MIXER",
         default=(),
-        help="these alone: gla, or one variant, 'gla (conv=True)'",
+        help="these alone: one with all its variants, as gla, or as tables name it",
     )
     plot.add_argument(
         "--labels", nargs="+", metavar="TEXT", default=(), help="what to call each of them"

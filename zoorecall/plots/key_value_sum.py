@@ -63,7 +63,8 @@ def recall_by_pairs(rows: pd.DataFrame, width: float = WIDTH) -> Figure:
     for axis, (mixer, look) in zip(axes, looks.items(), strict=True):
         panel = rows[rows[MIXER] == mixer]
         for line in reversed(lines):
-            _line(axis, panel[_of(panel, line)], look.color, line)
+            if _of(panel, line).any():
+                _line(axis, panel[_of(panel, line)], look.color, line)
         guess = rows.groupby(PAIRS)[NOTHING].first()
         axis.plot(guess.index, guess, **GUESS, zorder=0)
         size_axis(axis, rows[PAIRS])
@@ -93,6 +94,8 @@ def recall_by_size(rows: pd.DataFrame, width: float = WIDTH) -> Figure:
         axis.plot([group[NOTHING].iloc[0]] * 2, [y - 0.42, y + 0.42], **GUESS)
         for place, (mixer, look) in enumerate(looks.items()):
             of_mixer = group[group[MIXER] == mixer]
+            if of_mixer.empty:  # whose marks would be nowhere, and the layout fail
+                continue
             at = y + 0.64 * ((place + 0.5) / len(looks) - 0.5)
             axis.plot(
                 of_mixer["accuracy"],
