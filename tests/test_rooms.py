@@ -95,13 +95,13 @@ def test_training_knows_no_files_and_tables_no_training():
 
 
 def test_an_operation_is_a_folder_with_the_same_names():
-    """Its definition stands on definitions alone."""
+    """Its definition stands on definitions alone, of which dropout is one without a folder."""
     for folder in (path for path in (PACKAGE / "ops").iterdir() if (path / "__init__.py").exists()):
         files = {path.stem for path in folder.glob("*.py")}
         assert {"__init__", "reference"} <= files, folder.name
         assert files <= {"__init__", "reference", "fast", "triton", "triton_chunks", "fla"}
         found = {module[-1] for module in imports(folder / "reference.py")}
-        assert found <= {"reference"}, folder.name
+        assert found <= {"reference", "dropout"}, folder.name
 
 
 OPTIONS: dict[str, set[Path]] = {}

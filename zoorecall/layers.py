@@ -61,6 +61,12 @@ class Linear(nn.Module):
         if bias:
             self.bias = uniform(d_out, bound=0.0 if std is not None else bound)
 
+    def draw(self, std: float) -> None:
+        """Initialize again as with this `std`."""
+        nn.init.normal_(self.weight, std=std)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
     def forward(self, x: Tensor) -> Tensor:
         y = self.multiply(x)
         return y if self.bias is None else y + per_run(self.bias, y)

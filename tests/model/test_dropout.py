@@ -1,21 +1,26 @@
-"""Dropout on the embedding: what is dropped, and on what that does not depend."""
+"""Dropout on the embedding and on attention's weights: what is dropped, and on what that does not
+depend."""
 
 import pytest
 import torch
-from conftest import small_run
+from conftest import gradients, small_run
 from torch.testing import assert_close
 
 from zoorecall.config import RunConfig
-from zoorecall.ops.dropout import WORDS, dropout, mix
+from zoorecall.mixers.attention import Attention, rotate
+from zoorecall.ops.dropout import WORDS, Dropped, dropout, mix
 from zoorecall.results import load_results, write_shard
 from zoorecall.training.trainer import PackTrainer
 
 CPU = torch.device("cpu")
 
 
-def dropping(rate: float, **settings) -> RunConfig:
+BOTH = pytest.mark.parametrize("option", ["embed_dropout", "attention_dropout"])
+
+
+def dropping(rate: float, option: str = "embed_dropout", **settings) -> RunConfig:
     run = small_run(**settings)
-    return run.model_copy(update={"model": run.model.model_copy(update={"embed_dropout": rate})})
+    return run.model_copy(update={"model": run.model.model_copy(update={option: rate})})
 
 
 def trained(runs, advances=3) -> PackTrainer:
@@ -54,16 +59,19 @@ def test_bfloat16_stays_bfloat16():
     )
 
 
-def test_what_a_run_drops_does_not_depend_on_its_pack():
-    runs = [dropping(0.3, seed=seed, learning_rate=rate) for seed, rate in [(1, 1e-3), (2, 1e-2)]]
+@BOTH
+def test_what_a_run_drops_does_not_depend_on_its_pack(option):
+    settings = [(1, 1e-3), (2, 1e-2)]
+    runs = [dropping(0.3, option, seed=seed, learning_rate=rate) for seed, rate in settings]
     solo = torch.cat([trained([run]).pack.flat for run in runs])
     assert_close(trained(runs).pack.flat, solo, rtol=1e-3, atol=1e-5)
-    undropped = torch.cat([trained([dropping(0.0, seed=s)]).pack.flat for s in (1, 2)])
+    undropped = torch.cat([trained([dropping(0.0, option, seed=s)]).pack.flat for s in (1, 2)])
     assert not torch.allclose(solo, undropped, rtol=1e-3, atol=1e-5)
 
 
-def test_every_step_drops_others():
-    trainer = trained([dropping(0.5)], 1)
+@BOTH
+def test_every_step_drops_others(option):
+    trainer = trained([dropping(0.5, option)], 1)
     trainer.feed.load(0)
     batch = trainer.feed.batch()
     losses = []
@@ -73,16 +81,18 @@ def test_every_step_drops_others():
     assert losses[0] == losses[2] != losses[1]
 
 
-def test_training_goes_on_from_a_saved_state_as_if_it_had_not_stopped():
-    run = dropping(0.3)
+@BOTH
+def test_training_goes_on_from_a_saved_state_as_if_it_had_not_stopped(option):
+    run = dropping(0.3, option)
     stopped = trained([run], 2)
     resumed = PackTrainer([run], CPU, stopped.state())
     resumed.advance()
     assert torch.equal(resumed.pack.flat, trained([run]).pack.flat)
 
 
-def test_evaluations_drop_nothing():
-    with_it, without = (trained([dropping(rate)], 1) for rate in (0.9, 0.0))
+@BOTH
+def test_evaluations_drop_nothing(option):
+    with_it, without = (trained([dropping(rate, option)], 1) for rate in (0.9, 0.0))
     assert with_it.curves[0].test_loss == without.curves[0].test_loss
 
 
@@ -101,6 +111,42 @@ def test_a_table_says_zero_of_runs_without_it(tmp_path):
     ]
     write_shard(tmp_path, "pack", rows)
     assert sorted(load_results(tmp_path).runs["model.embed_dropout"]) == [0.0, 0.1]
+
+
+def test_each_layer_drops_others():
+    dropped = Dropped(0.5, torch.tensor([7, 8]))
+    keys = torch.cat([dropped.of_layer(layer).keys for layer in (0, 1, 2)] + [dropped.keys])
+    assert len(keys.unique()) == 8 and keys.max() < WORDS
+
+
+@pytest.mark.parametrize("options", [{}, {"conv": "kv"}, {"rope": True}], ids=str)
+def test_attention_drops_weights_after_the_softmax(options):
+    """Each head's own, of every position; the mask is what dropout makes of ones."""
+    R, B, L, H, D = 2, 3, 7, 2, 8
+    config = Attention.Config(num_heads=H, **options)
+    mixer = Attention(config, D, L, 2).double()
+    for parameter in mixer.parameters():
+        parameter.data = torch.randn(R, *parameter.shape[1:], dtype=torch.float64)
+    x = torch.randn(R, B, L, D, dtype=torch.float64, requires_grad=True)
+    dropped = Dropped(0.3, torch.tensor([7, 8]))
+    y = mixer(x, None, dropped)
+    mask = dropout(torch.ones(R, B, H, L, L, dtype=torch.float64), *dropped)
+    inputs = [mixer.convs[b](x) if b in mixer.convs else x for b in "qkv"]
+    if mixer.convs:
+        q, k, v = (proj(u) for proj, u in zip(mixer.in_proj, inputs, strict=True))
+    else:
+        q, k, v = mixer.in_proj[0](x).chunk(3, dim=-1)
+    if mixer.rope:
+        q, k = rotate(q, H), rotate(k, H)
+    q, k, v = (u.unflatten(-1, (H, -1)).transpose(2, 3) for u in (q, k, v))
+    future = torch.full((L, L), float("-inf"), dtype=torch.float64).triu(1)
+    weights = (q @ k.mT / (D // H) ** 0.5 + future).softmax(-1) * mask
+    expected = mixer.out_proj((weights @ v).transpose(2, 3).flatten(-2))
+    assert_close(y, expected)
+    parameters = [x, *mixer.parameters()]
+    for one, other in zip(gradients(y, parameters), gradients(expected, parameters), strict=True):
+        assert_close(one, other)
+    assert not torch.allclose(y, mixer(x))
 
 
 @pytest.mark.gpu

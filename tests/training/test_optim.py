@@ -4,11 +4,15 @@ import math
 
 import pytest
 import torch
+from conftest import small_run
+from official import Mamba as OfficialMamba
+from official import Mamba2 as OfficialMamba2
 from pydantic import ValidationError
 
 from zoorecall.config import TrainConfig
-from zoorecall.model.pack import Matrix
+from zoorecall.model.pack import Matrix, Pack
 from zoorecall.training.optim import learning_rates, make_optimizer, orthogonalize
+from zoorecall.training.trainer import PackTrainer
 
 COMMON = {"epochs": 3, "train_examples": 8, "batch_size": 2}
 SETTINGS = {
@@ -165,6 +169,40 @@ def test_a_run_with_a_gradient_that_is_not_finite_is_left_as_it_was(bad, pack):
     assert updated.tolist() == [False] + [True] * (len(runs) - 1)
     assert torch.equal(flat[0], before)
     assert torch.equal(flat[1:], alone[1:])
+
+
+@each_pack
+def test_what_is_exempt_has_no_weight_decay_and_all_else_stays_the_same(pack):
+    runs, exempt = settings(pack), torch.arange(P) % 3 == 0
+    none = [run.model_copy(update={"weight_decay": 0.0}) for run in runs]
+    starts, grad = torch.randn(2, len(runs), P)
+    flats = [starts.clone() for _ in range(3)]
+    partly = make_optimizer(runs, flats[0], MATRICES, ~exempt)
+    optimizers = (partly, make(runs, flats[1]), make(none, flats[2]))
+    active = torch.ones(len(runs), dtype=torch.bool)
+    for optimizer, flat in zip(optimizers, flats, strict=True):
+        optimizer.step(flat, grad.clone(), torch.tensor(0), active)
+    ours, decayed, kept = flats
+    assert torch.equal(ours, torch.where(exempt, kept, decayed)) and not torch.equal(ours, decayed)
+
+
+@pytest.mark.parametrize(
+    ("mixer", "official"), [("mamba", OfficialMamba), ("mamba2", OfficialMamba2)]
+)
+def test_official_code_exempts_these_and_of_mamba_its_dt_bias(mixer, official):
+    options = {"d_state": 4, **({"headdim": 8} if mixer == "mamba2" else {})}
+    marked = official(16, **options).named_parameters()
+    marked = {name for name, p in marked if getattr(p, "_no_weight_decay", False)}
+    run = small_run(mixer, undecayed="official")
+    pack = Pack([run], torch.device("cpu"))
+    flat = torch.zeros_like(pack.flat)
+    pack.set_flat(flat.masked_fill(~pack.decayed(), 1.0))
+    found = {name for name, p in pack.model.named_parameters() if p.all()}
+    ours = {name.removeprefix(f"layers.{i}.sequence.mixer.") for i in (0, 1) for name in found}
+    ours = {name for name in ours if not name.startswith("layers.")}
+    assert ours == marked | ({"dt_proj.bias"} if mixer == "mamba" else set())
+    assert len(found) == 2 * len(ours)
+    assert PackTrainer([run], torch.device("cpu")).do_step.optimizer.decayed.numel() > 1
 
 
 def test_orthogonalized_matrices_are_nearly_orthogonal_whatever_their_scale():

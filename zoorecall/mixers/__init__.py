@@ -38,13 +38,21 @@ MIXERS: dict[str, type[SequenceMixer]] = {
 
 
 def make_mixer(
-    config: MixerConfig, d_model: int, seq_len: int, num_layers: int, layer: int
+    config: MixerConfig,
+    d_model: int,
+    seq_len: int,
+    num_layers: int,
+    layer: int,
+    as_zoology: bool = False,
 ) -> SequenceMixer:
-    """Build the mixer of layer `layer` for one run, its weights from torch's global generator."""
-    config = config.of_layer(layer, num_layers)
+    """Build the mixer of layer `layer` for one run, its weights from torch's global generator;
+    `as_zoology`, see `ModelConfig.initial_weights`."""
+    own_block, config = config.own_block, config.of_layer(layer, num_layers)
     if isinstance(config, CustomConfig):
         return Custom(config, d_model, seq_len, num_layers, layer)
     mixer = MIXERS[config.name](config, d_model, seq_len, num_layers)
+    if as_zoology and config.redrawn_by_zoology:
+        mixer.draw_as_zoology(num_layers, own_block)
     mixer.start_as(layer)
     return mixer
 

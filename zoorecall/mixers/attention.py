@@ -7,6 +7,9 @@ alone; each branch has a convolution of its own.
 Shape letters: R runs, B batch, L length, D width, H heads, K head dim.
 Weights are drawn from N(0, 0.02^2), those of the output projection from N(0, 0.02^2 / 2 layers),
 biases are zero: GPT-2's rule, which Zoology applies too.
+
+`model.attention_dropout` drops weights after the softmax and divides the others by what is kept, as
+Zoology does. There is no kernel for it: a training step then keeps the L^2 weights of every head.
 """
 
 import math
@@ -18,6 +21,7 @@ from torch import Tensor, nn
 
 from ..layers import Linear, ShortConv
 from ..ops.attention import attention, attention_step
+from ..ops.dropout import Dropped
 from .base import MixerConfig, SequenceMixer, step_conv
 
 
@@ -67,6 +71,13 @@ class Attention(SequenceMixer):
         self.out_proj = Linear(d_model, d_model, std=0.02 / math.sqrt(2 * num_layers))
 
     def mix(self, x: Tensor) -> tuple[Tensor]:
+        return (self.attend(x, None),)
+
+    def mix_in_training(self, x: Tensor, dropped: Dropped) -> tuple[Tensor]:
+        return (self.attend(x, dropped),)
+
+    def attend(self, x: Tensor, dropped: Dropped | None) -> Tensor:
+        """Attention of x [R, B, L, D], before the output projection."""
         projections = [cast(Linear, proj) for proj in self.in_proj]
         inputs = [x]
         if self.convs:
@@ -75,12 +86,12 @@ class Attention(SequenceMixer):
             parts = [proj(u) for proj, u in zip(projections, inputs, strict=True)]
             q, k, v = parts if self.convs else parts[0].chunk(3, dim=-1)
             rotated = [rotate(q, self.num_heads), rotate(k, self.num_heads), v]
-            return (attention(rotated, self.num_heads),)
+            return attention(rotated, self.num_heads, None, dropped)
         qkv = [proj.multiply(u) for proj, u in zip(projections, inputs, strict=True)]
         bias = [cast(Tensor, proj.bias) for proj in projections]
         if self.convs:
-            return (attention(qkv, self.num_heads, bias),)
-        return (attention(qkv[0], self.num_heads, bias[0]),)
+            return attention(qkv, self.num_heads, bias, dropped)
+        return attention(qkv[0], self.num_heads, bias[0], dropped)
 
     def finish(self, parts: tuple[Tensor, ...]) -> Tensor:
         return self.out_proj(parts[0])

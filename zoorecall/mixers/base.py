@@ -11,8 +11,9 @@ and the next state. The state is all that a mixer carries from one position to t
 """
 
 import copy
-from collections.abc import Iterable
-from typing import Any, ClassVar
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any, ClassVar, cast
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -21,6 +22,7 @@ from torch.utils._pytree import tree_leaves
 
 from ..columns import mixer_label
 from ..layers import Linear, ShortConv
+from ..ops.dropout import Dropped
 
 State = Any
 """A NamedTuple of tensors [R, B, ...]; each mixer defines its own."""
@@ -38,6 +40,31 @@ class MixerConfig(BaseModel):
     @property
     def uses_positions(self) -> bool:
         """Whether the papers give this mixer learned positions."""
+        return False
+
+    @property
+    def own_block(self) -> bool:
+        """Whether Zoology's code puts this mixer in a block of its own: behind an RMSNorm, with
+        nothing after it and nothing of the embedding dropped."""
+        return False
+
+    @property
+    def redrawn_by_zoology(self) -> bool:
+        """Whether Zoology's model draws initial weights that are not this mixer's own."""
+        return False
+
+    def with_zoology_options(self, d_model: int) -> "MixerConfig":
+        """This config, where options are left out with those of Zoology's code."""
+        return self
+
+    def filled_in(self, options: dict[str, Any]) -> "MixerConfig":
+        """This config, with the options that are left out."""
+        left_out = {k: x for k, x in options.items() if k not in self.model_fields_set}
+        return self.model_copy(update=left_out)
+
+    @property
+    def chooses_weights(self) -> bool:
+        """Whether the options say how initial weights are drawn."""
         return False
 
     @property
@@ -70,9 +97,30 @@ class SequenceMixer(nn.Module):
     def start_as(self, layer: int) -> None:
         """Set the initial weights that depend on the index of the layer, counted from 0."""
 
-    def forward(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
-        """[R, B, L, D] -> the same, or [R, B, Q, D] where `positions` [R, B, Q] are given."""
-        parts = self.mix(x)
+    def draw_as_zoology(self, num_layers: int, own_block: bool) -> None:
+        """Set the initial weights as Zoology's model does after it has made the mixer: linear
+        layers from N(0, 0.02^2), the output's from N(0, 0.02^2 / 2 layers) if it is called
+        out_proj, biases zero; of a mixer in its own block, the output's divided by the root of the
+        number of layers and nothing else."""
+        for name, module in self.named_modules():
+            if own_block and name == "out_proj":
+                cast(Linear, module).weight.data /= math.sqrt(num_layers)
+            elif not own_block and isinstance(module, Linear):
+                residuals = 2 * num_layers if name == "out_proj" else 1
+                module.draw(std=0.02 / math.sqrt(residuals))
+
+    def undecayed(self) -> Iterator[nn.Parameter]:
+        """The parameters that official code exempts from weight decay: A_log, D and dt's bias."""
+        for name, parameter in self.named_parameters():
+            if name in ("A_log", "D", "dt_bias", "dt_proj.bias"):
+                yield parameter
+
+    def forward(
+        self, x: Tensor, positions: Tensor | None = None, dropped: Dropped | None = None
+    ) -> Tensor:
+        """[R, B, L, D] -> the same, or [R, B, Q, D] where `positions` [R, B, Q] are given; in
+        training, with what of a mixer's own is `dropped`."""
+        parts = self.mix(x) if dropped is None else self.mix_in_training(x, dropped)
         if positions is not None:
             parts = tuple(at_positions(part, positions) for part in parts)
         return self.finish(parts)
@@ -80,6 +128,10 @@ class SequenceMixer(nn.Module):
     def mix(self, x: Tensor) -> tuple[Tensor, ...]:
         """The part that needs every position: [R, B, L, D] -> tensors [R, B, L, ...]."""
         raise NotImplementedError
+
+    def mix_in_training(self, x: Tensor, dropped: Dropped) -> tuple[Tensor, ...]:
+        """`mix`, with dropout if the mixer has any."""
+        return self.mix(x)
 
     def finish(self, parts: tuple[Tensor, ...]) -> Tensor:
         """What follows at each position: outputs of `mix`, at all or some, -> [R, B, ..., D]."""

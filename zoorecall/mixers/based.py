@@ -24,6 +24,9 @@ class BasedConfig(MixerConfig):
     num_heads: int = Field(1, ge=1, description="heads, each of a share of the features")
     feature_dim: int = Field(16, ge=1, description="numbers of a query or key of one head")
 
+    def with_zoology_options(self, d_model: int) -> MixerConfig:
+        return self.filled_in({"feature_dim": 8})
+
     def check(self, d_model: int) -> None:
         if d_model % self.num_heads:
             raise ValueError(f"d_model {d_model} is not a multiple of num_heads {self.num_heads}")

@@ -29,6 +29,13 @@ class DeltaNetConfig(MixerConfig):
     conv: bool = Field(True, description="short convolutions after the three projections")
     conv_size: int = Field(4, ge=2, description="taps of a short convolution")
 
+    @property
+    def redrawn_by_zoology(self) -> bool:
+        return True
+
+    def with_zoology_options(self, d_model: int) -> MixerConfig:
+        return self.filled_in({"num_heads": 4})
+
     def check(self, d_model: int) -> None:
         if d_model % self.num_heads:
             raise ValueError(f"d_model {d_model} is not a multiple of num_heads {self.num_heads}")

@@ -12,8 +12,8 @@ R runs, B batch, L length, D width, H heads, K key dim, V value dim = expand_v K
 Parameters, defaults and initial weights are those of `GatedDeltaNet` in flash-linear-attention
 0.6.0, draw for draw, but for the heads: 6 of K = 256 there, for a width of 2048, and here one of
 K = D. Its options num_v_heads, allow_neg_eigval, conv_bias, norm_eps and output_gate_activation are
-fixed at their defaults. It marks A_log and dt_bias as exempt from weight decay, which is for
-an optimizer to read and not done here.
+fixed at their defaults. It exempts A_log and dt_bias from weight decay, as
+`train.undecayed: official` does.
 """
 
 from typing import Literal
@@ -43,6 +43,16 @@ class GatedDeltaNetConfig(MixerConfig):
     )
     conv_size: int = Field(4, ge=2, description="taps of a short convolution")
     gating: bool = Field(True, description="the gate on the output")
+
+    @property
+    def redrawn_by_zoology(self) -> bool:
+        return True
+
+    def with_zoology_options(self, d_model: int) -> MixerConfig:
+        """Six heads, of as many features as the width has for each, rounded down."""
+        heads = self.num_heads if "num_heads" in self.model_fields_set else 6
+        head_dim = None if d_model % heads == 0 else max(1, d_model // heads)
+        return self.filled_in({"num_heads": heads, "head_dim": head_dim})
 
     def check(self, d_model: int) -> None:
         if self.head_dim is None and d_model % self.num_heads:

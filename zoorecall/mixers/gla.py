@@ -48,6 +48,13 @@ class GLAConfig(MixerConfig):
     conv_size: int = Field(4, ge=2, description="taps of a short convolution")
     gating: bool = Field(True, description="the gate on the output")
 
+    @property
+    def redrawn_by_zoology(self) -> bool:
+        return True
+
+    def with_zoology_options(self, d_model: int) -> MixerConfig:
+        return self.filled_in({"num_heads": 4})
+
     def check(self, d_model: int) -> None:
         for name, expand in (("expand_k", self.expand_k), ("expand_v", self.expand_v)):
             head_dim = expand * d_model / self.num_heads

@@ -43,6 +43,10 @@ class HyenaConfig(MixerConfig):
         0.02, gt=0, description="of every linear layer; null: as torch.nn.Linear"
     )
 
+    @property
+    def chooses_weights(self) -> bool:
+        return self.init_std != 0.02
+
     def check(self, d_model: int) -> None:
         if self.emb_dim % 2 == 0:
             raise ValueError(f"emb_dim must be odd (time, cosines, sines), not {self.emb_dim}")

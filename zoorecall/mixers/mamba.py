@@ -7,17 +7,18 @@ is in `ops.selective_scan`. Shape letters: R runs, B batch, L length, D width, C
 
 Parameters, defaults and initial weights are those of `Mamba` in mamba-ssm 2.3.2, draw for draw;
 its options dt_min, dt_max, dt_init, dt_scale, dt_init_floor, bias and conv_bias are left at their
-defaults and out. The official model also divides out_proj by the root of its depth and exempts
-A_log, D and dt_proj's bias from weight decay; these are no part of its layer, and not done here.
+defaults and out. The official model also divides out_proj by the root of its depth, as
+`model.initial_weights: zoology` does, and exempts A_log, D and dt_proj's bias from weight decay, as
+`train.undecayed: official` does: neither is a part of its layer. Zoology decays everything.
 
 Okpekpe and Orvieto 2025 (arXiv 2508.19029, section 6) take the block apart. Without the
 convolution (figure 8) its SiLU stays; without the gate (figure 9) in_proj makes x alone. S6 on its
 own, followed by the layer's MLP (figure 7), has no projections around it, and a convolution with
 its SiLU only if asked for: the text does not say whether it has one.
 
-Zoology draws every linear layer inside a transformer block from N(0, 0.02^2) and sets its bias to
-zero, that of dt_proj too: all steps then start at softplus(0) = 0.69 instead of 0.001 to 0.1.
-`init_std: 0.02` does the same.
+Zoology puts Mamba in a block of its own. Where it does not, up to January 2025 and in patterns, it
+draws every linear layer from N(0, 0.02^2) and sets its bias to zero, that of dt_proj too: all steps
+then start at softplus(0) = 0.69 instead of 0.001 to 0.1. `init_std: 0.02` does the same.
 
 Nothing in the block bounds what it adds to the residual stream. Mamba2 normalizes it (Dao and Gu
 2024, arXiv 2405.21060, section 7), and `norm: true` does so here.
@@ -51,6 +52,14 @@ class SelectiveConfig(MixerConfig):
         None, gt=0, description="of every linear layer, biases zero; null: the official rules"
     )
 
+    @property
+    def chooses_weights(self) -> bool:
+        return self.init_std is not None
+
+    @property
+    def redrawn_by_zoology(self) -> bool:
+        return True
+
 
 class S6Config(SelectiveConfig):
     name: Literal["s6"] = "s6"
@@ -63,6 +72,10 @@ class MambaConfig(SelectiveConfig):
     conv: bool = Field(True, description="the short convolution; the SiLU after it stays")
     gating: bool = Field(True, description="the gate branch")
     norm: bool = Field(False, description="an RMSNorm between gate and out_proj, as in Mamba2")
+
+    @property
+    def own_block(self) -> bool:
+        return True
 
     def check(self, d_model: int) -> None:
         if self.norm and not self.gating:

@@ -10,7 +10,8 @@ L length, D width, E channels = expand D, H heads, P head dim = E / H, G groups,
 Parameters, defaults and initial weights are those of `Mamba2` in mamba-ssm 2.3.2, draw for draw;
 its options conv_init, d_ssm, A_init_range, D_has_hdim, rmsnorm, norm_before_gate, dt_min, dt_max,
 dt_init_floor, dt_limit, bias and conv_bias are fixed at their defaults. `init_std` draws the linear
-layers as Zoology does inside a transformer block; dt_bias belongs to no linear layer and stays.
+layers as Zoology does inside a transformer block; dt_bias belongs to no linear layer and stays. The
+official code exempts A_log, D and dt_bias from weight decay, as `train.undecayed: official` does.
 """
 
 import math
@@ -37,6 +38,18 @@ class Mamba2Config(MixerConfig):
     init_std: float | None = Field(
         None, gt=0, description="of both linear layers; null: as torch.nn.Linear"
     )
+
+    @property
+    def chooses_weights(self) -> bool:
+        return self.init_std is not None
+
+    @property
+    def own_block(self) -> bool:
+        return True
+
+    @property
+    def redrawn_by_zoology(self) -> bool:
+        return True
 
     def check(self, d_model: int) -> None:
         channels = self.expand * d_model

@@ -48,6 +48,14 @@ class PatternConfig(MixerConfig):
     def each(self) -> tuple[MixerConfig, ...]:
         return self.mixers
 
+    @property
+    def own_block(self) -> bool:
+        return all(mixer.own_block for mixer in self.mixers)
+
+    def with_zoology_options(self, d_model: int) -> "PatternConfig":
+        mixers = tuple(mixer.with_zoology_options(d_model) for mixer in self.mixers)
+        return self.model_copy(update={"mixers": mixers})
+
     def at_depth(self, num_layers: int) -> "PatternConfig":
         """With the layers of attention as a list; raises ValueError where they are not there."""
         at = self.attention_at

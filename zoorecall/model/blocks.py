@@ -8,23 +8,26 @@ import math
 from torch import Tensor, nn
 
 from ..config import RunConfig
-from ..layers import LayerNorm, Linear
+from ..layers import LayerNorm, Linear, RMSNorm
 from ..mixers import make_mixer
 from ..mixers.base import SequenceMixer, State, at_positions
+from ..ops.dropout import Dropped
 from ..ops.mlp import mlp
 
 
 class SequenceBlock(nn.Module):
     """x + mixer(norm(x)) with a mixer that moves information between positions."""
 
-    def __init__(self, mixer: SequenceMixer, d_model: int):
+    def __init__(self, mixer: SequenceMixer, norm: LayerNorm | RMSNorm):
         super().__init__()
-        self.norm = LayerNorm(d_model)
+        self.norm = norm
         self.mixer = mixer
 
-    def forward(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, positions: Tensor | None = None, dropped: Dropped | None = None
+    ) -> Tensor:
         """[R, B, L, D] -> the same, or [R, B, Q, D] where `positions` [R, B, Q] are given."""
-        y = self.mixer(self.norm(x), positions)
+        y = self.mixer(self.norm(x), positions, dropped)
         return (x if positions is None else at_positions(x, positions)) + y
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
@@ -58,16 +61,35 @@ class ChannelBlock(nn.Module):
         return mlp(x, *parameters, norm.eps)
 
 
+class NormBlock(nn.Module):
+    """x + norm(x): Zoology's channel-mixer block with the identity for a mixer.
+
+    Plain torch: at most one pass over x more, and in the last layer over the queries alone.
+    """
+
+    def __init__(self, d_model: int):
+        super().__init__()
+        self.norm = LayerNorm(d_model)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[R, ..., D] -> the same."""
+        return x + self.norm(x)
+
+
 class Layer(nn.Module):
     """A sequence-mixer block and, unless the grid says `channel_mixer: none`, a channel-mixer
-    block."""
+    block; Zoology's `TransformerBlock` with an MLP, or with `second_norm` for its identity, its
+    `MambaBlock` and `Mamba2Block` without either and with `norm: rms`."""
+
+    channel: ChannelBlock | NormBlock | None
 
     def __init__(self, run: RunConfig, index: int):
         super().__init__()
         model, D = run.model, run.model.d_model
-        mixer = make_mixer(model.mixer, D, run.task.seq_len, model.num_layers, index)
-        self.sequence = SequenceBlock(mixer, D)
-        self.channel = None
+        as_zoology = model.initial_weights == "zoology"
+        mixer = make_mixer(model.mixer, D, run.task.seq_len, model.num_layers, index, as_zoology)
+        self.sequence = SequenceBlock(mixer, (RMSNorm if model.norm == "rms" else LayerNorm)(D))
+        self.channel = NormBlock(D) if model.second_norm else None
         if model.channel_mixer == "mlp":
             self.channel = ChannelBlock(MLP(D, model.mlp_ratio * D, model.num_layers), D)
 
@@ -75,9 +97,11 @@ class Layer(nn.Module):
     def mixer(self) -> SequenceMixer:
         return self.sequence.mixer
 
-    def forward(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, positions: Tensor | None = None, dropped: Dropped | None = None
+    ) -> Tensor:
         """[R, B, L, D] -> the same, or [R, B, Q, D] where `positions` [R, B, Q] are given."""
-        x = self.sequence(x, positions)
+        x = self.sequence(x, positions, dropped)
         return x if self.channel is None else self.channel(x)
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
@@ -86,7 +110,9 @@ class Layer(nn.Module):
         return (x if self.channel is None else self.channel(x)), state
 
 
-def run_layer(layer: Layer, x: Tensor, positions: Tensor | None = None) -> Tensor:
+def run_layer(
+    layer: Layer, x: Tensor, positions: Tensor | None = None, dropped: Dropped | None = None
+) -> Tensor:
     """What `layer.forward` gives. A function of the layer can be compiled once for all layers of a
     kind."""
-    return layer(x, positions)
+    return layer(x, positions, dropped)

@@ -6,6 +6,7 @@ import torch
 
 from ..config import RunConfig
 from ..seeding import seeded_generators
+from .blocks import ChannelBlock
 from .model import Model
 
 
@@ -32,7 +33,7 @@ def forward_flops(run: RunConfig) -> int | None:
     for i, layer in enumerate(model.each_layer()):
         positions = Q if i == run.model.num_layers - 1 else L
         parts.append(layer.mixer.flops(L, positions))
-        if layer.channel is not None:
+        if isinstance(layer.channel, ChannelBlock):
             parts.append(4 * positions * D * run.model.mlp_ratio * D)
     return _sum(parts)
 

@@ -16,7 +16,7 @@ from ..config import RunConfig
 from ..layers import Embedding, LayerNorm, Linear, normal, per_run
 from ..mixers.base import State
 from ..mixers.custom import Custom
-from ..ops.dropout import dropout
+from ..ops.dropout import Dropped, dropout
 from ..ops.embedding import embedding
 from ..ops.linear_cross_entropy import linear_cross_entropy
 from ..seeding import derive_seed, seeded_generators
@@ -40,7 +40,8 @@ class Model(nn.Module):
             self.position_embedding = normal(run.task.seq_len, model.d_model, std=0.02)
         self.layers = nn.ModuleList(Layer(run, i) for i in range(model.num_layers))
         self.norm = LayerNorm(model.d_model)
-        self.embed_dropout = model.embed_dropout
+        self.embed_dropout = float(model.embed_dropout)
+        self.attention_dropout = float(model.attention_dropout)
 
     def each_layer(self) -> Iterator[Layer]:
         """The layers, from the first to the last."""
@@ -62,6 +63,11 @@ class Model(nn.Module):
             elif isinstance(module, Custom):
                 yield from ((weight, weight.shape[:1]) for weight in module.linear_weights())
 
+    def undecayed(self) -> Iterator[nn.Parameter]:
+        """The parameters that official code exempts from weight decay."""
+        for layer in self.each_layer():
+            yield from layer.mixer.undecayed()
+
     def embed(self, tokens: Tensor, dtype: torch.dtype, keys: Tensor | None = None) -> Tensor:
         """What the first layer sees: tokens [R, B, L] -> [R, B, L, D].
 
@@ -70,17 +76,32 @@ class Model(nn.Module):
         x = self.embedding(tokens).to(dtype)
         if self.position_embedding is not None:
             x = x + per_run(self.position_embedding, x)
-        return x if keys is None else dropout(x, self.embed_dropout, keys)
+        if keys is None or self.embed_dropout == 0:
+            return x
+        return dropout(x, self.embed_dropout, keys)
 
     def through_layers(
-        self, x: Tensor, positions: Tensor, run: Callable[..., Tensor] = run_layer
+        self,
+        x: Tensor,
+        positions: Tensor,
+        run: Callable[..., Tensor] = run_layer,
+        keys: Tensor | None = None,
     ) -> Tensor:
         """Each layer by `run`, the last at query positions only: [R, B, L, D], [R, B, Q] ->
-        [R, B, Q, D]."""
-        *layers, last = self.each_layer()
-        for layer in layers:
-            x = run(layer, x)
-        return run(last, x, positions)
+        [R, B, Q, D]; with `keys` as in `embed`."""
+        dropped = None
+        if keys is not None and self.attention_dropout > 0:
+            dropped = Dropped(self.attention_dropout, keys)
+        last = len(self.layers) - 1
+        for i, layer in enumerate(self.each_layer()):
+            of_layer = None if dropped is None else dropped.of_layer(i)
+            x = run(layer, x, positions if i == last else None, of_layer)
+        return x
+
+    @property
+    def drops(self) -> bool:
+        """Whether anything is dropped in training."""
+        return self.embed_dropout > 0 or self.attention_dropout > 0
 
     def losses(self, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Loss (nats) and whether the most likely token is the target, both [R, B * Q], of the last

@@ -99,6 +99,14 @@ class Pack:
                 start += rows * columns
         return found
 
+    def decayed(self) -> Tensor:
+        """Which parameters official code does not exempt from weight decay, bool [P]."""
+        exempt = {id(parameter) for parameter in self.model.undecayed()}
+        decayed = torch.ones(self.flat.shape[1], dtype=torch.bool, device=self.flat.device)
+        for place in self._places:
+            decayed[place.columns] = id(place.parameters[0]) not in exempt
+        return decayed
+
     def take_gradients(self) -> list[Tensor]:
         """The gradient of every parameter, [R, ...] each; handed over, so the next backward pass
         writes new ones instead of adding to these."""

@@ -6,6 +6,7 @@ held in an int64 so that no product overflows.
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +20,17 @@ def mix(words: Tensor) -> Tensor:
     words = (words ^ (words >> 16)) * 0x21F0AAAD & (WORDS - 1)
     words = (words ^ (words >> 15)) * 0x735A2D97 & (WORDS - 1)
     return words ^ (words >> 15)
+
+
+class Dropped(NamedTuple):
+    """What is dropped: a share of each run's elements; `keys` [R], a word a run, decides which."""
+
+    rate: float
+    keys: Tensor
+
+    def of_layer(self, layer: int) -> "Dropped":
+        """The same share of other elements in each layer, counted from 0."""
+        return Dropped(self.rate, mix(self.keys ^ (layer + 1)))
 
 
 def dropout(x: Tensor, rate: float, keys: Tensor) -> Tensor:

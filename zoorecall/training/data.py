@@ -46,10 +46,17 @@ class Feed:
 
     def __init__(self, runs: Sequence[RunConfig], device: torch.device):
         self.train, self.task, self.device = runs[0].train, make_task(runs[0].task), device
-        self.seeds = sorted({run.seed for run in runs})
-        self.seed_index = torch.tensor([self.seeds.index(r.seed) for r in runs], device=device)
-        batches = (self.train.steps_per_epoch, self.train.batch_size)
-        self.order = torch.zeros(len(self.seeds), *batches, dtype=torch.int64, device=device)
+        self.seeds = sorted({run.data_seed for run in runs})
+        of_run = [self.seeds.index(run.data_seed) for run in runs]
+        self.seed_index = torch.tensor(of_run, device=device)
+        batches, size = self.train.steps_per_epoch, self.train.batch_size
+        shape = (len(self.seeds), batches, size)
+        self.order = torch.zeros(shape, dtype=torch.int64, device=device)
+        self.weight = None  # of each example in its batch's mean, [batches, B]
+        if rest := -self.train.train_examples % size if not self.train.drop_last else 0:
+            self.weight = torch.full((batches, size), 1 / size, device=device)
+            self.weight[-1] = 1 / (size - rest)
+            self.weight[-1, size - rest :] = 0
         self.cursor = torch.zeros(1, dtype=torch.int64, device=device)  # batch of the epoch
         self.epoch = -1
 
@@ -63,14 +70,16 @@ class Feed:
         if epoch == self.epoch:
             return
         fresh, n = self.train.data == "fresh", self.train.train_examples
+        in_order = fresh or self.train.order == "fixed"
         if self.epoch < 0:
             self.examples = self.make(n, "train", epoch if fresh else 0)
         elif fresh:
             for name, values in vars(self.make(n, "train", epoch)).items():
                 getattr(self.examples, name).copy_(values)
         for s, seed in enumerate(self.seeds):
-            order = np.arange(n) if fresh else Stream(seed, "order", epoch).permutation(n)
-            batches = order[: self.order[s].numel()].reshape(self.order[s].shape)
+            order = np.arange(n) if in_order else Stream(seed, "order", epoch).permutation(n)
+            # a short last batch has the first examples again, with a weight of 0
+            batches = np.resize(order, self.order[s].numel()).reshape(self.order[s].shape)
             self.order[s].copy_(torch.from_numpy(batches), non_blocking=True)
         self.epoch = epoch
         self.cursor.fill_(step % self.train.steps_per_epoch)
@@ -79,3 +88,8 @@ class Feed:
         """Tokens [R, B, L], query positions and targets [R, B, Q] of the batch at the cursor."""
         index = self.order.index_select(1, self.cursor).squeeze(1)[self.seed_index]  # [R, B]
         return self.examples.batch(self.seed_index, index)
+
+    def weights(self) -> Tensor | None:
+        """Of the examples of the batch at the cursor, [B], with a sum of 1; None if all are
+        alike."""
+        return None if self.weight is None else self.weight.index_select(0, self.cursor).squeeze(0)

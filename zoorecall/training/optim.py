@@ -54,6 +54,8 @@ class Optimizer:
         clip_norms = [math.inf if s.clip_norm is None else s.clip_norm for s in settings]
         self.clip_norm = per_run(clip_norms).to(flat)
         self.buffers = {name: torch.zeros_like(flat) for name in self.BUFFERS}
+        # which parameters have weight decay, [1, P], or all of them, [1, 1]
+        self.decayed = torch.ones(1, 1, dtype=torch.bool, device=flat.device)
 
     def tables(self, settings: Sequence[TrainConfig]) -> list[Tensor]:
         """What `update` needs to know of each step, float64 [R, S] each."""
@@ -104,7 +106,7 @@ class AdamW(Optimizer):
 
     def update(self, flat: Tensor, grad: Tensor, on: Tensor, now: Tensor) -> None:
         size, root, keep = now
-        size, keep = torch.where(on, size, 0.0), torch.where(on, keep, 1.0)
+        size, keep = torch.where(on, size, 0.0), torch.where(on & self.decayed, keep, 1.0)
         flat.mul_(keep).sub_(self.change(grad, self.one_minus_beta1, size, root))
 
     def change(self, grad: Tensor, new: Tensor, size: Tensor, root: Tensor) -> Tensor:
@@ -132,7 +134,8 @@ class SGD(Optimizer):
     def update(self, flat: Tensor, grad: Tensor, on: Tensor, now: Tensor) -> None:
         (rate,) = now
         buffer = self.buffers["momentum"]
-        grad = torch.where(on, grad + self.weight_decay * flat, 0.0)
+        decay = torch.where(self.decayed, self.weight_decay, 0.0)
+        grad = torch.where(on, grad + decay * flat, 0.0)
         buffer.mul_(self.momentum).add_(grad)
         direction = grad + self.momentum * buffer if self.nesterov else buffer
         flat.sub_(torch.where(on, rate, 0.0) * direction)
@@ -153,7 +156,7 @@ class Lion(Optimizer):
 
     def update(self, flat: Tensor, grad: Tensor, on: Tensor, now: Tensor) -> None:
         rate, keep = now
-        rate, keep = torch.where(on, rate, 0.0), torch.where(on, keep, 1.0)
+        rate, keep = torch.where(on, rate, 0.0), torch.where(on & self.decayed, keep, 1.0)
         exp_avg = self.buffers["exp_avg"]
         flat.mul_(keep).sub_(rate * exp_avg.lerp(grad, self.one_minus_beta1).sign())
         exp_avg.lerp_(grad, self.one_minus_beta2)
@@ -201,7 +204,8 @@ class Muon(AdamW):
     def update(self, flat: Tensor, grad: Tensor, on: Tensor, now: Tensor) -> None:
         size, root, keep, rate, keep_matrix = now
         size, rate = torch.where(on, size, 0.0), torch.where(on, rate, 0.0)
-        keep = torch.where(on, torch.where(self.in_matrix, keep_matrix, keep), 1.0)
+        keep = torch.where(self.in_matrix, keep_matrix, keep)
+        keep = torch.where(on & self.decayed, keep, 1.0)
         new = torch.where(self.in_matrix, self.one_minus_momentum, self.one_minus_beta1)
         change, exp_avg = self.change(grad, new, size, root), self.buffers["exp_avg"]
         direction = grad.lerp(exp_avg, self.momentum) if self.nesterov else exp_avg
@@ -243,12 +247,22 @@ def orthogonalize(matrices: Tensor) -> Tensor:
 
 
 def make_optimizer(
-    settings: Sequence[TrainConfig], flat: Tensor, matrices: Sequence[Matrix]
+    settings: Sequence[TrainConfig],
+    flat: Tensor,
+    matrices: Sequence[Matrix],
+    decayed: Tensor | None = None,
 ) -> Optimizer:
-    """The optimizer that all of `settings` name; `matrices` are the weights of linear layers."""
+    """The optimizer that all of `settings` name; `matrices` are the weights of linear layers, and
+    `decayed` [P] the parameters that have weight decay, None for all."""
+    optimizer: Optimizer
     if settings[0].optimizer == "muon":
-        return Muon(settings, flat, matrices)
-    return {"adamw": AdamW, "sgd": SGD, "lion": Lion}[settings[0].optimizer](settings, flat)
+        optimizer = Muon(settings, flat, matrices)
+    else:
+        made = {"adamw": AdamW, "sgd": SGD, "lion": Lion}
+        optimizer = made[settings[0].optimizer](settings, flat)
+    if decayed is not None:
+        optimizer.decayed = decayed[None]
+    return optimizer
 
 
 def per_run(values: Sequence[float]) -> Tensor:

@@ -44,7 +44,8 @@ class Step:
     ):
         self.pack, self.feed, self.device = pack, feed, device
         settings = [run.train for run in runs]
-        self.optimizer = make_optimizer(settings, pack.flat, pack.matrices())
+        decayed = pack.decayed() if settings[0].undecayed == "official" else None
+        self.optimizer = make_optimizer(settings, pack.flat, pack.matrices(), decayed)
         self.dtype = torch.bfloat16 if runs[0].train.precision == "bf16" else torch.float32
         keys = [derive_seed(run.seed, "dropout") % WORDS for run in runs]
         self.dropout_keys = torch.tensor(keys, device=device)
@@ -92,19 +93,24 @@ class Step:
 
     # ---- inside
 
-    def mean_loss(self, tokens: Tensor, positions: Tensor, targets: Tensor) -> Tensor:
-        """What a run minimizes, [R]."""
+    def mean_loss(
+        self, tokens: Tensor, positions: Tensor, targets: Tensor, weights: Tensor | None = None
+    ) -> Tensor:
+        """What a run minimizes, [R]; `weights` [B] of the examples, if they are not all alike."""
         model = self.pack.model
-        keys = mix(self.dropout_keys ^ mix(self.index)) if model.embed_dropout > 0 else None
+        keys = mix(self.dropout_keys ^ mix(self.index)) if model.drops else None
         x = self._embed(tokens, self.dtype, keys)
-        x = model.through_layers(x, positions.long(), self._layer)
-        return self._losses(x, targets)[0].mean(dim=1)
+        x = model.through_layers(x, positions.long(), self._layer, keys)
+        losses = self._losses(x, targets)[0]
+        if weights is None:
+            return losses.mean(dim=1)
+        return (losses.unflatten(1, (len(weights), -1)).mean(dim=2) * weights).sum(dim=1)
 
     def _train(self) -> None:
         if not self.pack.can_be_captured:
             self.pack.activate(self.active.tolist())
         buffers = [(r, b, b.clone()) for r, b in self.pack.captured_buffers()]
-        loss = self._forward(*self.feed.batch())
+        loss = self._forward(*self.feed.batch(), self.feed.weights())
         loss.sum().backward()
         for r, buffer, before in buffers:  # those of a run that has ended stay
             buffer.copy_(torch.where(self.active[r], buffer, before))

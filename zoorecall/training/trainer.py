@@ -215,13 +215,17 @@ class PackTrainer:
             curve.test_sequence_accuracy.append(sequence_accuracy[r])
             for name, of_runs in zip(self.slices, slice_accuracy, strict=True):
                 curve.slice_test_accuracy[name].append(of_runs[r])
-            stop = self.train.stop_at_accuracy
-            if stop is not None and accuracy[r] >= stop:
+            if self._reached(accuracy[r]):
                 self.stopped_at[r] = step
                 self.active[r] = False
         for tensor in (done.loss_sum, done.max_loss, done.max_grad_norm):
             tensor.zero_()
         self.steps_in_sum = 0
+
+    def _reached(self, accuracy: float) -> bool:
+        """Whether a run of this test accuracy is to end."""
+        at, above = self.train.stop_at_accuracy, self.train.stop_above_accuracy
+        return (at is not None and accuracy >= at) or (above is not None and accuracy > above)
 
     def _result(self, r: int, on_train: list[float]) -> RunResult:
         curve, diverged_at = self.curves[r], int(self.do_step.diverged_at[r])

@@ -14,17 +14,25 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from ..dropout import Dropped, dropout
+
 QKV = Tensor | Sequence[Tensor]
 
 
-def attention_reference(qkv: QKV, num_heads: int, bias: QKV | None = None) -> Tensor:
-    """The definition: y [R, B, L, D] in q's dtype; half precision is computed in float32."""
+def attention_reference(
+    qkv: QKV, num_heads: int, bias: QKV | None = None, dropped: Dropped | None = None
+) -> Tensor:
+    """The definition: y [R, B, L, D] in q's dtype; half precision is computed in float32. In
+    training, weights are `dropped`."""
     q, k, v = heads_first(with_bias(qkv, bias), num_heads)
     wide = torch.promote_types(q.dtype, torch.float32)
     L, K = q.shape[-2:]
     scores = (q.to(wide) @ k.to(wide).mT) * K**-0.5
     future = torch.ones(L, L, dtype=torch.bool, device=q.device).triu(1)
-    y = scores.masked_fill(future, float("-inf")).softmax(-1) @ v.to(wide)
+    weights = scores.masked_fill(future, float("-inf")).softmax(-1)
+    if dropped is not None:
+        weights = dropout(weights, *dropped)
+    y = weights @ v.to(wide)
     return rearrange(y, "r b h l k -> r b l (h k)").to(q.dtype)
 
 
