@@ -206,16 +206,30 @@ def mixers(*labels: str) -> pd.DataFrame:
     return made_up_runs(lambda *_: 0.5, mixers=labels, rates=(1e-3,), seeds=(1,))
 
 
-def test_colours_differ_in_lightness_or_hue_for_red_green_blindness():
-    """Deuteranopia, by the matrix of Machado, Oliveira and Fernandes 2009, on linear light."""
-    matrix = np.array([[0.367322, 0.860646, -0.227968],
-                       [0.280085, 0.672501, 0.047413],
-                       [-0.011820, 0.042940, 0.968881]])  # fmt: skip
+BLINDNESS = {
+    "protanopia": [[0.152286, 1.052583, -0.204868],
+                   [0.114503, 0.786281, 0.099216],
+                   [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968],
+                     [0.280085, 0.672501, 0.047413],
+                     [-0.011820, 0.042940, 0.968881]],
+    "tritanopia": [[1.255528, -0.076749, -0.178779],
+                   [-0.078411, 0.930809, 0.147602],
+                   [0.004733, 0.691367, 0.303900]],
+}  # fmt: skip
+"""By the matrices of Machado, Oliveira and Fernandes 2009, on linear light."""
+
+
+@pytest.mark.parametrize("kind", BLINDNESS)
+def test_mixers_differ_in_colour_for_colour_blind_people_and_all_in_their_marks(kind):
     names = list(COLORS)[:6]  # the mixers that are drawn together
     rgb = np.array([[int(COLORS[n][i : i + 2], 16) / 255 for i in (1, 3, 5)] for n in names])
-    seen = (rgb**2.2 @ matrix.T).clip(0, 1) ** (1 / 2.2)
+    seen = (rgb**2.2 @ np.array(BLINDNESS[kind]).T).clip(0, 1) ** (1 / 2.2)
     for i, j in itertools.combinations(range(len(names)), 2):
-        assert np.linalg.norm(seen[i] - seen[j]) > 0.15, (names[i], names[j])
+        apart = 0.11 if kind == "tritanopia" else 0.15  # one in ten thousand people
+        assert np.linalg.norm(seen[i] - seen[j]) > apart, (names[i], names[j])
+    looks = mixer_looks(mixers(*COLORS)).values()
+    assert len({look.marker for look in looks}) == len(COLORS)
 
 
 def test_width_shows_the_fine_grid_and_the_four_points():
