@@ -285,8 +285,8 @@ def saved(browser, tmp_path):
     def save(chart: str, kind: str) -> str:
         next(b for b in every(browser, f"{chart} .export button") if b.text == kind).click()
         for _ in range(100):
-            if files := [*tmp_path.glob(f"*.{kind.lower()}")]:
-                text = files[0].read_text()
+            files = [*tmp_path.glob(f"*.{kind.lower()}")]
+            if files and (text := files[0].read_text()):  # it is empty for a moment
                 files[0].unlink()
                 return text
             time.sleep(0.05)
