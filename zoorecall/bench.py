@@ -7,6 +7,7 @@ a step must move through memory (`least_bytes`), so a share of bytes is a lower 
 
 import itertools
 import json
+import math
 import multiprocessing
 import os
 import statistics
@@ -22,11 +23,14 @@ import torch
 from .config import RunConfig
 from .errors import UserError
 from .model.cost import count_parameters, forward_flops
-from .sweeps.plan import memory_bytes, pack_size
-from .sweeps.provenance import provenance
+from .sweeps.plan import PlannedPack, memory_bytes, pack_size
+from .sweeps.provenance import device_name, provenance
 from .sweeps.sizing import measured_size
 from .tasks.mqar import mqar_of_length
 from .training.trainer import PackTrainer
+
+RECORDS = Path("results/bench")
+"""Where the repository keeps what `zoorecall bench --json` has measured."""
 
 
 @dataclass(frozen=True)
@@ -309,3 +313,45 @@ def read_record(path: Path) -> dict[str, Any]:
         raise UserError(
             f"{path}: not measurements of this version of zoorecall bench; choose another file"
         ) from error
+
+
+ALIKE = 4
+"""A step says how long another of its mixer takes that has at most so many times its FLOPs, or its
+own as many times those."""
+
+
+def estimated_hours(packs: Sequence[PlannedPack], device: torch.device) -> tuple[float, int]:
+    """Hours that the training steps of packs take on one device, a core of a CPU or a GPU; and how
+    many runs are left out, as `RECORDS` has no step that is like theirs on such a device."""
+    records = [read_record(path) for path in sorted(RECORDS.glob("*.json"))]
+    here = [record for record in records if record["device"] == device_name(device)]
+    speeds = [
+        (m["mixer_name"], m["precision"], speed * m["ms_per_run_step"] / 1e3, speed)
+        for record in here
+        for m in record["measurements"]
+        if m["flops_share"] and (speed := m["flops_share"] * record["flops_per_second"])
+    ]
+    hours, unknown, known = 0.0, 0, {}
+    for pack in packs:
+        run = pack.runs[0]
+        if run.pack_key not in known:
+            known[run.pack_key] = _speed(run, speeds)
+        speed = known[run.pack_key]
+        if speed is None or pack.flops is None:
+            unknown += len(pack.runs)
+        else:
+            hours += pack.flops / speed / 3600
+    return hours, unknown
+
+
+def _speed(run: RunConfig, speeds: Sequence[tuple[str, str, float, float]]) -> float | None:
+    """FLOP/s of the step that is most like a run's."""
+    flops = 3 * (forward_flops(run) or 0) * run.train.batch_size
+    kind = (run.model.mixer.name, run.train.precision)
+    near = [
+        (abs(math.log(step / flops)), speed)
+        for *of, step, speed in speeds
+        if flops and tuple(of) == kind
+    ]
+    distance, speed = min(near, default=(math.inf, 0.0))
+    return speed if distance <= math.log(ALIKE) else None

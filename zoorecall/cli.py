@@ -4,6 +4,9 @@ Nothing heavy is imported before a command needs it, so that `--help` answers at
 """
 
 import argparse
+import contextlib
+import io
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +14,7 @@ from typing import Any
 
 from .errors import SweepFailed, UserError
 from .search_path import working_folder_last
+from .version import __version__
 
 USER_ERROR, INTERRUPTED = 2, 130
 
@@ -29,28 +33,50 @@ def main(argv: Sequence[str] | None = None) -> int:
 def exit_code(command: Callable[[], int | None]) -> int:
     """Run a command or script; what goes wrong for its user becomes one line and an exit code:
     1 (some packs failed), 2 (bad input), 130 (interrupted)."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what a terminal cannot show, it shows escaped
+            stream.reconfigure(errors="backslashreplace")
     try:
-        return command() or 0
+        try:
+            return command() or 0
+        finally:
+            sys.stdout.flush()
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on from here", file=sys.stderr)
-        return INTERRUPTED
+        return _fail("\ninterrupted; the same command goes on from here", INTERRUPTED)
     except BrokenPipeError:  # e.g. `zoorecall table DIR | head`
-        sys.stderr.close()
+        _discard_output()
         return 0
     except UserError as error:
-        print(error, file=sys.stderr)
-        return USER_ERROR
+        return _fail(error, USER_ERROR)
     except SweepFailed as error:
-        print(error, file=sys.stderr)
-        return 1
+        return _fail(error, 1)
+    except OSError as error:
+        if error.filename is None:
+            _discard_output()
+        return _fail(f"{error.filename or 'output'}: {error.strerror or error}", USER_ERROR)
+
+
+def _fail(reason: object, code: int) -> int:
+    with contextlib.suppress(OSError):
+        print(reason, file=sys.stderr, flush=True)
+    return code
+
+
+def _discard_output() -> None:
+    """Let go of a standard output that takes no more, so that nothing is written to it at exit."""
+    with contextlib.suppress(OSError):  # it is no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:
+    """The parser of all commands; the arguments it finds have the function of theirs."""
     parser = argparse.ArgumentParser(
         prog="zoorecall",
         description="Does a sequence mixer recall? If not: its architecture or its learning rate?",
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    parser.add_argument("--version", action="version", version=f"zoorecall {__version__}")
+    parser.set_defaults(command=_help)
+    commands = parser.add_subparsers(metavar="COMMAND")
 
     sweep = commands.add_parser("sweep", help="train every run of a grid into a results folder")
     sweep.set_defaults(command=_sweep)
@@ -136,6 +162,16 @@ def _parser() -> argparse.ArgumentParser:
 
     schema = commands.add_parser("schema", help="print the JSON Schema of a grid file")
     schema.set_defaults(command=_schema)
+
+    ls = commands.add_parser("ls", help="list results folders and grids, a line each")
+    ls.set_defaults(command=_ls)
+    ls.add_argument(
+        "folder", metavar="DIR", type=_path, nargs="?", help="of both (results/ and grids/)"
+    )
+
+    completion = commands.add_parser("completion", help="print what completes commands in a shell")
+    completion.set_defaults(command=_completion)
+    completion.add_argument("shell", choices=["bash", "zsh", "tcsh"])
     return parser
 
 
@@ -195,6 +231,32 @@ def _inches(text: str) -> float:
     if not 2 <= width <= 40:
         raise argparse.ArgumentTypeError(f"'{text}' is no width of 2 to 40 inches")
     return width
+
+
+def _help(args: argparse.Namespace) -> int:
+    """No command at all: what there is, and the exit code of a missing argument."""
+    _parser().print_help(sys.stderr)
+    return USER_ERROR
+
+
+def _ls(args: argparse.Namespace) -> int:
+    from .listing import listing
+    from .tables import plain_console
+
+    folders = [args.folder] if args.folder else [Path("results"), Path("grids")]
+    console = plain_console()
+    for line in listing(folders):
+        console.print(line, no_wrap=True, overflow="ellipsis")
+    return 0
+
+
+def _completion(args: argparse.Namespace) -> int:
+    try:
+        import shtab
+    except ImportError:
+        raise UserError("completion: needs shtab; pip install 'zoorecall[completion]'") from None
+    print(shtab.complete(_parser(), shell=args.shell))
+    return 0
 
 
 def _path(text: str) -> Path:
@@ -313,32 +375,34 @@ def _bench(args: argparse.Namespace) -> int:
     import json
 
     import torch
-    import yaml
     from pydantic import ValidationError
 
     from . import display
     from .bench import bench, bench_run, ceilings, read_record, record
     from .files import replacing
     from .grid.faults import in_words
+    from .grid.yaml_nodes import Fault, parse_yaml
+    from .sweeps.plan import check_fits
     from .sweeps.sweeper import resolve_device
 
     device = torch.device(resolve_device(args.device))
     torch.set_num_threads(1)  # as a sweep's workers have, one a core
     try:
-        mixers = [yaml.safe_load(text) for text in args.mixers]
+        mixers = [parse_yaml(text, f"--mixers {text}").value for text in args.mixers]
         runs = [
             bench_run(mixer, width, length, args.layers, args.batch_size, precision=args.precision)
             for mixer, width, length in itertools.product(mixers, args.widths, args.lengths)
         ]
-    except yaml.YAMLError as error:
-        raise UserError(f"bench: --mixers: not YAML: {str(error).splitlines()[0]}") from error
+    except Fault as fault:
+        raise UserError(f"bench: {str(fault).partition(': ')[2]}") from fault
     except ValidationError as error:
         raise UserError(f"bench: {in_words(error)}") from error
+    check_fits(runs, device)
     earlier = read_record(args.json) if args.json and args.json.exists() else None
     limits, measurements = ceilings(device, args.precision), []
     for measurement in bench(runs, args.packs, device, limits):
         measurements.append(measurement)
-        display.print_measurement(measurement, first=len(measurements) == 1)
+        display.print_measurement(measurement)
         if args.json:  # each time, so that nothing is lost if the rest is
             table = record(measurements, device, limits, earlier)
             with replacing(args.json) as temporary:

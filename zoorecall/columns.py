@@ -8,11 +8,10 @@ is the record of them, so a new option changes no old id; a test holds it agains
 Nothing here needs torch: tables are read and shown without it.
 """
 
-import copy
 import hashlib
 import itertools
 import json
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from keyword import iskeyword
@@ -65,6 +64,9 @@ CONFIG_PREFIXES = ("task.", "model.", "train.")
 ATTENTION_SHARE = "attention_share"
 MIXER_SOURCE = "mixer.source"
 """Tells the versions of a user's own mixer apart."""
+
+Options = Mapping[str, Any]
+"""A config, or a part of one, as JSON holds it."""
 
 Decider = Literal["config", "task", "training", "machine"]
 
@@ -135,6 +137,17 @@ CURVE_COLUMNS = tuple(
 MAYBE_UNKNOWN = ("state_size", "forward_flops")
 """Empty for a mixer of the user's own that does not tell."""
 
+TEXTS = {RUN_ID, MIXER, CONFIG, "pack_id", "device", "kernels", "zoorecall_version",
+         "torch_version", "git_commit", "user_code"}  # fmt: skip
+WHOLE = {*TASK_SIZES, "best_step", "num_steps", "parameters", "pack_size", "step"}
+"""The columns of a file that hold texts, and whole numbers; the rest are numbers or NaN."""
+
+DERIVED = {MIXER_NAME, MIXER_OPTIONS, ATTENTION_SHARE, MIXER_SOURCE}
+"""Columns that no file has: they follow from a config when it is read."""
+
+NEWER = {*TASK_SIZES, "user_code", "max_loss", "max_grad_norm"}
+"""Columns that files of earlier versions lack."""
+
 PROVENANCE = tuple(column.name for column in COLUMNS if column.decided_by == "machine")
 
 NAMES = {TASK: "task", DEPTH: "layers", WIDTH: "width", LENGTH: "length", RATE: "learning rate"}
@@ -151,22 +164,44 @@ def defaults() -> dict[str, Any]:
     return json.loads(files(__package__).joinpath("defaults.json").read_text(encoding="utf-8"))
 
 
-def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
+def with_defaults(config: Options) -> dict[str, Any]:
     """A config, as JSON holds it, with the options that came after it was written."""
-    whole = copy.deepcopy(dict(config))
-    for part, default in _parts(whole):
-        part |= copy.deepcopy({key: default[key] for key in default if key not in part})
-    return whole
+
+    def whole(part: Options, default: Options) -> dict[str, Any]:
+        return {**part, **{key: x for key, x in default.items() if key not in part}}
+
+    return _by_part(config, whole)
 
 
-def identity(config: Mapping[str, Any]) -> dict[str, Any]:
+def read_config(text: str) -> dict[str, Any]:
+    """A config from the JSON of a row, with the options that came after it was written.
+
+    Raises ValueError where the text is no config of a run that this version knows.
+    """
+    try:
+        config = with_defaults(json.loads(text))
+        options = [(config, {SEED: 0})] + [(config[x], defaults()[x]) for x in ("model", "train")]
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"no config of a run: {type(error).__name__} {error}") from error
+    for part, default in options:
+        for key, number in default.items():
+            if _is_number(number) and not _is_number(part.get(key)):
+                raise ValueError(f"no config of a run: {key} is {part.get(key)!r}, not a number")
+    return config
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def identity(config: Options) -> dict[str, Any]:
     """What of a resolved config, as JSON holds it, is not at its default; names and seed always
     count."""
-    rest = copy.deepcopy(dict(config))
-    for part, default in _parts(rest):
-        for key in [key for key in part if key in default and part[key] == default[key]]:
-            del part[key]
-    return rest
+
+    def changed(part: Options, default: Options) -> dict[str, Any]:
+        return {key: x for key, x in part.items() if key not in default or x != default[key]}
+
+    return _by_part(config, changed)
 
 
 def run_id(config: Mapping[str, Any]) -> str:
@@ -204,9 +239,11 @@ def short_labels(labels: Iterable[str]) -> dict[str, str]:
     return {label: x if taken.count(x) == 1 else label for label, x in short.items()}
 
 
+_to_text = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+
+
 def digest(data: Mapping[str, Any]) -> str:
-    text = json.dumps(data, sort_keys=True, separators=(",", ":"))
-    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+    return hashlib.blake2b(_to_text(data).encode(), digest_size=6).hexdigest()
 
 
 def pattern_layers(
@@ -240,15 +277,23 @@ def _each(mixer: Mapping[str, Any]) -> list[Any]:
     return list(mixer["mixers"]) if mixer["name"] == "pattern" else [mixer]
 
 
-def _parts(config: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """The mappings of a config that hold options, each with the defaults of these."""
-    task, model = config["task"], config["model"]
-    yield task, defaults()["task"][task["name"]]
-    yield model["mixer"], _of_mixer(model["mixer"]["name"])
-    if model["mixer"]["name"] == "pattern":
-        yield from ((one, _of_mixer(one["name"])) for one in model["mixer"]["mixers"])
-    yield model, defaults()["model"]
-    yield config["train"], defaults()["train"]
+def _by_part(
+    config: Options, change: Callable[[Options, Options], dict[str, Any]]
+) -> dict[str, Any]:
+    """A config with each mapping that holds options changed, given the defaults of these."""
+    task, model, train = config["task"], config["model"], config["train"]
+
+    def changed(mixer: Options) -> dict[str, Any]:
+        if mixer["name"] == "pattern":
+            mixer = {**mixer, "mixers": [changed(one) for one in mixer["mixers"]]}
+        return change(mixer, _of_mixer(mixer["name"]))
+
+    return {
+        **config,
+        "task": change(task, defaults()["task"][task["name"]]),
+        "model": change({**model, "mixer": changed(model["mixer"])}, defaults()["model"]),
+        "train": change(train, defaults()["train"]),
+    }
 
 
 def _of_mixer(name: str) -> dict[str, Any]:

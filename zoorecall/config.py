@@ -3,17 +3,25 @@
 The defaults are the settings of Okpekpe and Orvieto 2025 (arXiv 2508.19029, appendix A.2).
 """
 
+import hashlib
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import InitErrorDetails, PydanticCustomError, to_jsonable_python
 
 from . import columns
 from .mixers import MIXERS, AnyMixerConfig, PatternConfig
 from .mixers.attention import Attention
 from .mixers.custom import CustomConfig
-from .tasks import TASKS, AnyTaskConfig
+from .tasks import TASKS, AnyTaskConfig, check_splits
 from .tasks.mqar import MQARConfig
 
 
@@ -114,6 +122,10 @@ class ModelConfig(Config):
         object.__setattr__(self, name, meanings.get(value, value))
 
 
+MAX_STEPS = 10**9
+"""Of a run: at 0.1 ms a step, more than a day."""
+
+
 class TrainConfig(Config):
     """Gradient descent on cross-entropy at the query positions."""
 
@@ -140,12 +152,12 @@ class TrainConfig(Config):
     schedule: Literal["cosine", "cosine_by_epoch", "linear", "constant"] = Field(
         "cosine", description="what follows the warmup, down to 0 at the last step"
     )
-    batch_size: int = Field(512, ge=1)
+    batch_size: int = Field(512, ge=1, le=2**31)
     data: Literal["fixed", "fresh"] = Field(
         "fixed", description="fixed: epochs over train_examples; fresh: new examples every step"
     )
     data_seed: int | None = Field(
-        None, ge=0, description="of the examples and their order; null: the run's seed"
+        None, ge=0, lt=2**63, description="of the examples and their order; null: the run's seed"
     )
     order: Literal["shuffled", "fixed"] = Field(
         "shuffled", description="of fixed examples: anew in every epoch, or as they were drawn"
@@ -153,15 +165,18 @@ class TrainConfig(Config):
     drop_last: bool = Field(
         True, description="whether an epoch leaves out its last examples, too few for a batch"
     )
-    train_examples: int = Field(100_000, ge=1)
-    test_examples: int = Field(3_000, ge=1)
+    train_examples: int = Field(100_000, ge=1, le=2**40)
+    test_examples: int = Field(3_000, ge=1, le=2**40)
     epochs: float = Field(50, gt=0, description="an epoch is train_examples, also of fresh data")
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     evaluate: Literal["quadratic", "epoch"] = Field(
         "quadratic", description="when: dense early, as evaluations says, or after every epoch"
     )
     evaluations: int = Field(
-        60, ge=1, description="how many after the first, at steps num_steps * (i / evaluations)^2"
+        60,
+        ge=1,
+        le=100_000,
+        description="how many after the first, at steps num_steps * (i / evaluations)^2",
     )
     stop_at_accuracy: float | None = Field(
         None, gt=0, le=1, description="end a run at this token accuracy on the test examples"
@@ -180,16 +195,23 @@ class TrainConfig(Config):
                 f"batch_size {self.batch_size} is {self.batch_size - self.train_examples} more "
                 f"than train_examples {self.train_examples}"
             )
+        if self.epochs * self.steps_per_epoch > MAX_STEPS:
+            raise ValueError(
+                f"epochs {self.epochs:g} of {self.steps_per_epoch:,} steps are more than "
+                f"{MAX_STEPS:,} steps"
+            )
         if self.data == "fresh":  # in which there is no order
             object.__setattr__(self, "order", "shuffled")
         if None not in (self.stop_at_accuracy, self.stop_above_accuracy):
             raise ValueError("stop_at_accuracy and stop_above_accuracy are two ends, should be one")
-        if self.evaluate == "epoch" and self.evaluations != 60:
+        usual = type(self).model_fields["evaluations"].default
+        if self.evaluate == "epoch" and self.evaluations != usual:
             raise ValueError("evaluations is no option of evaluate: epoch")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas {list(self.betas)} must lie in [0, 1)")
+        fields = type(self).model_fields
         for name, own in OPTIMIZER_OPTIONS.items():
-            value, default = getattr(self, name), type(self).model_fields[name].default
+            value, default = getattr(self, name), fields[name].default
             if self.optimizer not in own and value != default:
                 text = f"{name} is no option of optimizer {self.optimizer}"
                 raise ValueError(f"{text}, should be with {' or '.join(own)}")
@@ -234,13 +256,22 @@ class RunConfig(Config):
     model: ModelConfig = Field(default_factory=ModelConfig)
     train: TrainConfig = Field(default_factory=TrainConfig)
     seed: int = Field(
-        42, ge=0, description="of initial weights and dropout, and of the data but for a data_seed"
+        42,
+        ge=0,
+        lt=2**63,
+        description="of initial weights and dropout, and of the data but for a data_seed",
     )
 
     @property
     def data_seed(self) -> int:
         """Of the examples and their order."""
         return self.seed if self.train.data_seed is None else self.train.data_seed
+
+    @field_validator("task")
+    @classmethod
+    def _check_task(cls, task: AnyTaskConfig) -> AnyTaskConfig:
+        check_splits(task)
+        return task
 
     @model_validator(mode="after")
     def _try_out(self) -> "RunConfig":
@@ -267,11 +298,8 @@ class RunConfig(Config):
     @cached_property
     def pack_key(self) -> str:
         """Equal for runs that can train as one pack: they differ only in `PER_RUN` numbers."""
-        data = self.model_dump()
-        del data["seed"]
-        for name in PER_RUN:
-            del data["train"][name]
-        return columns.digest(data)
+        text = self.model_dump_json(exclude={"seed": True, "train": {*PER_RUN}})
+        return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 
 
 PER_RUN = (

@@ -1,24 +1,25 @@
 """What a sweep looks like in a terminal."""
 
-import math
 import time
-from collections import deque
 from collections.abc import Sequence
 from types import TracebackType
 
 import pandas as pd
+import torch
 from rich.console import Console, Group
 from rich.live import Live
+from rich.padding import Padding
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from .bench import Measurement
+from .bench import RECORDS, Measurement, estimated_hours
 from .columns import short_labels
 from .grid import Grid
 from .model.cost import count_parameters
 from .sweeps import events
 from .sweeps.plan import PlannedPack, memory_bytes
-from .tables import print_table
+from .tables import plain_console, print_table
+from .words import count
 
 
 class SweepDisplay:
@@ -26,15 +27,17 @@ class SweepDisplay:
 
     LINE_SECONDS = 10  # between two plain lines
     PACE_SECONDS = 60  # over which the pace is taken
+    SHARE_OF_A_PACK = (
+        0.1  # that is trained before time left is told: early on evaluations are dense
+    )
 
     def __init__(self, console: Console | None = None):
-        self.console = console or Console(stderr=True, markup=False)
-        self.started = self.last_line = time.monotonic()
+        self.console = console or plain_console(stderr=True)
+        self.last_line = time.monotonic()
         self.steps: dict[str, int] = {}  # of each pack, in this sweep
         self.first_steps: dict[str, int] = {}
         self.packs: dict[str, PlannedPack] = {}
         self.names: dict[str, str] = {}  # what to call each mixer
-        self.trained: deque[tuple[float, float]] = deque()  # when, and how many run-steps by then
         self.finished: set[str] = set()
         self.failed: dict[str, str] = {}
         self.warned: set[str] = set()
@@ -44,6 +47,8 @@ class SweepDisplay:
             BarColumn(),
             TextColumn("{task.fields[pace]}"),
             console=self.console,
+            speed_estimate_period=self.PACE_SECONDS,
+            get_time=time.monotonic,
         )
         self.task = self.bar.add_task("run-steps", total=None, finished="", pace="")
         self.live: Live | None = None
@@ -75,7 +80,6 @@ class SweepDisplay:
             case events.Progress(pack_id, step, accuracies):
                 self.first_steps.setdefault(pack_id, step)
                 self.steps[pack_id] = step
-                self._take_pace()
                 for run, accuracy in zip(self.packs[pack_id].runs, accuracies, strict=True):
                     name = setting(self.names[run.model.mixer.label], run.model.num_layers)
                     self.best[name] = max(accuracy, self.best.get(name, 0.0))
@@ -95,6 +99,7 @@ class SweepDisplay:
                 if text not in self.warned:
                     self.warned.add(text)
                     self._say(f"warning: {text}")
+        self._advance()
         if self.live:
             self.live.update(self._panel())
         else:
@@ -111,7 +116,7 @@ class SweepDisplay:
         )
 
     def _say(self, line: str) -> None:
-        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(line, soft_wrap=True)
 
     def _run_steps(self) -> tuple[float, float]:
         """Run-steps (steps times runs) trained in this sweep, and still to train."""
@@ -124,36 +129,34 @@ class SweepDisplay:
             left += 0 if pack_id in self.finished else (total - step) * len(pack.runs)
         return done, left
 
-    def _take_pace(self) -> None:
-        """Note how many run-steps are trained; not before the first, as they compile."""
-        done, now = self._run_steps()[0], time.monotonic()
-        if done:
-            self.trained.append((now, done))
-        while len(self.trained) > 2 and self.trained[1][0] < now - self.PACE_SECONDS:
-            self.trained.popleft()
-
-    def _pace(self) -> str:
-        now = time.monotonic()
-        elapsed = f"{clock(now - self.started)} elapsed"
+    def _advance(self) -> None:
+        """Tell the bar how far the sweep is; what it has to do it learns once a pace means
+        something, and again where a pack goes on from a checkpoint or fails."""
         done, left = self._run_steps()
-        since, before = self.trained[0] if self.trained else (now, done)
-        if done <= before or now <= since:
-            return elapsed
-        pace = (done - before) / (now - since)
-        return f"{pace:,.0f} run-steps/s, {elapsed}, {clock(left / pace)} left"
-
-    def _panel(self) -> Group:
-        each = self.packs.values()
-        total = sum(len(pack.runs) * pack.runs[0].train.num_steps for pack in each)
-        runs = sum(len(pack.runs) for pack in each)
-        done = sum(len(self.packs[pack_id].runs) for pack_id in self.finished)
+        runs = sum(len(pack.runs) for pack in self.packs.values())
+        finished = sum(len(self.packs[pack_id].runs) for pack_id in self.finished)
+        begun = self.bar.tasks[0].total is not None or any(
+            step >= self.SHARE_OF_A_PACK * self.packs[pack_id].runs[0].train.num_steps
+            for pack_id, step in self.steps.items()
+            if pack_id in self.packs
+        )
         self.bar.update(
             self.task,
-            total=total or None,
-            completed=total - self._run_steps()[1],
-            finished=f"{done}/{runs} runs, {len(self.finished)}/{len(self.packs)} packs",
-            pace=self._pace(),
+            total=done + left if begun else None,
+            completed=done,
+            finished=f"{finished}/{runs} runs, {len(self.finished)}/{len(self.packs)} packs",
         )
+        self.bar.update(self.task, pace=self._pace())
+
+    def _pace(self) -> str:
+        """How fast the sweep trains, how long it has, and how long it still will."""
+        task = self.bar.tasks[0]
+        elapsed = f"{clock(task.elapsed or 0)} elapsed"
+        if task.total is None or task.speed is None or task.time_remaining is None:
+            return elapsed
+        return f"{task.speed:,.0f} run-steps/s, {elapsed}, {clock(task.time_remaining)} left"
+
+    def _panel(self) -> Group:
         table = Table("mixer", "layers", "best accuracy so far", box=None, pad_edge=False)
         for name, accuracy in sorted(self.best.items(), key=lambda item: -item[1]):
             mixer, layers = name.rsplit(" x", 1)
@@ -183,55 +186,76 @@ def clock(duration: float) -> str:
 
 def print_plan(grid: Grid, packs: Sequence[PlannedPack], device: str) -> None:
     """What a sweep would train, by setting, without training it."""
-    rows: dict[tuple, list] = {}
-    names_of = short_labels(pack.runs[0].model.mixer.label for pack in packs)
+    groups: dict[str, list[PlannedPack]] = {}
     for pack in packs:
-        run = pack.runs[0]
-        mixer = names_of[run.model.mixer.label]
+        groups.setdefault(pack.runs[0].pack_key, []).append(pack)
+    names = short_labels(group[0].runs[0].model.mixer.label for group in groups.values())
+    settings: dict[tuple[object, ...], list[PlannedPack]] = {}
+    for group in groups.values():
+        run = group[0].runs[0]
+        mixer = names[run.model.mixer.label]
         key = (mixer, run.model.num_layers, run.model.d_model, run.task.seq_len)
-        row = rows.setdefault(key, [0, 0, 0, 0, 0.0, 0, 0.0])
-        sequences = run.train.num_steps * run.train.batch_size * len(pack.runs)
-        row[0] += len(pack.runs)
-        row[1] += 1
-        row[2] = max(row[2], len(pack.runs))
-        row[3] = count_parameters(run)
-        row[4] += sequences * run.task.seq_len
-        row[5] += math.nan if pack.flops is None else pack.flops
-        row[6] = max(row[6], memory_bytes(run) * len(pack.runs))
-    names = ("mixer", "layers", "width", "length", "runs", "packs", "pack size", "parameters")
-    table = pd.DataFrame(
-        [
-            (*key, *row[:4], f"{row[4]:.2e}", _flops(row[5]), f"{row[6] / 2**30:.2f}")
-            for key, row in rows.items()
-        ],
-        columns=[*names, "tokens", "FLOPs", "GiB a pack"],
-    )
-    done = len(grid.runs) - int(table["runs"].sum())
-    print_table(table)
-    Console().print(
-        f"{table['runs'].sum()} runs in {table['packs'].sum()} packs on {device}"
+        settings.setdefault(key, []).extend(group)
+    telling = ("mixer", "layers", "width", "length")
+    rows = [
+        dict(zip(telling, key, strict=True)) | _planned(group) for key, group in settings.items()
+    ]
+    if rows:
+        print_table(pd.DataFrame(rows))
+    runs = sum(len(pack.runs) for pack in packs)
+    done = len(grid.runs) - runs
+    line = (
+        f"{runs} runs in {len(packs)} packs on {device}"
         + (f"; {done} more are finished" if done else "")
-        + ("; pack sizes are estimates, a sweep measures them" if device == "cuda" else ""),
-        highlight=False,
+        + ("; pack sizes are estimates, a sweep measures them" if device == "cuda" else "")
+    )
+    console = plain_console()
+    console.print(line)
+    if packs:
+        console.print(_hours(packs, device))
+
+
+def _planned(packs: Sequence[PlannedPack]) -> dict[str, object]:
+    """The row of a plan for the packs of one setting."""
+    run, flops = packs[0].runs[0], [pack.flops for pack in packs]
+    tokens = sum(pack.sequences * pack.runs[0].task.seq_len for pack in packs)
+    return {
+        "runs": sum(len(pack.runs) for pack in packs),
+        "packs": len(packs),
+        "pack size": max(len(pack.runs) for pack in packs),
+        "parameters": count_parameters(run),
+        "tokens": f"{tokens:.2e}",
+        "FLOPs": "-" if None in flops else f"{sum(x or 0 for x in flops):.2e}",
+        "GiB a pack": f"{max(memory_bytes(x.runs[0]) * len(x.runs) for x in packs) / 2**30:.2f}",
+    }
+
+
+def _hours(packs: Sequence[PlannedPack], device: str) -> str:
+    """How long the steps of a plan take, where steps like them were measured."""
+    place = torch.device(device)
+    hours, unknown = estimated_hours(packs, place)
+    unit = "GPU-hours" if device == "cuda" else "core-hours"
+    advice = f"`zoorecall bench --json {RECORDS}/NAME.json` measures them"
+    if unknown == sum(len(pack.runs) for pack in packs):
+        return f"hours are not known, as no steps like these were measured on this device; {advice}"
+    rest = f"; of {unknown} runs none are measured, {advice}" if unknown else ""
+    return (
+        f"about {hours:.2g} {unit} of training steps, by those that {RECORDS} has of this device, "
+        f"scaled by FLOPs; compiling and evaluating come on top{rest}"
     )
 
 
-def _flops(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.2e}"
-
-
-def print_measurement(measurement: Measurement, first: bool) -> None:
-    """One line of a benchmark, as soon as it is known."""
-    names = "mixer layers width length batch pack ms/run-step tokens/s FLOP/s bytes/s GiB first,s"
-    form = "{:28} {:>6} {:>5} {:>6} {:>5} {:>4} {:>11} {:>9} {:>6} {:>7} {:>6} {:>7}"
+def print_measurement(measurement: Measurement) -> None:
+    """What a benchmark found, as soon as it is known."""
     m = measurement
-    lines = [form.format(*names.split())] if first else []
-    lines.append(
-        form.format(
-            *(m.mixer, m.num_layers, m.d_model, m.seq_len, m.batch_size, m.pack_size),
-            *(f"{m.ms_per_run_step:.3f}", f"{m.tokens_per_second:.2e}"),
-            *("-" if m.flops_share is None else f"{m.flops_share:.1%}", f"{m.bytes_share:.1%}"),
-            *(f"{m.peak_gib:.2f}", f"{m.first_step_seconds:.1f}"),
-        )
+    flops = "" if m.flops_share is None else f"{m.flops_share:.1%} of FLOP/s, "
+    memory = f", {m.peak_gib:.2f} GiB" if m.peak_gib else ""
+    lines = (
+        f"{m.mixer}, {count(m.num_layers, 'layer')}, width {m.d_model}, length {m.seq_len}, "
+        f"batch {m.batch_size}, {count(m.pack_size, 'run')} a pack",
+        f"{m.ms_per_run_step:.3f} ms a run-step, {m.tokens_per_second:.2e} tokens/s, "
+        f"{flops}{m.bytes_share:.1%} of bytes/s{memory}, first step {m.first_step_seconds:.1f} s",
     )
-    Console(soft_wrap=True, markup=False).print("\n".join(lines), highlight=False)
+    console = plain_console()
+    console.print(lines[0])
+    console.print(Padding(lines[1], (0, 0, 0, 2), expand=False))

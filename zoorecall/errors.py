@@ -1,5 +1,7 @@
 """What can go wrong for a user. The text of a UserError is one line that says how to mend it."""
 
+from pathlib import Path
+
 
 class UserError(Exception):
     """Bad input or a bad place; the command line prints its text and exits with 2."""
@@ -11,6 +13,17 @@ class GridError(UserError):
 
 class ResultsError(UserError):
     """A results folder that cannot be read or written."""
+
+
+class DamagedError(ResultsError):
+    """A file of a results folder that is not as it was written; a sweep sets it aside."""
+
+    def __init__(self, path: Path, reason: str):
+        super().__init__(
+            f"{path}: {reason}; `zoorecall sweep` into its folder sets it aside and makes anew "
+            "what it held"
+        )
+        self.path, self.reason = path, reason
 
 
 class DeviceError(UserError):

@@ -1,23 +1,53 @@
-"""Files that are there whole or not at all, and folders that one sweep at a time writes to."""
+"""Files that are there whole or not at all, as they were written, and folders that one sweep at a
+time writes to."""
 
 import contextlib
 import fcntl
+import hashlib
+import itertools
 import os
+import shutil
+import stat
+import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from .errors import ResultsError
+from .errors import DamagedError, ResultsError
 
 TEMPORARY = ".zoorecall.tmp"
 """Ends the names of files that are not whole yet, and no one else's."""
 
 
+MARK = b"zoorecall.sha256:"
+BLANK = MARK + b"0" * 64
+"""A seal before it is filled in, wherever in a file its format has room for a text. It is the hash
+of all of the file's bytes, itself as zeros, so that it comes and goes with them."""
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place, synced, if the block succeeds.
+    """A temporary path that takes the place of `path`, synced, if the block succeeds.
 
+    A link is followed. What is no regular file (/dev/null, /dev/stdout, a pipe) is written to.
     Raises ResultsError where the disk does not take it (full, read-only); `path` is then as before.
     """
+    if path.is_dir():
+        raise ResultsError(f"{path}: is a folder, should be a file")
+    try:
+        descriptor = _descriptor(path)
+        if descriptor is not None or _is_special(path):
+            yield from _writing_to(path, descriptor)
+        else:
+            yield from _replacing(Path(os.path.realpath(path)))
+    except BrokenPipeError:
+        raise  # whoever reads it has enough
+    except (OSError, RuntimeError) as error:  # torch.save raises RuntimeError on a full disk
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise ResultsError(f"{path}: cannot be written: {reason}") from error
+
+
+def _replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -25,12 +55,90 @@ def replacing(path: Path) -> Iterator[Path]:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
-    except (OSError, RuntimeError) as error:  # torch.save raises RuntimeError on a full disk
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise ResultsError(f"{path}: cannot be written: {reason}") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _writing_to(path: Path, descriptor: int | None) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        yield (temporary := Path(folder, path.name))
+        sys.stdout.flush()
+        into = path if descriptor is None else descriptor
+        with temporary.open("rb") as file, open(into, "wb", closefd=descriptor is None) as out:
+            shutil.copyfileobj(file, out)
+
+
+def _is_special(path: Path) -> bool:
+    """Whether something is there that is no regular file."""
+    try:
+        return not stat.S_ISREG(path.stat().st_mode)
+    except FileNotFoundError:
+        return False
+
+
+def _descriptor(path: Path) -> int | None:
+    """The open file of this process that a path such as /dev/stdout stands for."""
+    here = os.path.realpath("/proc/self/fd")
+    while path.exists():
+        if os.path.realpath(path.parent) == here:
+            return int(path.name)
+        if not path.is_symlink():
+            break
+        path = path.parent / path.readlink()
+    return None
+
+
+def seal(path: Path) -> None:
+    """Fill in the seal of a file that was written with a blank one."""
+    content = path.read_bytes()
+    with path.open("r+b") as file:
+        file.seek(content.index(BLANK) + len(MARK))
+        file.write(hashlib.sha256(content).hexdigest().encode())
+
+
+def is_sealed(path: Path) -> bool:
+    """Whether a file has a seal, be it whole or broken."""
+    return MARK in path.read_bytes()
+
+
+def read_sealed(path: Path, needed: bool = True) -> bytes:
+    """The bytes of a file, which are as they were written.
+
+    Raises DamagedError where its seal is broken, or missing although `needed`, OSError where the
+    file cannot be read.
+    """
+    content = path.read_bytes()
+    start = content.find(MARK) + len(MARK)
+    end = start + len(BLANK) - len(MARK)
+    if start < len(MARK):
+        if needed:
+            raise DamagedError(path, "has no checksum, as another version or program writes it")
+        return content
+    view, found = memoryview(content), hashlib.sha256()
+    for part in (view[:start], BLANK[len(MARK) :], view[end:]):
+        found.update(part)
+    if found.hexdigest().encode() != content[start:end]:
+        raise DamagedError(path, "is damaged, as its checksum tells")
+    return content
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a damaged file to the first free of NAME.damaged, NAME.damaged.1, ...; returns it."""
+    aside = path.with_name(f"{path.name}.damaged")
+    aside = aside if not aside.exists() else first_free(aside)
+    try:
+        return path.rename(aside)
+    except OSError as error:
+        raise ResultsError(
+            f"{path}: is damaged, and cannot be renamed: {error.strerror}"
+        ) from error
+
+
+def first_free(path: Path) -> Path:
+    """The first of NAME.1, NAME.2, ... that is not there."""
+    paths = (path.with_name(f"{path.name}.{number}") for number in itertools.count(1))
+    return next(path for path in paths if not path.exists())
 
 
 def clear_temporaries(folder: Path, subfolders: Sequence[str]) -> None:
@@ -45,7 +153,7 @@ def locked(folder: Path) -> Iterator[None]:
     """Hold the folder against a second sweep; raises ResultsError where one is at work on it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / ".lock").open("w") as file:
+        with (folder / ".lock").open("a") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:

@@ -15,13 +15,18 @@ and only while a sweep is unfinished
 
 `merge` puts the rows of shards into the first two tables. Whoever reads, reads both.
 
+Tables, plan, weights and checkpoints are sealed (`files.seal`). A file that is not as it was
+written is an error for who reads it; a sweep renames it to NAME.damaged and makes anew what it
+held. Tables and plans of earlier versions have no seal.
+
 The columns, and what tells runs apart, are in `columns`.
 """
 
 import dataclasses
+import io
 import json
-import pickle
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,8 +35,9 @@ import pandas as pd
 
 from . import columns
 from .columns import CONFIG, CURVE, FOLDER, MIXER, PROVENANCE, RUN_ID
-from .errors import ResultsError
-from .files import replacing
+from .errors import DamagedError, ResultsError
+from .files import BLANK, is_sealed, read_sealed, replacing, seal, set_aside
+from .parquet import fault_of_curves, fault_of_runs, fault_of_shard, read_table, write_table
 
 GRID, RUNS, CURVES, SHARDS = "grid.yaml", "runs.parquet", "curves.parquet", "shards"
 PACKS = "packs"
@@ -94,7 +100,7 @@ def load_folders(folders: Sequence[str | Path]) -> Results:
 
 def as_results(rows: pd.DataFrame) -> Results:
     """The results of rows as a shard has them, which need not be on a disk."""
-    return _as_results(*_joined([_Part("memory", *_split(rows))]))
+    return _as_results(*_joined([_Part("memory", *_split(rows, "rows"))]))
 
 
 def _as_results(rows: pd.DataFrame, curves: pd.DataFrame) -> Results:
@@ -180,48 +186,29 @@ def _shards(folder: Path) -> list[Path]:
 
 def _read_shard(path: Path) -> _Part | None:
     """None where it has gone meanwhile: its rows are merged."""
-    shard = _read_parquet(path)
-    if shard is None:
-        return None
-    if not {CONFIG, f"{CURVE}step"} <= set(shard):
-        raise ResultsError(
-            f"{path}: is no shard, which has a row a run and its curve; "
-            f"`zoorecall merge {path.parents[1]} OTHER` takes in the runs of another folder"
-        )
-    return _Part(str(path), *_split(shard))
+    shard = read_table(path, fault_of_shard)
+    return None if shard is None else _Part(str(path), *_split(shard, path))
 
 
 def _read_merged(folder: Path) -> list[_Part]:
-    runs = _read_parquet(folder / RUNS)
+    path = folder / RUNS
+    runs = read_table(path, fault_of_runs)
     if runs is None:
         return []
-    curves, rows = _read_parquet(folder / CURVES), _as_written_now(runs)
-    if curves is None or not runs[RUN_ID].isin(curves[RUN_ID]).all():
+    curves, rows = read_table(folder / CURVES, fault_of_curves), _as_written_now(runs, path)
+    if curves is None or not runs[RUN_ID].isin(curves[RUN_ID].unique()).all():
         raise ResultsError(
             f"{folder / CURVES}: lacks the curves of {RUNS} beside it; take both files from one "
             "place, or delete both to train their runs again"
         )
-    return [_Part(str(folder / RUNS), rows, _renamed(curves, runs, rows))]
+    return [_Part(str(path), rows, _renamed(curves, runs, rows))]
 
 
-def _read_parquet(path: Path) -> pd.DataFrame | None:
-    """None if there is no such file."""
-    try:
-        return pd.read_parquet(path)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise ResultsError(
-            f"{path}: cannot be read as Parquet ({reason}); delete it to train its runs again"
-        ) from error
-
-
-def _split(shard: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _split(shard: pd.DataFrame, file: object) -> tuple[pd.DataFrame, pd.DataFrame]:
     """A shard's rows without their lists, and the lists as a row an evaluation; NaN in the columns
     that a run's row does not have: slices of other tasks, what its version did not measure."""
     names = [name for name in map(str, shard) if name.startswith(CURVE)]
-    rows = _as_written_now(shard.drop(columns=names))
+    rows = _as_written_now(shard.drop(columns=names), file)
     lists = shard[names].rename(columns=lambda name: name.removeprefix(CURVE))
     missing = lists["step"].map(lambda steps: [float("nan")] * len(steps))
     lists = lists.apply(lambda column: column.astype(object).where(column.notna(), missing))
@@ -247,9 +234,15 @@ def _joined(parts: Sequence[_Part]) -> tuple[pd.DataFrame, pd.DataFrame]:
     rows = rows.drop_duplicates(RUN_ID)
     ids = [rows.loc[rows[PART] == i, RUN_ID] for i in range(len(parts))]
     pairs = zip(ids, parts, strict=True)
-    curves = _concat([x.curves[x.curves[RUN_ID].isin(kept)] for kept, x in pairs if len(kept)])
+    curves = _concat([_curves_of(kept, x) for kept, x in pairs if len(kept)])
     rows = rows.drop(columns=PART).sort_values(RUN_ID, ignore_index=True)
     return rows, curves.sort_values(RUN_ID, kind="stable", ignore_index=True)
+
+
+def _curves_of(kept: pd.Series, part: _Part) -> pd.DataFrame:
+    """The curves of those rows of a part that are kept: mostly all, which need no search."""
+    whole = len(kept) == len(part.rows)
+    return part.curves if whole else part.curves[part.curves[RUN_ID].isin(kept)]
 
 
 def _concat(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -275,11 +268,19 @@ def _check_agreement(rows: pd.DataFrame, parts: Sequence[_Part]) -> None:
                 )
 
 
-def _as_written_now(rows: pd.DataFrame) -> pd.DataFrame:
+def _as_written_now(rows: pd.DataFrame, file: object) -> pd.DataFrame:
     """Rows of any version with options that are newer at their defaults, the id that follows from
-    the config, and the sizes that the task tells."""
-    configs = [columns.with_defaults(json.loads(text)) for text in rows[CONFIG]]
+    the config, and the sizes that the task tells.
+
+    Raises ResultsError, which names the file, where a config is none or two rows are of one run.
+    """
+    try:
+        configs = [columns.read_config(text) for text in rows[CONFIG]]
+    except ValueError as error:
+        raise ResultsError(f"{file}: {error}; take it away, its runs train again") from error
     ids = [columns.run_id(config) for config in configs]
+    if twice := [run_id for run_id, count in Counter(ids).items() if count > 1]:
+        raise ResultsError(f"{file}: has run {twice[0]} twice; take out one of the two rows")
     texts = [json.dumps(config) for config in configs]
     rows = rows.assign(**{RUN_ID: ids, CONFIG: texts})
     sizes = rows.reindex(columns=list(columns.TASK_SIZES))
@@ -311,39 +312,41 @@ def finished_run_ids(folder: Path) -> set[str]:
 
 def write_shard(folder: Path, pack_id: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write the rows of a finished pack; they appear by one rename. Its checkpoint goes."""
-    with replacing(folder / SHARDS / f"{pack_id}.parquet") as temporary:
-        pd.DataFrame(list(rows)).to_parquet(temporary, index=False)
+    write_table(folder / SHARDS / f"{pack_id}.parquet", pd.DataFrame(list(rows)))
     checkpoint_path(folder, pack_id).unlink(missing_ok=True)
 
 
-def merge(folder: Path, others: Sequence[Path] = ()) -> bool:
-    """Put the folder's rows, and those of other folders, into its merged tables, then remove its
-    shards and the plan of what is finished; says whether there was anything to merge.
+def merge(folder: Path, others: Sequence[Path] = (), without: Collection[str] = ()) -> bool:
+    """Put the folder's rows, and those of other folders, into its merged tables, `without` those of
+    some runs, then remove its shards and the plan of what is finished; says whether there was
+    anything to merge. Tables of an earlier version get their seal.
 
     The caller holds the folder's lock. Whatever is read meanwhile, or after a crash, has each row
     once: a curve is there before its row, and a shard goes after both.
     """
-    shards = _shards(folder)
+    shards, packs = _shards(folder), read_plan(folder)
     rows, curves = _joined([part for place in (folder, *others) for part in _parts(place)])
     if rows.empty:
         raise ResultsError(f"{folder}: no finished runs here to merge")
-    new = bool(shards or others)
-    if new:
-        for name, table in ((CURVES, curves), (RUNS, rows)):
-            with replacing(folder / name) as temporary:
-                table.to_parquet(temporary, index=False, compression="zstd")
+    rows = rows[~rows[RUN_ID].isin(without)]
+    new = bool(shards or others or without)
+    if rows.empty:
+        (folder / RUNS).unlink(missing_ok=True)
+    elif new or not all(is_sealed(folder / name) for name in (RUNS, CURVES)):
+        write_table(folder / CURVES, curves)
+        write_table(folder / RUNS, rows)
     for shard in shards:
         shard.unlink()
-    _forget_packs_of(folder, set(rows[RUN_ID]))
+    _forget_packs(folder, packs, set(rows[RUN_ID]))
     for name in (SHARDS, "checkpoints"):
         with suppress(OSError):  # it is not there, or holds something
             (folder / name).rmdir()
     return new
 
 
-def _forget_packs_of(folder: Path, finished: set[str]) -> None:
-    """Take the packs out of the plan whose runs are all finished."""
-    packs = {x: runs for x, runs in read_plan(folder).items() if not finished.issuperset(runs)}
+def _forget_packs(folder: Path, packs: Mapping[str, Sequence[str]], finished: set[str]) -> None:
+    """Take those of the plan's packs out of it whose runs are all finished."""
+    packs = {x: runs for x, runs in packs.items() if not finished.issuperset(runs)}
     if packs:
         write_plan(folder, packs)
     else:
@@ -366,8 +369,10 @@ def write_tables(folder: Path, order: Mapping[str, int]) -> None:
 
 def table_order(folder: Path) -> dict[str, int]:
     """The place of each run id in runs.csv, where there is one."""
-    path = folder / "runs.csv"
-    ids = pd.read_csv(path, usecols=[RUN_ID], dtype=str)[RUN_ID] if path.exists() else ()
+    try:
+        ids = pd.read_csv(folder / "runs.csv", usecols=[RUN_ID], dtype=str)[RUN_ID]
+    except (FileNotFoundError, ValueError):  # it is written anew
+        return {}
     return {run_id: place for place, run_id in enumerate(ids)}
 
 
@@ -380,7 +385,8 @@ def write_weights(folder: Path, run_id: str, weights: Mapping[str, Any]) -> None
     from safetensors.torch import save_file
 
     with replacing(weights_path(folder, run_id)) as temporary:
-        save_file(dict(weights), temporary)
+        save_file(dict(weights), temporary, {"seal": BLANK.decode()})
+        seal(temporary)
 
 
 def checkpoint_path(folder: Path, pack_id: str) -> Path:
@@ -391,33 +397,95 @@ def write_checkpoint(folder: Path, pack_id: str, state: dict) -> None:
     import torch
 
     with replacing(checkpoint_path(folder, pack_id)) as temporary:
-        torch.save({"format": CHECKPOINT_FORMAT, **state}, temporary)
+        with temporary.open("wb") as file:
+            file.write(BLANK)
+            torch.save({"format": CHECKPOINT_FORMAT, **state}, file)
+        seal(temporary)
 
 
 def read_checkpoint(folder: Path, pack_id: str) -> dict | None:
-    """The state of an unfinished pack, or None where there is none of this format to be read."""
+    """The state of an unfinished pack, or None where there is none.
+
+    Raises DamagedError where it is not as this version wrote it.
+    """
     import torch
 
     path = checkpoint_path(folder, pack_id)
     try:
-        state = torch.load(path, weights_only=True, map_location="cpu") if path.exists() else {}
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
-        return None  # it costs the pack's progress, not its result
-    return state if state.get("format") == CHECKPOINT_FORMAT else None
+        content = read_sealed(path)
+        state = torch.load(io.BytesIO(content[len(BLANK) :]), "cpu", weights_only=True)
+        found = state.pop("format", None)
+    except FileNotFoundError:
+        return None
+    except DamagedError:
+        raise
+    except Exception as error:  # of pickle, torch, zip files
+        raise DamagedError(path, f"cannot be read ({type(error).__name__})") from error
+    if found != CHECKPOINT_FORMAT:
+        raise DamagedError(path, "is of another format, as another version writes it")
+    return state
 
 
 def write_plan(folder: Path, packs: Mapping[str, Sequence[str]]) -> None:
     with replacing(folder / "plan.json") as temporary:
-        temporary.write_text(json.dumps({PACKS: packs}, indent=1) + "\n")
+        plan = {"seal": BLANK.decode(), PACKS: packs}
+        temporary.write_text(json.dumps(plan, indent=1) + "\n")
+        seal(temporary)
 
 
 def read_plan(folder: Path) -> dict[str, list[str]]:
     """The packs that an earlier sweep of this folder planned: pack id to run ids; none where that
-    was a version with other ids, whose plan is a mapping of packs alone."""
+    was a version with other ids, whose plan is a mapping of packs alone.
+
+    Raises DamagedError where it is not as it was written, or no plan.
+    """
     path = folder / "plan.json"
     try:
-        return json.loads(path.read_text()).get(PACKS, {}) if path.exists() else {}
-    except (OSError, ValueError) as error:
-        raise ResultsError(
-            f"{path}: cannot be read ({error}); delete it to plan the unfinished packs anew"
-        ) from error
+        plan = json.loads(read_sealed(path, needed=False))
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise ResultsError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise DamagedError(path, f"cannot be read as JSON ({error})") from error
+    packs = plan.get(PACKS, plan) if isinstance(plan, dict) else None
+    if not isinstance(packs, dict) or not all(map(_is_pack, packs.values())):
+        raise DamagedError(path, "is no plan, which has the run ids of each pack in a list")
+    return packs if PACKS in plan else {}
+
+
+def _is_pack(run_ids: object) -> bool:
+    """Whether these are the ids of some runs, each once."""
+    if not isinstance(run_ids, list) or not all(isinstance(x, str) for x in run_ids):
+        return False
+    return 0 < len(run_ids) == len(set(run_ids))
+
+
+def set_aside_damaged(folder: Path) -> list[str]:
+    """Rename each damaged file of the folder to NAME.damaged; returns a line of each.
+
+    With a kept model its run's row goes, with the curves the rows that they are of: a sweep trains
+    those runs again. The caller holds the folder's lock.
+    """
+    told = []
+    while True:
+        try:
+            read_plan(folder), _parts(folder)
+            break
+        except DamagedError as error:
+            beside = folder / RUNS
+            if error.path == folder / CURVES and beside.exists():
+                set_aside(beside)  # first, as rows without curves cannot be read
+            told.append(_set_aside(error))
+    for path in sorted(folder.glob("models/*.safetensors")):
+        try:
+            read_sealed(path)
+        except DamagedError as error:
+            if path.stem in finished_run_ids(folder):
+                merge(folder, without=[path.stem])
+            told.append(_set_aside(error))
+    return told
+
+
+def _set_aside(error: DamagedError) -> str:
+    return f"{error.path}: {error.reason}; it is now {set_aside(error.path).name}"

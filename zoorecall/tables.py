@@ -1,9 +1,11 @@
 """Tables for people: on a terminal and as Markdown."""
 
-from collections.abc import Iterable
-from typing import Any
+import shutil
+from collections.abc import Hashable, Iterable
+from typing import Any, Literal
 
 import pandas as pd
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
@@ -78,20 +80,83 @@ def text(column: str, value: Any) -> str:
     return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
+def plain_console(stderr: bool = False) -> Console:
+    """A console on which text is text: no markup, no emoji, no colours of numbers. It is as wide as
+    the terminal, or as `COLUMNS` says; elsewhere, in a pipe or a file, lines may have any length.
+    """
+    width = shutil.get_terminal_size((ENDLESS, 24)).columns
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False, width=width)
+
+
+ENDLESS = 100_000
+
+PROSE = 40
+"""Characters of a cell that stand in one line at the least."""
+
+
 def print_table(table: pd.DataFrame) -> None:
-    """A table on the terminal, and its notes; numbers to the right."""
-    shown = Table(header_style="bold", box=None, pad_edge=False)
-    for name in table:
-        numeric = all(_is_number(value) for value in table[name])
-        shown.add_column(str(name), justify="right" if numeric else "left", no_wrap=not numeric)
-    for row in table.itertuples(index=False):
-        shown.add_row(*(str(value) for value in row))
-    console = Console(markup=False)  # a cell may have brackets
-    if not console.is_terminal:
-        console = Console(markup=False, width=200)
-    console.print(shown)
+    """A table on the terminal, and its notes; numbers to the right.
+
+    What is the same in all rows stands above. What does not fit beside one another then stands
+    below one another, each part with the columns that tell the rows apart.
+    """
+    console = plain_console()
+    cells = table.astype(str)
+    same = [name for name in cells if len(cells) > 1 and cells[name].nunique() == 1]
+    same = same[len(same) == len(cells.columns) :]  # something is left to be a table
+    if same:
+        values = cells[same].iloc[0].items()
+        told = (
+            f"{name} {value}" if value not in ("", "-") else f"no {name}" for name, value in values
+        )
+        console.print(f"in all rows: {', '.join(told)}")
+    cells = cells.drop(columns=same)
+    for i, names in enumerate(_parts(cells, console.width)):
+        if i:
+            console.print()
+        console.print(_shown(cells[names], broken=_width(cells[names]) > console.width))
     for note in table.attrs.get("notes", ()):
-        console.print(note, style="dim", markup=False, highlight=False)
+        console.print(note, style="dim")
+
+
+def _parts(cells: pd.DataFrame, width: int) -> list[list[Hashable]]:
+    """The columns in parts that fit into the width, if their names are broken, each with those
+    that tell the rows apart."""
+    names = list(cells)
+    telling = (names[:end] for end in range(1, len(names) + 1))
+    keys = next((x for x in telling if not cells.duplicated(x).any()), names[:1])
+    parts = [keys]
+    for name in names[len(keys) :]:
+        if _width(cells[[*parts[-1], name]], broken=True) > width and parts[-1] != keys:
+            parts.append(keys)
+        parts[-1] = [*parts[-1], name]
+    return parts
+
+
+def _width(cells: pd.DataFrame, broken: bool = False) -> int:
+    """Characters of a line; with names that are broken between words, and so is prose."""
+
+    def width(name: Hashable) -> int:
+        words = str(name).split() if broken else [str(name)]
+        column = max(map(cell_len, cells[name]), default=0)
+        return max(*map(cell_len, words), min(column, PROSE) if broken else column)
+
+    return sum(map(width, cells)) + 2 * (len(cells.columns) - 1)
+
+
+def _shown(cells: pd.DataFrame, broken: bool) -> Table:
+    shown = Table(header_style="bold", box=None, pad_edge=False)
+    titles = {name: str(name).split() if broken else [str(name)] for name in cells}
+    height = max(map(len, titles.values()))
+    for name in cells:
+        numeric = all(_is_number(value) for value in cells[name])
+        words = titles[name]
+        title = "\n".join([*[""] * (height - len(words)), *words])
+        justify: Literal["left", "right"] = "right" if numeric else "left"
+        shown.add_column(title, justify=justify, no_wrap=numeric, overflow="fold")
+    for row in cells.itertuples(index=False):
+        shown.add_row(*row)
+    return shown
 
 
 def markdown(table: pd.DataFrame) -> str:

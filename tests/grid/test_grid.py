@@ -27,7 +27,7 @@ def seeds(grid: Grid) -> list[int]:
 
 def test_a_grid_has_the_name_of_its_file_and_its_description() -> None:
     grid = load(GOOD)
-    assert (grid.name, grid.description, grid.path.name) == ("grid", "A good grid.", "grid.yaml")
+    assert (grid.name, grid.description) == ("grid", "A good grid.")
     assert len(grid.runs) == 2 * 2 * 2 * 2 * 3 - 12 - 12 + 2
 
 
@@ -287,3 +287,9 @@ def test_lr_fine_is_612_runs_one_seed_after_the_other() -> None:
     assert len({run.pack_key for run in runs[:17]}) == 1
     assert len({run.model.mixer.label for run in runs}) == 6
     assert {run.train.precision for run in runs} == {"bf16"}
+
+
+def test_the_two_zeros_are_one_run() -> None:
+    for values in ("[0, -0.0]", "[0.0, -0]", "{linspace: [0, 0, 2]}"):
+        grid = load(f"axes: {{train.weight_decay: {values}}}")
+        assert [str(run.train.weight_decay) for run in grid.runs] == ["0.0"]

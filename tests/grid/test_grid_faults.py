@@ -241,6 +241,8 @@ UNSEEN = {
     "a setting twice in an include entry",
     "logspace of far too many",
     "too many runs",
+    "a task without test examples",
+    "steps without end",
     "a batch of more than all examples",
     "more pairs than fit",
     "fewer tokens than pairs need",

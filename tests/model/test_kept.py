@@ -62,6 +62,6 @@ def test_weights_that_cannot_be_read_are_named_and_spoil_no_table(tmp_path):
     finish([run], tmp_path)
     path = weights_path(tmp_path, run.run_id)
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(ResultsError, match=f"{path}: cannot be read as the weights of its run"):
+    with pytest.raises(ResultsError, match=f"{path}: is damaged"):
         load_models(tmp_path)
     assert main(["table", str(tmp_path)]) == 0

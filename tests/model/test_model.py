@@ -183,7 +183,7 @@ def test_a_record_keeps_what_was_not_measured_again():
 @pytest.mark.parametrize(
     ("mixer", "says"),
     [
-        ("{name:", "--mixers: not YAML"),
+        ("{name:", "--mixers {name:: this is not YAML"),
         ("hyen", "model.mixer: there is no mixer 'hyen', did you mean 'hyena'?"),
         ("{name: attention, con: k}", "model.mixer.con: unknown key of attention"),
         ("{name: mamba2, headdim: 37}", "model: expand * d_model = 128 is not a multiple"),

@@ -15,7 +15,7 @@ from conftest import SMALL_MIXERS, SMALL_TASKS, gradients
 from torch import Tensor
 from torch.testing import assert_close
 
-from zoorecall.config import PRESETS, ModelConfig, RunConfig
+from zoorecall.config import PRESETS, ModelConfig, RunConfig, TrainConfig
 from zoorecall.layers import Linear
 from zoorecall.mixers import MIXERS
 from zoorecall.model.model import Model, build_model
@@ -194,6 +194,18 @@ def test_what_auto_comes_to_is_the_run():
     assert hyena.initial_weights == "official"  # which draws the same
     one_layer = ModelConfig(mixer={"name": "mamba"}, num_layers=1, initial_weights="zoology")
     assert one_layer.initial_weights == "official"  # divided by the root of one
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"evaluate": "epoch", "evaluations": 20}, "evaluations is no option of evaluate: epoch"),
+        ({"stop_at_accuracy": 0.9, "stop_above_accuracy": 0.9}, "two ends, should be one"),
+    ],
+)
+def test_options_of_training_that_do_not_go_together_are_one_line(settings, says):
+    with pytest.raises(ValueError, match=says):
+        TrainConfig.model_validate(settings)
 
 
 @pytest.mark.parametrize(

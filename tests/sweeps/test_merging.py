@@ -115,7 +115,7 @@ def test_of_an_unfinished_sweep_stays_what_it_goes_on_from(trained, tmp_path):
     train([done], folder)
     train([rest], folder, stopping=lambda: True)
     write_plan(folder, planned(PACKS))
-    grid = Grid("mine", tmp_path, "Mine.", (*done.runs, *rest.runs))
+    grid = Grid("mine", (*done.runs, *rest.runs), "Mine.")
     write_grid(folder, grid.runs, grid.description)
     merge(folder)
     assert read_plan(folder) == planned([rest])

@@ -16,7 +16,7 @@ import torch
 from conftest import finished_runs, small_run
 from rich.console import Console
 
-from zoorecall import load_grid, sweep
+from zoorecall import display, load_grid, sweep
 from zoorecall.display import SweepDisplay, print_plan
 from zoorecall.results import load_results
 from zoorecall.sweeps import local as workers
@@ -178,6 +178,7 @@ def sweep_that_measures(tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "fussy", raising=False)  # that of another test
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sweeper, "resolve_device", lambda device: "cuda")
+    monkeypatch.setattr(sweeper, "check_fits", lambda runs, device: None)
     monkeypatch.setattr(sweeper, "places", lambda device: ["cpu", "cpu"])
     monkeypatch.setattr(sweeper, "pack_size", lambda run, device: 1)
     return run
@@ -258,7 +259,8 @@ def test_an_interrupt_ends_a_measurement_at_once(sweep_that_measures, started_wo
     assert not (tmp_path / "out" / "plan.json").exists()
 
 
-def test_the_display_says_what_is_measured_and_what_is_estimated(tmp_path, capsys):
+def test_the_display_says_what_is_measured_and_what_is_estimated(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(display, "estimated_hours", lambda packs, device: (1.5, 0))
     console = Console(file=io.StringIO(), width=80)
     SweepDisplay(console).show(Measuring(12, "cuda"))
     assert console.file.getvalue() == "measuring pack sizes for 12 shapes on cuda\n"
@@ -266,7 +268,8 @@ def test_the_display_says_what_is_measured_and_what_is_estimated(tmp_path, capsy
     grid = load_grid(tmp_path / "grid.yaml")
     for device in ("cuda", "cpu"):
         print_plan(grid, [PlannedPack(grid.runs)], device)
-        assert ("estimates" in capsys.readouterr().out) == (device == "cuda")
+        out = capsys.readouterr().out
+        assert ("estimates" in out) == (device == "cuda") == ("about 1.5 GPU-hours" in out)
 
 
 # ---- on a GPU

@@ -21,7 +21,7 @@ from zoorecall import load_grid, load_results, sweep
 from zoorecall.cli import main
 from zoorecall.errors import ResultsError
 from zoorecall.files import clear_temporaries, locked
-from zoorecall.results import SUBFOLDERS, checkpoint_path, read_checkpoint
+from zoorecall.results import SUBFOLDERS, read_checkpoint
 from zoorecall.sweeps.events import Progress, Started, Train
 from zoorecall.sweeps.pack_job import train_pack
 from zoorecall.sweeps.plan import PlannedPack
@@ -200,21 +200,6 @@ def test_rows_of_an_earlier_version_are_read_without_what_it_did_not_measure(pac
     assert load_results(tmp_path).curves[new].isna().all(axis=None)
 
 
-def test_a_checkpoint_of_another_format_counts_as_none(packs, tmp_path):
-    pack, whole, again = packs[0], tmp_path / "whole", tmp_path / "again"
-    train_packs([pack], whole)
-    train_packs([pack], again, stopping=lambda: True)
-    saved = read_checkpoint(again, pack.pack_id)
-    trainer = {name: value for name, value in saved["trainer"].items() if name != "max_loss"}
-    for other in ({}, {"format": saved["format"] + 1}):
-        checkpoint = {"trainer": trainer, "left": {}} | other
-        torch.save(checkpoint, checkpoint_path(again, pack.pack_id))
-        assert read_checkpoint(again, pack.pack_id) is None
-    train_packs([pack], again)
-    curves, expected = (load_results(folder).curves for folder in (again, whole))
-    pd.testing.assert_frame_equal(curves, expected)
-
-
 def test_the_last_packs_start_with_the_longest():
     cheap, dear = (small_run("attention", epochs=epochs) for epochs in (2, 4))
     packs = [
@@ -258,6 +243,16 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(grid_file, tmp_path, capsy
     assert main([*command(grid_file, folder)[3:], "--dry-run"]) == 0
     printed = capsys.readouterr().out
     assert "12 runs in" in printed and "hyena" in printed and not folder.exists()
+    assert "hours are not known" in printed  # nobody has measured steps that small
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_a_plan_is_readable_at_any_width(columns, grid_file, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    mixers = "model.mixer=[attention, mamba, {name: attention, conv: qkv, rope: true}]"
+    assert main([*command(grid_file, tmp_path / "out")[3:], "--dry-run", "--set", mixers]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= columns and "…" not in "".join(lines)
 
 
 @pytest.mark.parametrize("case", MALFORMED, ids=lambda case: case.name)

@@ -20,7 +20,7 @@ def examples_if_any(config: TaskConfig, n: int, seed: int, split: str) -> Exampl
     try:
         return examples(config, n, seed, split)
     except ValueError as error:
-        assert "none of" in str(error)
+        assert "none is a" in str(error)
         reject()
 
 

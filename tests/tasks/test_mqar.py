@@ -141,7 +141,7 @@ def test_a_split_without_examples_is_an_error():
         try:
             splits.append(len(examples(config, 3, 0, split).tokens))
         except ValueError as error:
-            assert f"mqar has no {split} examples at these settings" in str(error)
+            assert f"none is a {split} example" in str(error)
             splits.append(0)
     assert sorted(splits) == [0, 3]
 

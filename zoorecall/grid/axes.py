@@ -100,7 +100,7 @@ def _read_space(key: str, node: Node) -> list[Node]:
         raise Fault(part, key, f"a count of {show(count)} should be from 1 to {MAX_RUNS:,}")
     to, back = (math.log10, lambda x: 10.0**x) if kind == "logspace" else (float, float)
     step = (to(last) - to(first)) / max(1, count - 1)
-    values = [float(f"{back(to(first) + i * step):.12g}") for i in range(count)]
+    values = [float(f"{back(to(first) + i * step):.12g}") + 0.0 for i in range(count)]
     if type(first) is type(last) is int:
         values = [int(value) if value.is_integer() else value for value in values]
     return [Node(value, part.line, part.source) for value in values]

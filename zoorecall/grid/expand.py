@@ -8,7 +8,7 @@ import functools
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,16 @@ KINDS: dict[type, str] = {str: "a string", dict: "a mapping", list: "a list"}
 
 @dataclass(frozen=True)
 class Grid:
-    """The runs of a grid file, each once, in the order of the axes."""
+    """Runs to train: those of a grid file, each once, in the order of its axes, or any others.
+
+    >>> runs = [RunConfig.model_validate({"seed": seed}) for seed in range(3)]
+    >>> sweep(Grid("seeds", tuple(runs)))  # into results/seeds
+    """
 
     name: str
-    path: Path
-    description: str
+    """Of its results folder, where no other is given."""
     runs: tuple[RunConfig, ...]
+    description: str = ""
 
 
 def load_grid(path: str | Path, overrides: Sequence[str] = ()) -> Grid:
@@ -52,7 +56,7 @@ def load_grid(path: str | Path, overrides: Sequence[str] = ()) -> Grid:
         runs = _expand(root, [read_override(text) for text in overrides])
     except Fault as fault:
         raise GridError(f"{path}:{fault}") from None
-    return Grid(Path(path).stem, Path(path), root.value.get("description", ""), tuple(runs))
+    return Grid(Path(path).stem, tuple(runs), root.value.get("description", ""))
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,7 @@ class _Plan:
     layers: list[list[Setting]]  # the preset, the base
     parts: list[list[Axis]]  # the axes, then those of each include entry
     exclude: list[list[Axis]]
+    valid: dict[tuple[str, str], Any] = field(default_factory=dict)
 
     @functools.cached_property
     def base(self) -> dict[str, Any]:
@@ -69,6 +74,18 @@ class _Plan:
         mixer = {"name": default["model"]["mixer"]["name"]}
         base = {"task": {"name": default["task"]["name"]}, "model": {"mixer": mixer}}
         return functools.reduce(lay, self.layers, base)
+
+    def validate(self, data: dict[str, Any]) -> tuple[RunConfig | None, ValidationError | None]:
+        """The run of this data, or what is wrong with it. Sections that many runs share are
+        validated once."""
+        keys = {name: (name, repr(data[name])) for name in data.keys() & {"task", "model", "train"}}
+        known = {name: self.valid[key] for name, key in keys.items() if key in self.valid}
+        try:
+            run = RunConfig.model_validate({**data, **known})
+        except ValidationError as error:
+            return None, error
+        self.valid.update((key, getattr(run, name)) for name, key in keys.items())
+        return run, None
 
 
 def _expand(root: Node, overrides: Sequence[Setting]) -> list[RunConfig]:
@@ -98,7 +115,7 @@ def _faults_of_points(plan: _Plan) -> Iterator[Fault]:
     stands first in the file may show in the last run only."""
     axes = itertools.chain.from_iterable([*plan.parts, *plan.exclude])
     for point in itertools.chain(plan.layers, *(axis.points for axis in axes)):
-        _, error = _validate(lay(plan.base, point))
+        _, error = plan.validate(lay(plan.base, point))
         yield from explain_alone(error, point) if error else ()
 
 
@@ -110,10 +127,10 @@ def _find_runs(plan: _Plan, faults: Faults) -> tuple[list[RunConfig], set[int]]:
         for points in itertools.product(*(axis.points for axis in part)):
             settings = list(itertools.chain(*points))
             data = lay(plan.base, settings)
-            run, error = _validate(data)
+            run, error = plan.validate(data)
             if part is plan.parts[0]:
                 entries = enumerate(plan.exclude)
-                matching = {i for i, entry in entries if _matches(entry, data, run)}
+                matching = {i for i, entry in entries if _matches(plan, entry, data, run)}
                 unmatched -= matching
                 if matching:
                     continue
@@ -168,21 +185,18 @@ def _preset(node: Node) -> Node:
     return make_node(PRESETS.get(node.value, {}), node.line)
 
 
-def _validate(data: dict[str, Any]) -> tuple[RunConfig | None, ValidationError | None]:
-    try:
-        return RunConfig.model_validate(data), None
-    except ValidationError as error:
-        return None, error
-
-
-def _matches(entry: Sequence[Axis], data: dict[str, Any], run: RunConfig | None) -> bool:
+def _matches(
+    plan: _Plan, entry: Sequence[Axis], data: dict[str, Any], run: RunConfig | None
+) -> bool:
     """Whether a run has a value of each setting of an entry, that is, stays the same with it."""
-    return all(any(_stays(point, data, run) for point in axis.points) for axis in entry)
+    return all(any(_stays(plan, point, data, run) for point in axis.points) for axis in entry)
 
 
-def _stays(point: Sequence[Setting], data: dict[str, Any], run: RunConfig | None) -> bool:
+def _stays(
+    plan: _Plan, point: Sequence[Setting], data: dict[str, Any], run: RunConfig | None
+) -> bool:
     changed = lay(data, point)
     if changed == data or run is None:  # a run that is not valid has only what it was given
         return changed == data
-    same, _ = _validate(changed)
+    same, _ = plan.validate(changed)
     return same is not None and same.run_id == run.run_id

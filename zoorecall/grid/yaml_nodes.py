@@ -138,7 +138,7 @@ def _float(text: str) -> float:
     value = float(text)
     if math.isinf(value):
         raise ValueError("beyond the largest float")
-    return value
+    return value + 0.0  # of the two zeros the one without a sign
 
 
 _TAG = "tag:yaml.org,2002:"

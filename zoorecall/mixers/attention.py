@@ -27,11 +27,11 @@ from .base import MixerConfig, SequenceMixer, step_conv
 
 class AttentionConfig(MixerConfig):
     name: Literal["attention"] = "attention"
-    num_heads: int = Field(1, ge=1, description="heads, each of a share of the features")
+    num_heads: int = Field(1, ge=1, le=2**20, description="heads, each of a share of the features")
     conv: Literal["", "q", "k", "v", "qk", "qv", "kv", "qkv"] = Field(
         "", description="which of Q, K and V have a short convolution in front"
     )
-    conv_size: int = Field(4, ge=2, description="taps of a short convolution")
+    conv_size: int = Field(4, ge=2, le=2**20, description="taps of a short convolution")
     rope: bool = Field(False, description="rotary positions on queries and keys")
 
     def check(self, d_model: int) -> None:

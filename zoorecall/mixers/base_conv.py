@@ -44,7 +44,7 @@ class BaseConvConfig(MixerConfig):
         description="a short filter, or one as long as the sequence: made by a small network of "
         "the position, or learned tap by tap",
     )
-    conv_size: int = Field(3, ge=2, description="taps of the short convolution")
+    conv_size: int = Field(3, ge=2, le=2**20, description="taps of the short convolution")
     activation: bool = Field(False, description="SiLU on the convolution and on its gate")
 
 

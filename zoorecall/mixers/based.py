@@ -21,8 +21,10 @@ from .base import MixerConfig, SequenceMixer
 
 class BasedConfig(MixerConfig):
     name: Literal["based"] = "based"
-    num_heads: int = Field(1, ge=1, description="heads, each of a share of the features")
-    feature_dim: int = Field(16, ge=1, description="numbers of a query or key of one head")
+    num_heads: int = Field(1, ge=1, le=2**20, description="heads, each of a share of the features")
+    feature_dim: int = Field(
+        16, ge=1, le=2**20, description="numbers of a query or key of one head"
+    )
 
     def with_zoology_options(self, d_model: int) -> MixerConfig:
         return self.filled_in({"feature_dim": 8})

@@ -25,9 +25,9 @@ from .base import MixerConfig, SequenceMixer, step_conv
 
 class DeltaNetConfig(MixerConfig):
     name: Literal["delta_net"] = "delta_net"
-    num_heads: int = Field(1, ge=1, description="heads, each of a share of the features")
+    num_heads: int = Field(1, ge=1, le=2**20, description="heads, each of a share of the features")
     conv: bool = Field(True, description="short convolutions after the three projections")
-    conv_size: int = Field(4, ge=2, description="taps of a short convolution")
+    conv_size: int = Field(4, ge=2, le=2**20, description="taps of a short convolution")
 
     @property
     def redrawn_by_zoology(self) -> bool:

@@ -33,15 +33,17 @@ from .mamba import initial_dt_bias
 
 class GatedDeltaNetConfig(MixerConfig):
     name: Literal["gated_delta_net"] = "gated_delta_net"
-    num_heads: int = Field(1, ge=1, description="heads, each of a share of the features")
+    num_heads: int = Field(1, ge=1, le=2**20, description="heads, each of a share of the features")
     head_dim: int | None = Field(
-        None, ge=1, description="key dim of a head; null: d_model / num_heads"
+        None, ge=1, le=2**20, description="key dim of a head; null: d_model / num_heads"
     )
-    expand_v: int = Field(2, ge=1, description="value dim of a head, in units of its key dim")
+    expand_v: int = Field(
+        2, ge=1, le=2**20, description="value dim of a head, in units of its key dim"
+    )
     conv: bool = Field(
         True, description="short convolutions after the three projections; the SiLU stays"
     )
-    conv_size: int = Field(4, ge=2, description="taps of a short convolution")
+    conv_size: int = Field(4, ge=2, le=2**20, description="taps of a short convolution")
     gating: bool = Field(True, description="the gate on the output")
 
     @property

@@ -37,15 +37,15 @@ DECAY_DIVISOR = 16
 
 class GLAConfig(MixerConfig):
     name: Literal["gla"] = "gla"
-    num_heads: int = Field(1, ge=1, description="heads, each of a share of the features")
+    num_heads: int = Field(1, ge=1, le=2**20, description="heads, each of a share of the features")
     expand_k: float = Field(
-        0.5, gt=0, allow_inf_nan=False, description="key features, in units of d_model"
+        0.5, gt=0, le=2**20, allow_inf_nan=False, description="key features, in units of d_model"
     )
     expand_v: float = Field(
-        1.0, gt=0, allow_inf_nan=False, description="value features, in units of d_model"
+        1.0, gt=0, le=2**20, allow_inf_nan=False, description="value features, in units of d_model"
     )
     conv: bool = Field(False, description="short convolutions after the three projections")
-    conv_size: int = Field(4, ge=2, description="taps of a short convolution")
+    conv_size: int = Field(4, ge=2, le=2**20, description="taps of a short convolution")
     gating: bool = Field(True, description="the gate on the output")
 
     @property

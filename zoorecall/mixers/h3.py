@@ -29,9 +29,9 @@ from .mamba import DT_MAX, DT_MIN
 
 class H3Config(MixerConfig):
     name: Literal["h3"] = "h3"
-    head_dim: int = Field(2, ge=1, description="features of a head")
+    head_dim: int = Field(2, ge=1, le=2**20, description="features of a head")
     d_state: int | None = Field(
-        None, ge=2, description="numbers of state a channel; null: as many as positions"
+        None, ge=2, le=2**20, description="numbers of state a channel; null: as many as positions"
     )
 
     def check(self, d_model: int) -> None:

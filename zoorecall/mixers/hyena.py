@@ -35,10 +35,12 @@ FAST_DECAY, SLOW_DECAY, DECAY_TARGET = 0.3, 1.5, 1e-2
 
 class HyenaConfig(MixerConfig):
     name: Literal["hyena"] = "hyena"
-    conv_size: int = Field(3, ge=2, description="taps of the short convolution")
-    filter_order: int = Field(64, ge=1, description="width of the filter's network")
+    conv_size: int = Field(3, ge=2, le=2**20, description="taps of the short convolution")
+    filter_order: int = Field(64, ge=1, le=2**20, description="width of the filter's network")
     filter_freq: float = Field(1.0, gt=0, description="frequency of its sines at the start")
-    emb_dim: int = Field(3, ge=3, description="features of a position: time, cosines, sines")
+    emb_dim: int = Field(
+        3, ge=3, le=2**20, description="features of a position: time, cosines, sines"
+    )
     init_std: float | None = Field(
         0.02, gt=0, description="of every linear layer; null: as torch.nn.Linear"
     )

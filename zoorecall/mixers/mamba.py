@@ -16,9 +16,9 @@ convolution (figure 8) its SiLU stays; without the gate (figure 9) in_proj makes
 own, followed by the layer's MLP (figure 7), has no projections around it, and a convolution with
 its SiLU only if asked for: the text does not say whether it has one.
 
-Zoology puts Mamba in a block of its own. Where it does not, up to January 2025 and in patterns, it
-draws every linear layer from N(0, 0.02^2) and sets its bias to zero, that of dt_proj too: all steps
-then start at softplus(0) = 0.69 instead of 0.001 to 0.1. `init_std: 0.02` does the same.
+Zoology puts Mamba in a block of its own. Up to January 2025 there too, and in a transformer block
+still, it draws every linear layer from N(0, 0.02^2) and sets its bias to zero, that of dt_proj too:
+all steps then start at softplus(0) = 0.69 instead of 0.001 to 0.1. `init_std: 0.02` does the same.
 
 Nothing in the block bounds what it adds to the residual stream. Mamba2 normalizes it (Dao and Gu
 2024, arXiv 2405.21060, section 7), and `norm: true` does so here.
@@ -43,9 +43,9 @@ DT_MIN, DT_MAX = 0.001, 0.1
 class SelectiveConfig(MixerConfig):
     """The options that Mamba and S6 share."""
 
-    d_state: int = Field(16, ge=1, description="numbers of state a channel")
-    d_conv: int = Field(4, ge=2, description="taps of the short convolution")
-    dt_rank: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+    d_state: int = Field(16, ge=1, le=2**20, description="numbers of state a channel")
+    d_conv: int = Field(4, ge=2, le=2**20, description="taps of the short convolution")
+    dt_rank: Annotated[int, Field(ge=1, le=2**20)] | Literal["auto"] = Field(
         "auto", description="rank of the step size's projection; auto: d_model / 16, rounded up"
     )
     init_std: float | None = Field(
@@ -68,7 +68,7 @@ class S6Config(SelectiveConfig):
 
 class MambaConfig(SelectiveConfig):
     name: Literal["mamba"] = "mamba"
-    expand: int = Field(2, ge=1, description="channels inside, in units of d_model")
+    expand: int = Field(2, ge=1, le=2**20, description="channels inside, in units of d_model")
     conv: bool = Field(True, description="the short convolution; the SiLU after it stays")
     gating: bool = Field(True, description="the gate branch")
     norm: bool = Field(False, description="an RMSNorm between gate and out_proj, as in Mamba2")

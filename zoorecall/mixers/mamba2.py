@@ -30,11 +30,13 @@ from .mamba import initial_dt_bias
 
 class Mamba2Config(MixerConfig):
     name: Literal["mamba2"] = "mamba2"
-    d_state: int = Field(128, ge=1, description="numbers of state a channel")
-    d_conv: int = Field(4, ge=2, description="taps of the short convolution")
-    expand: int = Field(2, ge=1, description="channels inside, in units of d_model")
-    headdim: int = Field(64, ge=1, description="channels of a head")
-    ngroups: int = Field(1, ge=1, description="groups of heads, each with a B, a C and a norm")
+    d_state: int = Field(128, ge=1, le=2**20, description="numbers of state a channel")
+    d_conv: int = Field(4, ge=2, le=2**20, description="taps of the short convolution")
+    expand: int = Field(2, ge=1, le=2**20, description="channels inside, in units of d_model")
+    headdim: int = Field(64, ge=1, le=2**20, description="channels of a head")
+    ngroups: int = Field(
+        1, ge=1, le=2**20, description="groups of heads, each with a B, a C and a norm"
+    )
     init_std: float | None = Field(
         None, gt=0, description="of both linear layers; null: as torch.nn.Linear"
     )

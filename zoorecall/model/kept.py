@@ -5,11 +5,12 @@ from pathlib import Path
 
 import torch
 from pydantic import ValidationError
-from safetensors.torch import load_file
+from safetensors.torch import load
 
 from ..columns import CONFIG, RUN_ID
 from ..config import RunConfig
 from ..errors import ResultsError, ZoorecallWarning
+from ..files import read_sealed
 from ..mixers.user_module import UserModule
 from ..results import read_rows, weights_path
 from .model import Model, build_model
@@ -34,10 +35,13 @@ def load_models(folder: str | Path) -> dict[str, Model]:
 
 @torch.no_grad()
 def _load(config: str, path: Path) -> Model:
+    content = read_sealed(path)
     try:
-        model = build_model(RunConfig.model_validate_json(config))
-        weights = load_file(path)
-        for name, parameter in model.named_parameters():
+        model, weights = build_model(RunConfig.model_validate_json(config)), load(content)
+        own = dict(model.named_parameters())
+        if any(own[name].shape != weights[name].shape for name in own):
+            raise ValueError("they have other shapes")
+        for name, parameter in own.items():
             parameter.copy_(weights[name])
         for name, part in model.named_modules():
             if isinstance(part, UserModule):

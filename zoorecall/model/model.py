@@ -31,14 +31,16 @@ class ModelState(NamedTuple):
 class Model(nn.Module):
     """Models of R runs; made for one run, and widened to more by `Pack`."""
 
-    def __init__(self, run: RunConfig):
+    def __init__(self, run: RunConfig, layers: Sequence[int] | None = None):
+        """With all layers, or only those given, counted from 0, as to count what they cost."""
         super().__init__()
         model = run.model
+        indices = range(model.num_layers) if layers is None else layers
         self.embedding = Embedding(run.task.vocab_size, model.d_model)
         self.position_embedding = None
         if model.positions == "learned":
             self.position_embedding = normal(run.task.seq_len, model.d_model, std=0.02)
-        self.layers = nn.ModuleList(Layer(run, i) for i in range(model.num_layers))
+        self.layers = nn.ModuleList(Layer(run, i) for i in indices)
         self.norm = LayerNorm(model.d_model)
         self.embed_dropout = float(model.embed_dropout)
         self.attention_dropout = float(model.attention_dropout)

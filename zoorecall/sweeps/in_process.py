@@ -8,7 +8,7 @@ import torch
 from ..config import RunConfig
 from ..results import Results, as_results
 from .pack_job import PackJob
-from .plan import pack_size, plan
+from .plan import check_fits, pack_size, plan
 from .sweeper import resolve_device
 
 
@@ -16,13 +16,14 @@ def train(runs: RunConfig | Sequence[RunConfig], device: str = "auto") -> Result
     """Train one run, or some, in this process; returns their table and curves.
 
     The runs train in packs, as in a sweep, and come to the same numbers. Raises DeviceError where
-    there is no such device, ValueError where there are no runs, and whatever a mixer of the
-    user's own raises.
+    there is no such device or a run cannot train on it, ValueError where there are no runs, and
+    whatever a mixer of the user's own raises.
     """
     each = [runs] if isinstance(runs, RunConfig) else list(runs)
     if not each:
         raise ValueError("there are no runs to train")
     place, rows = torch.device(resolve_device(device)), []
+    check_fits(each, place)
     for pack in plan(each, lambda run: pack_size(run, place)):
         job = PackJob(pack, place)
         while not job.finished:

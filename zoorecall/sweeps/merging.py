@@ -37,13 +37,16 @@ def merge(folder: str | Path, others: Sequence[str | Path] = ()) -> None:
             results.write_tables(folder, results.table_order(folder))
 
 
-def write_grid(folder: Path, asked: Sequence[RunConfig], description: str) -> None:
-    """Write the folder's grid.yaml: the runs that are finished there and those asked for.
+def write_grid(
+    folder: Path, asked: Sequence[RunConfig], description: str, keep: bool = False
+) -> None:
+    """Write the folder's grid.yaml: the runs that are finished there and those asked for; `keep`
+    those that it states, too.
 
     Raises ResultsError where one stands there that no sweep has written.
     """
     path = folder / results.GRID
-    if path.exists() and not path.read_text(encoding="utf-8").startswith(HEADER):
+    if path.exists() and not path.read_bytes().startswith(HEADER.encode()):
         raise ResultsError(
             f"{path}: is a grid of your own where a sweep writes what it runs; move it elsewhere, "
             "or choose another results folder"
@@ -51,5 +54,7 @@ def write_grid(folder: Path, asked: Sequence[RunConfig], description: str) -> No
     finished = results.read_rows(folder)[CONFIG] if results.has_runs(folder) else ()
     configs = [json.loads(text) for text in finished]
     configs += [run.model_dump(mode="json") for run in asked]
+    if keep and path.exists():
+        configs += [run.model_dump(mode="json") for run in load_grid(path).runs]
     with files.replacing(path) as temporary:
         temporary.write_text(HEADER + dump_grid(configs, description), encoding="utf-8")

@@ -2,19 +2,21 @@
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from .. import results
+from .. import files, results
 from ..columns import slice_accuracy
 from ..config import RunConfig
+from ..errors import DamagedError, ZoorecallWarning
 from ..model.cost import count_parameters, forward_flops, state_size
 from ..tasks import sizes
 from ..training.outcome import Curve, RunResult
-from ..training.trainer import PackTrainer
+from ..training.trainer import PackTrainer, UnusableState
 from .events import Progress
 from .plan import PlannedPack
 from .provenance import provenance, user_code
@@ -24,7 +26,8 @@ Weights = dict[str, torch.Tensor]
 
 
 class PackJob:
-    """A pack in training; `state` is that of an earlier one, which it goes on from.
+    """A pack in training; `state` is that of an earlier one, which it goes on from, and raises
+    UnusableState if it cannot.
 
     Runs that end early leave the trainer once a smaller pack pays; their rows are kept here.
     """
@@ -33,6 +36,8 @@ class PackJob:
         self, pack: PlannedPack, device: torch.device, state: Mapping[str, Any] | None = None
     ):
         self.pack = pack
+        if state and state.keys() != {"trainer", "left", "kept"}:
+            raise UnusableState("has other names")
         self._left: dict[str, Row] = dict(state["left"]) if state else {}
         self._kept: dict[str, Weights] = dict(state["kept"]) if state else {}
         runs = [run for run in pack.runs if run.run_id not in self._left]
@@ -95,7 +100,7 @@ def train_pack(
 ) -> bool:
     """Train a pack to its shard, or to a checkpoint if `stopping`; says whether it finished. Each
     evaluation is emitted."""
-    job = PackJob(pack, device, results.read_checkpoint(folder, pack.pack_id))
+    job = _job(pack, folder, device)
     saved = time.monotonic()
     while not job.finished:
         job.advance()
@@ -110,6 +115,19 @@ def train_pack(
         results.write_weights(folder, run_id, weights)
     results.write_shard(folder, pack.pack_id, job.rows())
     return True
+
+
+def _job(pack: PlannedPack, folder: Path, device: torch.device) -> PackJob:
+    """The job of a pack, from its checkpoint if there is one. One that cannot be used is set aside,
+    and the user told."""
+    try:
+        return PackJob(pack, device, results.read_checkpoint(folder, pack.pack_id))
+    except (DamagedError, UnusableState) as error:
+        path = results.checkpoint_path(folder, pack.pack_id)
+        reason = error.reason if isinstance(error, DamagedError) else error
+        text = f"{path}: {reason}; it is now {files.set_aside(path).name}, its pack starts anew"
+    warnings.warn(text, ZoorecallWarning, stacklevel=2)
+    return PackJob(pack, device)
 
 
 def _row(result: RunResult, pack: PlannedPack, trainer: PackTrainer) -> dict[str, Any]:

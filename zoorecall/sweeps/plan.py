@@ -3,12 +3,14 @@
 import hashlib
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from ..config import RunConfig
+from ..errors import DeviceError
 from ..mixers import CustomConfig
 from ..model.cost import count_parameters, forward_flops
 
@@ -28,27 +30,30 @@ class PlannedPack:
     def flops(self) -> int | None:
         """FLOPs of its training, as `model.forward_flops` counts them; None if not known."""
         of_one = forward_flops(self.runs[0])
-        return None if of_one is None else 3 * of_one * self._sequences
+        return None if of_one is None else 3 * of_one * self.sequences
 
     @property
     def work(self) -> int:
         """What says which of two packs takes longer: `flops`, but of a user's own mixer, which only
         a worker may call, two a parameter and token, three times."""
         run = self.runs[0]
-        flops = (
-            None if any(isinstance(x, CustomConfig) for x in run.model.mixer.each) else self.flops
-        )
+        flops = None if _has_users_code(run) else self.flops
         of_one = 6 * count_parameters(run) * run.task.seq_len
-        return of_one * self._sequences if flops is None else flops
+        return of_one * self.sequences if flops is None else flops
 
     @property
-    def _sequences(self) -> int:
+    def sequences(self) -> int:
+        """How many sequences its runs train on, all together."""
         return len(self.runs) * self.runs[0].train.num_steps * self.runs[0].train.batch_size
 
     def halves(self) -> "tuple[PlannedPack, PlannedPack]":
         """Two packs of half the runs each."""
         middle = len(self.runs) // 2
         return PlannedPack(self.runs[:middle]), PlannedPack(self.runs[middle:])
+
+
+def _has_users_code(run: RunConfig) -> bool:
+    return any(isinstance(mixer, CustomConfig) for mixer in run.model.mixer.each)
 
 
 def plan(
@@ -87,7 +92,8 @@ def kept_and_groups(
     by_id = {run.run_id: run for run in runs}
     packs = []
     for run_ids in earlier.values():
-        if all(run_id in by_id for run_id in run_ids):
+        keys = {by_id[x].pack_key if x in by_id else None for x in run_ids}
+        if len(keys) == 1 and None not in keys:
             packs.append(PlannedPack(tuple(by_id.pop(run_id) for run_id in run_ids)))
     groups: dict[str, list[RunConfig]] = {}
     for run in by_id.values():
@@ -118,7 +124,47 @@ def pack_memory(device: torch.device) -> float:
     """Bytes that a pack may take on a GPU; elsewhere nothing is known, and it is infinite."""
     if device.type == "cpu":
         return math.inf
-    return GPU_MEMORY * torch.cuda.get_device_properties(device).total_memory
+    return GPU_MEMORY * total_memory(device)
+
+
+def check_fits(runs: Iterable[RunConfig], device: torch.device) -> None:
+    """Raise DeviceError for the first run that cannot train on the device even alone. What a mixer
+    of the user's own takes, a worker finds out."""
+    memory = total_memory(device)
+    for run in {run.pack_key: run for run in runs}.values():
+        needed = 0 if _has_users_code(run) else least_memory(run)
+        if needed > memory:
+            train, model = run.train, run.model
+            raise DeviceError(
+                f"a run of {model.mixer.label} (d_model {model.d_model}, num_layers "
+                f"{model.num_layers}, seq_len {run.task.seq_len}, vocab_size "
+                f"{run.task.vocab_size}, batch_size {train.batch_size}, train_examples "
+                f"{train.train_examples}, test_examples {train.test_examples}) takes "
+                f"{needed / 2**30:,.0f} GiB at the least, should fit into the "
+                f"{memory / 2**30:,.0f} GiB of this {device.type}"
+            )
+
+
+def total_memory(device: torch.device) -> int:
+    """Bytes of a GPU, or of this machine."""
+    if device.type == "cpu":
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return torch.cuda.get_device_properties(device).total_memory
+
+
+def least_memory(run: RunConfig) -> float:
+    """Bytes that a run cannot do without: weights and gradients, what enters each layer, and its
+    examples. Infinite where a tensor would be larger than torch can count."""
+    train, L = run.train, run.task.seq_len
+    try:
+        parameters = count_parameters(run)
+    except (RuntimeError, OverflowError) as error:
+        if "overflow" in str(error).lower():
+            return math.inf
+        raise
+    entering = train.batch_size * L * run.model.d_model * run.model.num_layers
+    examples = train.train_examples + train.test_examples
+    return 8 * parameters + entering * (2 if train.precision == "bf16" else 4) + 4 * L * examples
 
 
 def pack_size(run: RunConfig, device: torch.device) -> int:

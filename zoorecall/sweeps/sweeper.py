@@ -34,7 +34,7 @@ from .events import (
 from .executor import Executor
 from .local import LocalExecutor, places
 from .merging import write_grid
-from .plan import SAMPLE_SIZES, PlannedPack, kept_and_groups, pack_size, plan
+from .plan import SAMPLE_SIZES, PlannedPack, check_fits, kept_and_groups, pack_size, plan
 
 
 def default_folder(grid: Grid) -> Path:
@@ -55,9 +55,11 @@ def plan_packs(
 ) -> list[PlannedPack]:
     """The packs that a sweep of the grid would still train, given what `folder` holds.
 
-    `sizes` are those measured, by pack key; others are estimated.
+    `sizes` are those measured, by pack key; others are estimated. Raises DeviceError where a run
+    cannot train on the device.
     """
     todo, earlier = _missing(grid, folder)
+    check_fits(todo, torch.device(device))
     known = sizes or {}
 
     def size(run: RunConfig) -> int:
@@ -90,19 +92,24 @@ def sweep(
     from there and ends with the same table. `resume=False` moves what the folder holds aside, to
     the first free of NAME.1, NAME.2, ... From the start the folder's grid.yaml states the runs, and
     once all are there they stand in two tables, see `merge`. Raises ResultsError where the folder
-    cannot be read or written, SweepFailed where a pack could not be trained.
+    cannot be read or written, DeviceError where a run cannot train on the device, SweepFailed where
+    a pack could not be trained.
     """
     if folder == "":
         raise ResultsError("the name of the results folder is empty")
     folder = default_folder(grid) if folder is None else Path(folder)
     device = resolve_device(device)
+    check_fits(grid.runs, torch.device(device))
     with contextlib.ExitStack() as locks:
         if not resume and folder.exists():
             locks.enter_context(files.locked(folder))  # held to the end: no one's to go on with
             _move_aside(folder)
         locks.enter_context(files.locked(folder))
         files.clear_temporaries(folder, results.SUBFOLDERS)
-        write_grid(folder, grid.runs, grid.description)
+        damaged = results.set_aside_damaged(folder)
+        for line in damaged:
+            on_event(Warned((), line))
+        write_grid(folder, grid.runs, grid.description, keep=bool(damaged))
         order = {run.run_id: i for i, run in enumerate(grid.runs)}
         try:
             with LocalExecutor(places(device), folder, checkpoint_seconds) as executor:
@@ -136,10 +143,7 @@ def _remember(folder: Path, packs: Sequence[PlannedPack], instead_of: str | None
 def _move_aside(folder: Path) -> None:
     if folder.resolve() in (Path.cwd(), *Path.cwd().parents):
         raise ResultsError(f"{folder}: has the working folder in it, and is not moved aside")
-    number = 1
-    while (aside := folder.with_name(f"{folder.name}.{number}")).exists():
-        number += 1
-    folder.rename(aside)
+    folder.rename(files.first_free(folder))
 
 
 def _measure(

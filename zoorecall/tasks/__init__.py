@@ -34,6 +34,12 @@ def make_task(config: TaskConfig) -> Task:
     return TASKS[config.name](config)
 
 
+@functools.cache
+def check_splits(config: TaskConfig) -> None:
+    """Raise ValueError where a config allows so few examples that a split has none."""
+    make_task(config).check_splits()
+
+
 def sizes(config: TaskConfig) -> dict[str, int]:
     """The sizes that every task's config tells, by the names of their columns."""
     return {name: getattr(config, name.removeprefix("task.")) for name in TASK_SIZES}
@@ -46,6 +52,7 @@ __all__ = [
     "Examples",
     "Task",
     "TaskConfig",
+    "check_splits",
     "make_task",
     "sizes",
 ]

@@ -36,6 +36,9 @@ FRUITLESS = 1 << 16
 gets more than 1 candidate in 1,000 (of many contents an eighth, of few at least one), so it is
 missed with a probability below (1 - 1/1000)^65536 = 3e-29."""
 
+SMALL_POOL = 1 << 10
+"""From a pool of more items so many contents can be drawn that no split is empty."""
+
 
 class TaskConfig(BaseModel):
     """Options of a task; `name` picks the class from the registry. Every task's config also tells
@@ -101,6 +104,30 @@ class Task:
         """Write the candidates `rows` [n], with contents [n, W], into the zeroed arrays `out`."""
         raise NotImplementedError
 
+    def check_splits(self) -> None:
+        """Raise ValueError where the settings allow so few examples that a split has none."""
+        pool, found = self._pool(), set()
+        for chunk in range(FRUITLESS // pool.rows if self.pool_size <= SMALL_POOL else 0):
+            contents = self.draw(pool, partial(Stream, 0, self.config.name, "test", 0, chunk))
+            found.update(is_test(contents).tolist())
+            if len(found) == 2:
+                return
+            pool.restore()
+        for split in ("test", "train") if found else ():
+            if (split == "test") not in found:
+                raise ValueError(self._has_none(split))
+
+    def _has_none(self, split: str) -> str:
+        options = {key: x for key, x in self.config.model_dump().items() if type(x) is int}
+        given = ", ".join(f"{key} {x}" for key, x in options.items())
+        return (
+            f"{given} allow so few different examples that none is a {split} example, "
+            "should allow more"
+        )
+
+    def _pool(self) -> "Pool":
+        return Pool(self.pool_size, max(1, min(CHUNK, POOL_ITEMS // self.pool_size)))
+
     def without_recall(self) -> float | None:
         """The accuracy of the best answers that recall nothing, from what the task gives away
         otherwise; None where it is not known."""
@@ -119,14 +146,11 @@ class Task:
         tokens, positions, targets = (np.zeros((n, size), np.int32) for size in (L, Q, Q))
         slices = np.zeros((n, Q if self.config.slices else 0), np.int8)
         out = Examples(tokens, positions, targets, slices)
-        pool = Pool(self.pool_size, max(1, min(CHUNK, POOL_ITEMS // self.pool_size)))
+        pool = self._pool()
         done = chunk = 0
         while done < n:
             if done == 0 and chunk * pool.rows >= FRUITLESS:
-                raise ValueError(
-                    f"{self.config.name} has no {split} examples at these settings: "
-                    f"none of {chunk * pool.rows} drawn falls into that split"
-                )
+                raise ValueError(self._has_none(split))
             streams = partial(Stream, seed, self.config.name, split, block, chunk)
             contents = self.draw(pool, streams)
             rows = np.flatnonzero(is_test(contents) == (split == "test"))[: n - done]

@@ -41,10 +41,12 @@ class KeyValueSumConfig(TaskConfig):
     """Tokens: the numbers 0 to the largest sum, the keys, ADD, RECALL, `=`."""
 
     name: Literal["key_value_sum"] = "key_value_sum"
-    num_pairs: int = Field(10, ge=1)
-    num_operands: int = Field(3, ge=1)
-    num_values: int = Field(10, ge=2, description="values are 0 to num_values - 1")
-    num_keys: int = Field(100, ge=1, description="how many keys a list's keys are drawn from")
+    num_pairs: int = Field(10, ge=1, le=2**20)
+    num_operands: int = Field(3, ge=1, le=2**20)
+    num_values: int = Field(10, ge=2, le=2**20, description="values are 0 to num_values - 1")
+    num_keys: int = Field(
+        100, ge=1, le=2**20, description="how many keys a list's keys are drawn from"
+    )
     recall: bool | Literal["both"] = Field(
         True, description="name the keys (AR), not their values (non-AR), or both, half and half"
     )
@@ -60,6 +62,11 @@ class KeyValueSumConfig(TaskConfig):
             raise ValueError(
                 f"num_keys {self.num_keys} is "
                 f"{self.num_pairs - self.num_keys} fewer than num_pairs {self.num_pairs}"
+            )
+        if self.vocab_size >= 2**31:
+            raise ValueError(
+                f"num_values {self.num_values} and num_operands {self.num_operands} come to a "
+                f"vocabulary of {self.vocab_size:,} tokens, should be less than {2**31:,}"
             )
         return self
 

@@ -21,6 +21,7 @@ Shape letters: n examples, L length, K pairs, S slots, C candidates of a chunk.
 """
 
 from decimal import Context, Decimal
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -40,8 +41,8 @@ class MQARConfig(TaskConfig):
 
     name: Literal["mqar"] = "mqar"
     vocab_size: int = Field(8192, ge=2, lt=2**31)
-    seq_len: int = Field(64, ge=1)
-    num_kv_pairs: int = Field(4, ge=1)
+    seq_len: int = Field(64, ge=1, le=2**20)
+    num_kv_pairs: int = Field(4, ge=1, le=2**20)
     power_a: float = Field(0.01, gt=0, le=10, description="1: every gap alike; less: short gaps")
     filler: Literal["zero", "random"] = "zero"
     vocabulary: Literal["split", "shared"] = "split"
@@ -94,11 +95,15 @@ class MQAR(Task):
             self.ranges = [(1 + i, half) for i in range(K)] + [(half + i, V) for i in range(K)]
         else:
             self.ranges = [(1 + i, V) for i in range(2 * K)]
-        # decimal powers are the same on every machine, those of the C library are not
+
+    @cached_property
+    def gap_scale(self) -> np.ndarray:
+        """g^(1 - a) for each slot's gap g: [S]. Decimal powers are the same on every machine, those
+        of the C library are not."""
         context = Context(prec=28)
-        exponent = context.subtract(Decimal(1), Decimal(config.power_a))
-        gaps = range(1, config.num_slots + 1)
-        self.gap_scale = np.array([float(context.power(Decimal(g), exponent)) for g in gaps])
+        exponent = context.subtract(Decimal(1), Decimal(self.config.power_a))
+        gaps = range(1, self.config.num_slots + 1)
+        return np.array([float(context.power(Decimal(g), exponent)) for g in gaps])
 
     def draw(self, pool: Pool, streams: Streams) -> np.ndarray:
         """Keys, then values: int64 [2K, C]. No list of pairs occurs in both splits."""

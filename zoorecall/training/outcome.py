@@ -1,5 +1,6 @@
 """What training says of a run: its curve, and what that came to."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ..config import RunConfig
@@ -21,6 +22,15 @@ class Curve:
     test_sequence_accuracy: list[float] = field(default_factory=list)
     slice_test_accuracy: dict[str, list[float]] = field(default_factory=dict)
     """Token accuracy by slice of the task; NaN for a slice without a test query."""
+
+    def is_whole(self, slices: Sequence[str]) -> bool:
+        """Whether it has an evaluation, of each the same numbers, and these slices."""
+        lists = dict(vars(self))
+        by_slice = lists.pop("slice_test_accuracy")
+        values = [*lists.values(), *by_slice.values()]
+        numbers = all(isinstance(x, int | float) for of_name in values for x in of_name)
+        whole = bool(self.step) and {*map(len, values)} == {len(self.step)}
+        return whole and numbers and [*by_slice] == [*slices]
 
 
 @dataclass

@@ -6,7 +6,8 @@ Shape letters: R runs, N slices of the task.
 import math
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +28,10 @@ STEPS_TO_PAY = {"cpu": 50, "cuda": 5000}
 about 45 s, in which other workers have the GPU."""
 
 
+class UnusableState(ValueError):
+    """A state that is not one of these runs."""
+
+
 class PackTrainer:
     """Trains runs of one pack key on one device, evaluation by evaluation.
 
@@ -35,7 +40,8 @@ class PackTrainer:
     ...     trainer.advance()
     >>> results = trainer.results()
 
-    `state()` can be saved after any `advance`; a trainer made with it goes on as if never stopped.
+    `state()` can be saved after any `advance`; a trainer made with it goes on as if never stopped,
+    one made with any other raises UnusableState.
     Where `half_empty`, `of_active()` goes on with fewer runs; the others have their results.
     `compiled=False` leaves out what makes the first step on a GPU long: for timing, not training.
     """
@@ -44,7 +50,7 @@ class PackTrainer:
         self,
         runs: Sequence[RunConfig],
         device: torch.device,
-        state: dict | None = None,
+        state: Mapping[str, Any] | None = None,
         compiled: bool = True,
     ):
         if len({run.pack_key for run in runs}) != 1:
@@ -156,6 +162,7 @@ class PackTrainer:
         """Everything that is not a function of the runs' configs; `of` some runs or of all."""
         of = range(len(self.runs)) if of is None else of
         return {
+            "runs": [self.runs[r].run_id for r in of],
             "step": self.step,
             "steps_in_sum": self.steps_in_sum,
             "seconds": self.seconds,
@@ -167,14 +174,32 @@ class PackTrainer:
 
     # ---- inside
 
-    def _restore(self, state: dict) -> None:
-        self.step, self.steps_in_sum = state["step"], state["steps_in_sum"]
-        self.seconds, self.stopped_at = state["seconds"], state["stopped_at"]
-        self.curves = [Curve(**curve) for curve in state["curves"]]
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        try:
+            curves = [Curve(**curve) for curve in state["curves"]]
+            now = self.state()
+            fits = _form(state) == _form(now) and state["runs"] == now["runs"]
+            fits &= state["step"] in self.train.evaluation_steps
+            fits &= all(x is None or type(x) is int for x in state["stopped_at"])
+            fits &= all(curve.is_whole(self.slices) for curve in curves)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UnusableState(f"is no state of these runs ({error})") from error
+        if not fits:
+            raise UnusableState("is no state of these runs")
+        lost = torch.tensor([math.isnan(curve.test_loss[-1]) for curve in curves])
         for name, tensor in self.do_step.of_runs().items():
+            if bool((state[name].reshape(len(lost), -1).isnan().any(1) & ~lost).any()):
+                raise UnusableState(f"has NaN in {name} of a run whose loss is finite")
             tensor.copy_(state[name])
-        for r, modules in enumerate(state["modules"]):
-            self.pack.restore(r, modules, self.device)
+        try:
+            for r, modules in enumerate(state["modules"]):
+                self.pack.restore(r, modules, self.device)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # a user's module may raise anything
+            raise UnusableState(f"cannot be taken by a user's module ({error})") from error
+        self.step, self.steps_in_sum, self.curves = state["step"], state["steps_in_sum"], curves
+        self.seconds, self.stopped_at = state["seconds"], state["stopped_at"]
         self.do_step.index.fill_(self.step)
 
     def _warn_of_looking_ahead(self) -> None:
@@ -249,3 +274,12 @@ class PackTrainer:
             stopped_at=self.stopped_at[r],
             slice_test_accuracy={s: a[-1] for s, a in curve.slice_test_accuracy.items()},
         )
+
+
+def _form(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Names, types, lengths and shapes: what all states of the same runs have in common."""
+
+    def of_one(x: Any) -> Any:
+        return (x.shape, x.dtype) if isinstance(x, Tensor) else len(x) if isinstance(x, list) else 0
+
+    return {name: (type(x), of_one(x)) for name, x in state.items()}
