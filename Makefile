@@ -14,7 +14,7 @@ test: .venv/ready-dev
 
 # every figure and verdict of results/ anew from its tables, without training; minutes on a CPU
 figures: .venv/ready
-	for script in $(filter-out experiments/solo_baseline.py,$(wildcard experiments/*.py)); do \
+	for script in $(filter-out experiments/speed_comparison.py,$(wildcard experiments/*.py)); do \
 		echo $$script; $(BIN)/python $$script > /dev/null || exit 1; \
 	done
 

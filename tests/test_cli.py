@@ -43,6 +43,12 @@ base:
 """
 
 
+@pytest.fixture(autouse=True)
+def any_width(monkeypatch):
+    """Lines in a pipe have any length where the environment names no width."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Iterator[Path]:
     """A working folder with a grid and results, for all tests of this file."""

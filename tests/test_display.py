@@ -39,7 +39,7 @@ def shown(at, tmp_path):
 
     def progress(seconds, step):
         at(seconds)
-        shown.show(Progress(pack.pack_id, step, (0.1, 0.2)))
+        shown.show(Progress(pack.pack_id, step, (0.1, 0.2), ()))
         return shown._pace()
 
     return progress

@@ -6,12 +6,16 @@ import re
 import shutil
 import subprocess
 import sys
+import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
+from zoorecall.bench import Ceilings, bench_run
 from zoorecall.claims import CLAIMS, WITH_DROPOUT, verdicts
 from zoorecall.claims.evidence import Studies
 from zoorecall.config import RunConfig
@@ -212,6 +216,108 @@ def test_step_cost_draws_every_measurement_or_the_one_that_is_named(top, monkeyp
         monkeypatch.setattr(sys, "argv", ["step_cost.py", *arguments])
         script.main()
         assert sorted(path.stem for path in Path("results/bench").glob("*.png")) == drawn
+
+
+@pytest.fixture
+def speed(monkeypatch):
+    """The script that compares speeds; what it imports of a peer is forgotten."""
+    monkeypatch.syspath_prepend(ROOT / "experiments")
+    yield importlib.import_module("speed_comparison")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "zoology"]:
+        del sys.modules[name]
+
+
+def test_the_plain_loop_trains_what_a_run_of_attention_is(speed):
+    run = bench_run("attention", 8, 16, 2, 4, precision="fp32")
+    ours, plain = speed.OneRun(run), speed.Transformer(run)
+    for mine, its in zip(ours.parameters(), plain.parameters(), strict=True):
+        its.data.copy_(torch.randn_like(its))
+        mine.data.copy_(its[None])
+    (tokens, labels), *rest = speed.batches(run, torch.device("cpu"))
+    assert len(rest) == 3 and ((labels >= 0).sum(dim=1) == run.task.num_queries).all()
+    torch.testing.assert_close(plain(tokens), ours(tokens), rtol=1e-4, atol=1e-4)
+
+
+def test_speeds_are_compared_on_a_cpu_with_a_peer_beside(speed, top, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(speed, "bench", partial(speed.bench, seconds=0.01))
+    monkeypatch.setattr(speed, "ceilings", lambda *_: Ceilings(1, 1))
+    for name, text in PEER.items():
+        Path("peer/zoology").mkdir(parents=True, exist_ok=True)
+        Path("peer/zoology", name).write_text(text)
+    words = ["--device", "cpu", "--steps", "2", "--packs", "2", "--peer", "peer"]
+    small = ["--width", "8", "--length", "16", "--batch", "64"]
+    monkeypatch.setattr(sys, "argv", ["speed_comparison.py", *words, *small])
+    speed.main()
+    assert "plain loop" in capsys.readouterr().out
+    table = pd.read_csv("results/bench/comparison.csv")
+    assert table["what"].tolist() == ["Zoology", "plain loop", "zoorecall", "zoorecall"]
+    assert table["runs"].tolist()[:3] == [1, 1, 2] and set(table["precision"]) == {"fp32"}
+    assert (table["ms a run-step"] > 0).all() and table["times the fastest"].min() == 1
+    assert table["device"].nunique() == 1 and set(table["width"]) == {8}
+
+
+def test_a_comparison_takes_the_place_of_one_of_the_same_device_and_sizes(speed, tmp_path):
+    sizes = {"width": 8, "length": 16, "batch": 4, "layers": 1}
+    out = tmp_path / "new" / "comparison.csv"
+    for device, width, ms in (("a", 8, 1), ("b", 8, 2), ("a", 9, 3), ("a", 8, 4)):
+        table = pd.DataFrame({"device": [device] * 2, "ms": ms, **sizes, "width": width})
+        speed.written(table, out)
+    assert pd.read_csv(out)["ms"].tolist() == [2, 2, 3, 3, 4, 4]
+
+
+PEER = {
+    "__init__.py": "",
+    "config.py": "from types import SimpleNamespace as ModelConfig\nModuleConfig = ModelConfig\n",
+    "model.py": """
+import torch
+
+class LanguageModel(torch.nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.embedding = torch.nn.Embedding(config.vocab_size, config.d_model)
+
+    def forward(self, tokens, return_embeddings=True):
+        x = self.embedding(tokens)
+        return x if return_embeddings else x @ self.embedding.weight.T
+""",
+    "train.py": """
+class Trainer:
+    def __init__(self, model, train, test, max_epochs, device, logger, learning_rate, weight_decay):
+        self.model, self.train_dataloader, self.max_epochs = model, train, max_epochs
+
+    def train_epoch(self, epoch_idx):
+        for tokens, labels, _ in self.train_dataloader:
+            assert self.model(tokens).shape == (*labels.shape, 8192)
+
+    def fit(self):
+        for epoch in range(self.max_epochs):
+            self.train_epoch(epoch)
+            assert self.test(epoch) == {}
+""",
+}
+"""What of the peer's repository is called, as little as there can be."""
+
+
+def test_a_compiled_loop_calls_what_was_compiled(speed, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda x: compiled.append(x) or x)
+    run = bench_run("attention", 8, 16, 1, 4, precision="fp32")
+    model = speed.Transformer(run)
+    before = model.embedding.weight.detach().clone()
+    assert speed.loop_ms(run, model, torch.device("cpu"), 2, bf16=True, compiled=True) > 0
+    assert compiled == [model] and not model.embedding.weight.equal(before)
+
+
+def test_a_whole_grid_is_timed_one_run_after_another(speed, top, monkeypatch, capsys):
+    monkeypatch.setattr(speed, "sweep", lambda *_, **settings: time.sleep(0.01))
+    (top / "one.yaml").write_text(
+        "base: {task: {vocab_size: 32, seq_len: 12, num_kv_pairs: 2}, model: {d_model: 8},\n"
+        "  train: {batch_size: 4, train_examples: 8}}\naxes: {model.mixer: [mamba, attention]}\n"
+    )
+    monkeypatch.setattr(sys, "argv", ["speed_comparison.py", "--grid", "one.yaml", "--steps", "2"])
+    speed.main()
+    assert re.match(r"one after another \d+ s, sweep 0 s: \d+\.\d+ times", capsys.readouterr().out)
 
 
 def test_every_committed_figure_is_one_that_a_script_draws(monkeypatch):

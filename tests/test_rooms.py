@@ -27,7 +27,7 @@ FLOORS = (
     "claims grid model plots",
     "reporting training",
     "sweeps",
-    "bench",
+    "bench loggers show",
     "display",
     "studies",
     "cli __init__",

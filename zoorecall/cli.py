@@ -10,11 +10,14 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import SweepFailed, UserError
 from .search_path import working_folder_last
 from .version import __version__
+
+if TYPE_CHECKING:
+    from .sweeps.events import SweepEvent
 
 USER_ERROR, INTERRUPTED = 2, 130
 
@@ -108,14 +111,22 @@ def _parser() -> argparse.ArgumentParser:
         default=60,
         help="how much training a crash may lose (60)",
     )
+    sweep.add_argument(
+        "--log",
+        metavar="NAME",
+        action="append",
+        default=[],
+        dest="loggers",
+        help="log each evaluation too: tensorboard or wandb, into a folder of this name in DIR",
+    )
 
     merge = commands.add_parser("merge", help="put a folder's finished runs into its two tables")
     merge.set_defaults(command=_merge)
-    merge.add_argument("folder", metavar="DIR", type=Path)
+    merge.add_argument("folder", metavar="DIR", type=_path)
     merge.add_argument(
         "others",
         metavar="OTHER",
-        type=Path,
+        type=_path,
         nargs="*",
         help="folders whose runs are to be in DIR too",
     )
@@ -134,6 +145,30 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument(
         "--out", metavar="FILE", type=_path, help="the page (report.html in DIR; of several, here)"
     )
+
+    show = commands.add_parser("show", help="print examples of a task, or one run of a folder")
+    show.set_defaults(command=_show)
+    show.add_argument(
+        "what", metavar="TASK|DIR", help="a name, or a YAML mapping; or a results folder"
+    )
+    show.add_argument("run_id", metavar="RUN_ID", nargs="?", help="of a folder; or how it begins")
+    show.add_argument(
+        "--set",
+        metavar="OPTION=VALUE",
+        action="append",
+        default=[],
+        dest="options",
+        help="an option of the task, e.g. --set seq_len=16",
+    )
+    show.add_argument("--number", metavar="N", type=_number, default=3, help="of examples (3)")
+
+    export = commands.add_parser("export", help="log finished runs to TensorBoard or wandb")
+    export.set_defaults(command=_export)
+    export.add_argument("folder", metavar="DIR", type=_path)
+    export.add_argument(
+        "--to", metavar="NAME", default="tensorboard", help="tensorboard (the default) or wandb"
+    )
+    export.add_argument("--out", metavar="FOLDER", type=_path, help="where NAME/ is made (DIR)")
 
     bench = commands.add_parser("bench", help="time training steps on this machine")
     bench.set_defaults(command=_bench)
@@ -265,6 +300,12 @@ def _path(text: str) -> Path:
     return Path(text)
 
 
+def _number(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 1000:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number from 1 to 1,000")
+    return int(text)
+
+
 def _pack_size(text: str) -> int | None:
     """A number of runs; None for `auto`."""
     if text == "auto":
@@ -279,6 +320,7 @@ def _sweep(args: argparse.Namespace) -> int:
 
     grid = load_grid(args.grid, args.overrides)
     from . import display
+    from .loggers import logger
     from .sweeps.sweeper import default_folder, plan_packs, resolve_device, sweep
 
     folder = args.out or default_folder(grid)
@@ -287,6 +329,7 @@ def _sweep(args: argparse.Namespace) -> int:
         packs = plan_packs(grid, device, None if args.fresh else folder)
         display.print_plan(grid, packs, device)
         return 0
+    loggers = [logger(name) for name in args.loggers]
     with display.SweepDisplay() as shown:
         sweep(
             grid,
@@ -294,12 +337,48 @@ def _sweep(args: argparse.Namespace) -> int:
             device=args.device,
             resume=not args.fresh,
             checkpoint_seconds=args.checkpoint_seconds,
-            on_event=shown.show,
+            on_event=_each_of([shown.show, *loggers]),
         )
     _print_table([folder], "text")
     figure = folder / "learning_rates.png"
     _draw([folder], figure)
     print(f"\ntable   {folder / 'runs.csv'}\nfigure  {figure}")
+    return 0
+
+
+def _each_of(listeners: "Sequence[Callable[[SweepEvent], None]]") -> "Callable[[SweepEvent], None]":
+    """Tells each of the listeners every event."""
+
+    def tell(event: "SweepEvent") -> None:
+        for listen in listeners:
+            listen(event)
+
+    return tell
+
+
+def _show(args: argparse.Namespace) -> int:
+    from .show import read_task, show_run, show_task
+
+    if args.run_id is None and args.what and Path(args.what).is_dir():
+        ids = Path(args.what) / "runs.csv"
+        raise UserError(f"show {args.what}: which run? Their ids are in {ids}")
+    if args.run_id is None:
+        show_task(read_task(args.what, args.options), args.number)
+    elif args.options:
+        raise UserError("--set is for a task; a run of a folder has its settings")
+    else:
+        show_run(_path(args.what), args.run_id, args.number)
+    return 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    from .loggers import logger
+    from .sweeps.replay import replay
+
+    into, log = args.out or args.folder, logger(args.to)
+    for event in replay(args.folder, into):
+        log(event)
+    print(into / args.to)
     return 0
 
 

@@ -204,6 +204,17 @@ def identity(config: Options) -> dict[str, Any]:
     return _by_part(config, changed)
 
 
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A config's settings by the names a grid uses, as `train.learning_rate`; lists as text."""
+    settings: dict[str, Any] = {}
+    for key, x in config.items():
+        if isinstance(x, dict):
+            settings |= flat(x, f"{prefix}{key}.")
+        else:
+            settings[prefix + key] = x if isinstance(x, bool | int | float | str) else str(x)
+    return settings
+
+
 def run_id(config: Mapping[str, Any]) -> str:
     """The hash of a config's identity."""
     return digest(identity(config))

@@ -77,7 +77,7 @@ class SweepDisplay:
                 self._say(f"measuring pack sizes for {groups} {shapes} on {device}")
             case events.Started():
                 self._start(event)
-            case events.Progress(pack_id, step, accuracies):
+            case events.Progress(pack_id, step, accuracies, _):
                 self.first_steps.setdefault(pack_id, step)
                 self.steps[pack_id] = step
                 for run, accuracy in zip(self.packs[pack_id].runs, accuracies, strict=True):

@@ -149,18 +149,25 @@ def test_a_run_whose_code_was_edited_since_is_not_trained(project):
         Pack([old], torch.device("cpu"))
 
 
-def test_kept_weights_of_code_that_was_edited_or_is_gone(project):
+def test_kept_weights_of_code_that_was_edited_or_is_gone(project, capsys):
     overrides = ["model.mixer=mine.mixers.first:Mine", "train.keep=weights"]
     sweep(load_grid(project / "grid.yaml", overrides), "out", device="cpu")
-    assert len(load_models("out")) == 1
+    (run_id,) = load_models("out")
     source_of.cache_clear()
     edit(project / "mine/mixers/first.py")
     with pytest.warns(ZoorecallWarning, match="first:Mine was edited since out/models/"):
         load_models("out")
+    assert main(["show", "out", run_id]) == 0
+    shown = capsys.readouterr().out.partition("its answers")[2]
+    assert "first:Mine was edited since" in shown and "of 48 right on the first 24" in shown
     (project / "mine/mixers/first.py").write_text("Mine = 3")
     source_of.cache_clear()
     with pytest.raises(ResultsError, match=r"weights of its run \(it is not a torch.nn.Module"):
         load_models("out")
+    assert main(["show", "out", run_id]) == 2
+    shown, error = capsys.readouterr()
+    assert "its curve" in shown and error.count("\n") == 1 and "not a torch.nn.Module" in error
+    assert main(["export", "out"]) == 0  # which asks nothing of the code
 
 
 def test_an_installed_mixer_is_its_distribution_and_version():

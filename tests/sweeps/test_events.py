@@ -18,7 +18,7 @@ ORDERS = [
     events.Stop(),
 ]
 EVENTS = [
-    events.Progress("a", 3, (0.1, 1 / 3)),
+    events.Progress("a", 3, (0.1, 1 / 3), (events.Evaluation("b", 3, {"test_loss": 1e-9}),)),
     events.Warned(("a", "b"), 'two\nlines, "quoted"'),
     events.Measured("key", 5),
     events.Finished("a"),

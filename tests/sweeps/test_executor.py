@@ -61,7 +61,8 @@ def told(tmp_path, monkeypatch):
 def test_a_pack_is_trained_or_stopped_and_every_evaluation_told(told):
     run, (*progress, last) = told("pass", stop=True)
     pack_id = PlannedPack((run,)).pack_id
-    assert progress == [Progress(pack_id, 0, progress[0].accuracy)] and last == Stopped(pack_id)
+    first = Progress(pack_id, 0, progress[0].accuracy, progress[0].evaluations)
+    assert progress == [first] and last == Stopped(pack_id)
     _, (*progress, last) = told("pass")
     assert last == Finished(pack_id) and progress[-1].step == run.train.num_steps
 

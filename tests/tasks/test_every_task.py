@@ -109,6 +109,13 @@ def test_examples_have_the_shapes_and_the_tokens_their_config_tells(name, data, 
     assert made.query_positions.min() >= 0 and made.query_positions.max() < config.seq_len
 
 
+@pytest.mark.parametrize("config", [*each("SMALL"), *each("FEW")], ids=str)
+def test_each_token_has_a_word_of_its_own(config):
+    words = [make_task(config).word(token) for token in range(config.vocab_size)]
+    assert len({*words}) == len(words)
+    assert all(word.isprintable() and word.split() == [word] for word in words)
+
+
 @pytest.mark.parametrize(("options", "sentence"), options_of("IMPOSSIBLE"), ids=str)
 def test_impossible_settings_are_refused_with_what_is_missing(options, sentence):
     with pytest.raises(ValidationError, match=re.escape(sentence)):
@@ -143,6 +150,7 @@ def test_a_split_must_be_train_or_test():
 
 
 SMALL = {"train_examples": 40, "batch_size": 20, "test_examples": 10, "evaluations": 1, "epochs": 1}
+SMALL |= {"keep": "weights"}
 FORMS = [*({"name": name} for name in TASKS), {"name": "key_value_sum", "recall": "both"}]
 
 
@@ -172,10 +180,13 @@ def shown(folder, capsys) -> list[dict]:
 def test_every_command_shows_every_task(task, tmp_path, capsys):
     train(tmp_path, [task])
     (row,) = shown(tmp_path, capsys)
+    assert main(["export", str(tmp_path)]) == 0
+    assert main(["show", json.dumps(task)]) == 0
     config = RunConfig.model_validate({"task": task}).task
     assert row["length"] == config.seq_len and row["rates"] == 2
     assert set(row) >= set(config.slices)
     run = load_results(tmp_path).runs.iloc[0]
+    assert main(["show", str(tmp_path), run["run_id"]]) == 0
     assert {name: run[name] for name in columns.TASK_SIZES} == {
         "task.seq_len": config.seq_len,
         "task.vocab_size": config.vocab_size,

@@ -27,14 +27,15 @@ def load_models(folder: str | Path) -> dict[str, Model]:
     for row in rows.to_dict("records"):
         path = weights_path(Path(folder), row[RUN_ID])
         if path.exists():
-            models[row[RUN_ID]] = _load(row[CONFIG], path)
+            models[row[RUN_ID]] = load_model(row[CONFIG], path)
     if not models:
         raise ResultsError(f"{folder}: no weights here; `train.keep: weights` keeps them")
     return models
 
 
 @torch.no_grad()
-def _load(config: str, path: Path) -> Model:
+def load_model(config: str, path: Path) -> Model:
+    """The model of one run, of its config as a row has it and the file of its weights."""
     content = read_sealed(path)
     try:
         model, weights = build_model(RunConfig.model_validate_json(config)), load(content)

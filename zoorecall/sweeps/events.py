@@ -4,6 +4,8 @@ Between processes a message is a line: its class's name and its fields as JSON.
 """
 
 import functools
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -52,12 +54,30 @@ Order = Setup | Job | Stop
 
 
 @dataclass(frozen=True)
+class Evaluation:
+    """One evaluation of a run: losses, accuracies, ... by the names of a curve's columns."""
+
+    run_id: str
+    step: int
+    values: dict[str, float]
+
+    @classmethod
+    def of(cls, run_id: str, curve: Mapping[str, float]) -> "Evaluation":
+        """What a row of a curve says. No number that is not finite: training has no loss before
+        its first step, and a run that diverged none any more."""
+        values = {name: float(x) for name, x in curve.items() if math.isfinite(x)}
+        return cls(run_id, int(values.pop("step")), values)
+
+
+@dataclass(frozen=True)
 class Progress:
-    """A pack was evaluated after `step` steps; `accuracy` is the best so far of each run."""
+    """A pack was evaluated after `step` steps; `accuracy` is the best so far of each run, and
+    `evaluations` are those of the runs that trained up to here."""
 
     pack_id: str
     step: int
     accuracy: tuple[float, ...]
+    evaluations: tuple[Evaluation, ...]
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from ..model.cost import count_parameters, forward_flops, state_size
 from ..tasks import sizes
 from ..training.outcome import Curve, RunResult
 from ..training.trainer import PackTrainer, UnusableState
-from .events import Progress
+from .events import Evaluation, Progress
 from .plan import PlannedPack
 from .provenance import provenance, user_code
 
@@ -42,6 +42,7 @@ class PackJob:
         self._kept: dict[str, Weights] = dict(state["kept"]) if state else {}
         runs = [run for run in pack.runs if run.run_id not in self._left]
         self._trainer = PackTrainer(runs, device, state["trainer"] if state else None)
+        self.evaluations: tuple[Evaluation, ...] = ()  # at this step
 
     @property
     def finished(self) -> bool:
@@ -54,6 +55,11 @@ class PackJob:
     def advance(self) -> None:
         """Train up to the next evaluation, and evaluate."""
         self._trainer.advance()
+        self.evaluations = tuple(
+            Evaluation.of(run.run_id, {name: x[-1] for name, x in _columns(curve).items()})
+            for run, curve in zip(self._trainer.runs, self._trainer.curves, strict=True)
+            if curve.step[-1] == self.step
+        )
         if self._trainer.half_empty:
             active = self._trainer.active.tolist()
             for result, goes_on in zip(self._trainer.results(), active, strict=True):
@@ -104,7 +110,7 @@ def train_pack(
     saved = time.monotonic()
     while not job.finished:
         job.advance()
-        emit(Progress(pack.pack_id, job.step, tuple(job.best())))
+        emit(Progress(pack.pack_id, job.step, tuple(job.best()), job.evaluations))
         stop = stopping() and not job.finished
         if stop or time.monotonic() - saved > checkpoint_seconds:
             results.write_checkpoint(folder, pack.pack_id, job.state())

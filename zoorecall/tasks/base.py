@@ -104,6 +104,10 @@ class Task:
         """Write the candidates `rows` [n], with contents [n, W], into the zeroed arrays `out`."""
         raise NotImplementedError
 
+    def word(self, token: int) -> str:
+        """A token as people read it; no two tokens have one word. Here its number."""
+        return str(token)
+
     def check_splits(self) -> None:
         """Raise ValueError where the settings allow so few examples that a split has none."""
         pool, found = self._pool(), set()

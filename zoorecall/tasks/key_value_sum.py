@@ -112,6 +112,12 @@ class KeyValueSum(Task):
         values = below(streams("values").halves(P, pool.rows), self.config.num_values)
         return np.concatenate([keys, values])
 
+    def word(self, token: int) -> str:
+        """Numbers are themselves, keys K0, K1, ..."""
+        others = {self.add: "ADD", self.recall: "RECALL", self.equals: "="}
+        numbers = self.config.num_numbers
+        return others.get(token) or (f"K{token - numbers}" if token >= numbers else str(token))
+
     def write(
         self, out: Examples, contents: np.ndarray, rows: np.ndarray, pool: Pool, streams: Streams
     ) -> None:

@@ -109,6 +109,14 @@ class MQAR(Task):
         """Keys, then values: int64 [2K, C]. No list of pairs occurs in both splits."""
         return pool.draw(streams("pairs"), self.ranges)
 
+    def word(self, token: int) -> str:
+        """Token 0 is a dot; keys and values that share their tokens cannot be told apart."""
+        if token == 0:
+            return "."
+        if self.config.vocabulary == "shared":
+            return str(token)
+        return f"{'k' if token < self.config.vocab_size // 2 else 'v'}{token}"
+
     def write(
         self, out: Examples, contents: np.ndarray, rows: np.ndarray, pool: Pool, streams: Streams
     ) -> None:
