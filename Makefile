@@ -31,6 +31,10 @@ schema: .venv/ready
 	$(BIN)/zoorecall schema > grids/grid.schema.json
 	$(BIN)/python docs/mixers.py
 
+# the pictures of README, which trains grids/quick.yaml; needs chromium and chromedriver on the PATH
+pictures: .venv/ready-dev
+	$(BIN)/python docs/pictures.py
+
 # the report in a real browser; needs chromium and chromedriver on the PATH
 test-browser: .venv/ready-dev
 	$(BIN)/pytest -m browser
@@ -52,4 +56,4 @@ test-browser: .venv/ready-dev
 clean:
 	rm -rf .venv build *.egg-info
 
-.PHONY: quick test test-browser figures schema clean
+.PHONY: quick test test-browser figures pictures schema clean

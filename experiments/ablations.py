@@ -8,9 +8,9 @@ one H100; the grid says how to take a part). Figures, in results/ablations as .p
 attention with a convolution here and there, and mamba without this part and that.
 """
 
-from zoorecall.analysis.ablations import ablations, verdicts
+from zoorecall.analysis.ablations import verdicts
 from zoorecall.cli import exit_code
-from zoorecall.plots import ablation_table
+from zoorecall.plots import against_baseline
 from zoorecall.studies import draw, load_study, missing_runs
 from zoorecall.tables import print_table, readable
 
@@ -23,8 +23,7 @@ def main() -> None:
     for baseline, family in FAMILIES.items():
         runs = results.runs[name.isin(family)]
         if (runs["mixer"] == baseline).any():
-            table = ablations(runs, {"mixer": baseline})
-            draw("ablations", {baseline: ablation_table(table)})
+            draw("ablations", {baseline: against_baseline(runs, baseline)})
     print_table(readable(verdicts(results.runs)))
     print(missing_runs("ablations", results))
 

@@ -15,7 +15,7 @@ from zoorecall.analysis.bumps import classify
 from zoorecall.analysis.outcomes import outcomes
 from zoorecall.cli import exit_code
 from zoorecall.columns import RATE, WIDTH
-from zoorecall.plots import training_dynamics
+from zoorecall.plots import figure
 from zoorecall.studies import draw, load_study, missing_runs
 from zoorecall.tables import print_table, readable
 
@@ -23,7 +23,7 @@ from zoorecall.tables import print_table, readable
 def main() -> None:
     results = load_study("dynamics")
     runs = results.runs
-    draw("dynamics", {"dynamics": training_dynamics(runs, results.curves)})
+    draw("dynamics", {"dynamics": figure("dynamics", results)})
     kinds = runs.merge(classify(runs, results.curves)[["run_id", "kind"]])
     kinds = kinds.assign(outcome=kinds["run_id"].map(outcomes(runs, results.curves)))
     best = best_accuracies(runs).rename(columns={"best_rate": RATE})

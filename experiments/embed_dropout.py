@@ -16,7 +16,7 @@ import pandas as pd
 from zoorecall.analysis.summary import summarize
 from zoorecall.cli import exit_code
 from zoorecall.columns import DEPTH, DROPPED, LENGTH, MIXER, RATE, SOLVED, WIDTH
-from zoorecall.plots import accuracy_by_learning_rate
+from zoorecall.plots import figure
 from zoorecall.results import Results
 from zoorecall.studies import draw, is_trained, load_study, missing_runs
 from zoorecall.tables import print_table, readable
@@ -30,8 +30,9 @@ def main() -> None:
     if is_trained("lengths"):
         without = load_study("lengths").runs.merge(runs[SIZE].drop_duplicates())
         runs = pd.concat([without, runs], ignore_index=True)
-    draw("embed_dropout", {"with_and_without": accuracy_by_learning_rate(runs)})
-    print_table(readable(summarize(Results(runs, results.curves)).table()))
+    both = Results(runs, results.curves)
+    draw("embed_dropout", {"with_and_without": figure("rates", both)})
+    print_table(readable(summarize(both).table()))
     print("\nhow many seeds solve the task, by the share of the embedding that is dropped")
     by_rate = runs.groupby([DROPPED, *SIZE, RATE])["test_accuracy"]
     counts = by_rate.agg(lambda x: f"{(x >= SOLVED).sum()} of {len(x)}").unstack(DROPPED)

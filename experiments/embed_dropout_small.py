@@ -13,14 +13,14 @@ there (an hour and a half of two CPU cores). Figure, as .png and .pdf: learning_
 from zoorecall.analysis.intervals import share
 from zoorecall.cli import exit_code
 from zoorecall.columns import DATA, DROPPED, RATE, SOLVED
-from zoorecall.plots import accuracy_by_learning_rate
+from zoorecall.plots import figure
 from zoorecall.studies import draw, load_study, missing_runs
 from zoorecall.tables import print_table, readable
 
 
 def main() -> None:
     results = load_study("embed_dropout_small")
-    draw("embed_dropout_small", {"learning_rates": accuracy_by_learning_rate(results.runs)})
+    draw("embed_dropout_small", {"learning_rates": figure("rates", results)})
     runs = results.runs.assign(solved=results.runs["test_accuracy"] >= SOLVED)
     settings = ["mixer", DATA, DROPPED, RATE]
     solved = runs.groupby(settings)["solved"].agg(solved="sum", seeds="count").reset_index()

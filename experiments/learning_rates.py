@@ -9,14 +9,14 @@ Figure: learning_rates.png in every folder of results/ that holds finished runs,
 from pathlib import Path
 
 from zoorecall.cli import exit_code
-from zoorecall.plots import accuracy_by_learning_rate, save
+from zoorecall.plots import figure, save
 from zoorecall.studies import trained_studies
 
 
 def main() -> None:
     for name, results in trained_studies().items():
         path = Path("results", name, "learning_rates.png")
-        save(accuracy_by_learning_rate(results.runs), path)
+        save(figure("rates", results), path)
         print(f"figure  {path}")
 
 

@@ -11,7 +11,7 @@ from zoorecall.analysis.sparse_grids import reported
 from zoorecall.analysis.summary import summarize
 from zoorecall.cli import exit_code
 from zoorecall.columns import DEPTH
-from zoorecall.plots import accuracy_by_learning_rate
+from zoorecall.plots import figure
 from zoorecall.studies import draw, load_study, missing_runs
 from zoorecall.tables import interval, print_table, readable
 
@@ -20,7 +20,7 @@ LOST = [*interval("accuracy"), *interval("full"), *interval("lost")]
 
 def main() -> None:
     results = load_study("lr_fine")
-    draw("lr_fine", {"learning_rates": accuracy_by_learning_rate(results.runs)})
+    draw("lr_fine", {"learning_rates": figure("rates", results)})
     print_table(readable(summarize(results).table()))
     print("\nwith Zoology's four learning rates alone")
     columns = ["mixer", DEPTH, *LOST, "missed", "seeds"]

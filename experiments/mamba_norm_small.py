@@ -21,7 +21,7 @@ import torch
 from zoorecall.cli import exit_code
 from zoorecall.columns import PRECISION, RATE
 from zoorecall.grid import load_grid
-from zoorecall.plots import accuracy_by_learning_rate
+from zoorecall.plots import figure
 from zoorecall.studies import draw, load_study, missing_runs
 from zoorecall.tables import print_table, readable
 from zoorecall.training.trainer import PackTrainer
@@ -76,7 +76,7 @@ def growth(mixer: str) -> pd.DataFrame:
 
 def main() -> None:
     results = load_study("mamba_norm_small")
-    draw("mamba_norm_small", {"learning_rates": accuracy_by_learning_rate(results.runs)})
+    draw("mamba_norm_small", {"learning_rates": figure("rates", results)})
     print_table(readable(ends(results.runs)))
     print("\nwhat a mixer adds, in units of the residual stream it is added to")
     mixers = ("mamba", "{name: mamba, norm: true}")

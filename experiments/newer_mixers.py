@@ -12,7 +12,7 @@ from zoorecall.analysis.summary import summarize
 from zoorecall.analysis.windows import window_differences
 from zoorecall.cli import exit_code
 from zoorecall.columns import DEPTH
-from zoorecall.plots import accuracy_by_learning_rate, accuracy_by_width
+from zoorecall.plots import figure
 from zoorecall.results import Results
 from zoorecall.studies import draw, is_trained, load_study, missing_runs
 from zoorecall.tables import interval, print_table, readable
@@ -30,15 +30,15 @@ def main() -> None:
     results = one_layer("lr_fine")
     runs = results.runs
     if len(runs):
-        draw("lr_fine", {"newer_mixers": accuracy_by_learning_rate(runs)})
+        draw("lr_fine", {"newer_mixers": figure("rates", results)})
         print_table(readable(summarize(results).table()))
     if "mamba" in set(runs["mixer"]):
         print("\nwider than Mamba's, in decades")
         names = ["mixer", "inner", "outer", "edge", "baseline_inner", "baseline_outer"]
         names += ["baseline_edge", *interval("wider"), "verdict"]
         print_table(readable(window_differences(runs, {"mixer": "mamba"})[names]))
-    if is_trained("lengths") and len(runs := one_layer("lengths").runs):
-        draw("lengths", {"newer_mixers": accuracy_by_width(runs)})
+    if is_trained("lengths") and len(longer := one_layer("lengths")):
+        draw("lengths", {"newer_mixers": figure("width", longer)})
     print(missing_runs("lr_fine", load_study("lr_fine")))
 
 

@@ -12,16 +12,16 @@ against the numbers that a model keeps of a sequence.
 
 from zoorecall.analysis.summary import summarize
 from zoorecall.cli import exit_code
-from zoorecall.plots import accuracy_by_learning_rate, accuracy_by_state_size
+from zoorecall.plots import figure
 from zoorecall.studies import draw, load_study, missing_runs
 from zoorecall.tables import print_table, readable
 
-FIGURES = {"learning_rates": accuracy_by_learning_rate, "state_size": accuracy_by_state_size}
+FIGURES = {"learning_rates": "rates", "state_size": "state_size"}
 
 
 def main() -> None:
     results = load_study("roster_small")
-    draw("roster_small", {name: figure(results.runs) for name, figure in FIGURES.items()})
+    draw("roster_small", {name: figure(kind, results) for name, kind in FIGURES.items()})
     print_table(readable(summarize(results).table()))
     print(missing_runs("roster_small", results))
 

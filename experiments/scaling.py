@@ -10,20 +10,16 @@ results/width_depth as .png and .pdf: width (figure 3), parameters (figure 4), s
 from zoorecall.analysis.scaling import along_depth, along_width
 from zoorecall.cli import exit_code
 from zoorecall.columns import DEPTH, WIDTH
-from zoorecall.plots import accuracy_by_parameters, accuracy_by_state_size, accuracy_by_width
+from zoorecall.plots import figure
 from zoorecall.studies import draw, load_study, missing_runs
 from zoorecall.tables import interval, print_table, readable
 
-FIGURES = {
-    "width": accuracy_by_width,
-    "parameters": accuracy_by_parameters,
-    "state_size": accuracy_by_state_size,
-}
+FIGURES = ("width", "parameters", "state_size")
 
 
 def main() -> None:
     results = load_study("width_depth")
-    draw("width_depth", {name: figure(results.runs) for name, figure in FIGURES.items()})
+    draw("width_depth", {kind: figure(kind, results) for kind in FIGURES})
     columns = ["mixer", DEPTH, WIDTH, *interval("accuracy"), *interval("gain"), "seeds"]
     for title, gains in (("width", along_width), ("depth", along_depth)):
         print(f"\ngain from {title}")

@@ -12,7 +12,7 @@ from zoorecall.analysis.accuracy import setting_columns
 from zoorecall.analysis.scaling import smallest_widths
 from zoorecall.analysis.sparse_grids import reported
 from zoorecall.cli import exit_code
-from zoorecall.plots import accuracy_by_learning_rate, accuracy_by_width
+from zoorecall.plots import figure
 from zoorecall.studies import draw, load_study, missing_runs
 from zoorecall.tables import interval, print_table, readable
 
@@ -22,11 +22,8 @@ LOST = [*interval("accuracy"), *interval("full"), *interval("lost")]
 def main() -> None:
     results = load_study("lengths")
     runs = results.runs
-    figures = {
-        "width": accuracy_by_width(runs),
-        "learning_rates": accuracy_by_learning_rate(runs),
-    }
-    draw("lengths", figures)
+    kinds = {"width": "width", "learning_rates": "rates"}
+    draw("lengths", {name: figure(kind, results) for name, kind in kinds.items()})
     print("with Zoology's four learning rates alone")
     columns = [*setting_columns(runs), *LOST, "seeds"]
     print_table(readable(reported(runs).reindex(columns=columns)))

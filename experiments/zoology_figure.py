@@ -10,7 +10,7 @@ day of one H100; the grid says how to take a part). Figure: results/zoology/widt
 from zoorecall.analysis.sparse_grids import reported
 from zoorecall.cli import exit_code
 from zoorecall.columns import LENGTH, WIDTH
-from zoorecall.plots import accuracy_by_width
+from zoorecall.plots import figure
 from zoorecall.studies import draw, load_study, missing_runs
 from zoorecall.tables import interval, print_table, readable
 
@@ -19,7 +19,7 @@ LOST = [*interval("accuracy"), *interval("full"), *interval("lost")]
 
 def main() -> None:
     results = load_study("zoology")
-    draw("zoology", {"width": accuracy_by_width(results.runs)})
+    draw("zoology", {"width": figure("width", results)})
     columns = ["mixer", LENGTH, WIDTH, *LOST, "seeds"]
     print_table(readable(reported(results.runs).reindex(columns=columns)))
     print(missing_runs("zoology", results))

@@ -1,5 +1,6 @@
 """Made-up results with known answers: accuracies over learning rates, and labelled loss curves."""
 
+import json
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -36,12 +37,20 @@ def made_up_runs(
         **{
             "run_id": [f"run{i}" for i in range(len(runs))],
             "mixer.name": [name.partition(" (")[0] for name in runs["mixer"]],
+            "mixer.options": runs["mixer"].map(options_of),
         },
         test_accuracy=found,
         diverged_at=np.nan,
         parameters=8192 * width + 12 * depth * width**2,
         state_size=16 * depth * width,
     )
+
+
+def options_of(label: str) -> str:
+    """The options of a mixer as JSON, from its label: `mamba2 (d_state=16, headdim=32)`."""
+    pairs = [one.split("=", 1) for one in label.partition(" (")[2].rstrip(")").split(", ") if one]
+    plain = {"True": True, "False": False}
+    return json.dumps({key: plain.get(x, int(x) if x.isdecimal() else x) for key, x in pairs})
 
 
 def hat(x: float, low: float, high: float, slope: float = 0.1) -> float:

@@ -7,11 +7,20 @@ from pathlib import Path
 import pytest
 
 DOCS = Path(__file__).parents[1] / "docs"
+README = DOCS.parent / "README.md"
 
 
 def test_the_page_of_mixers_is_made_from_the_code():
     page = runpy.run_path(str(DOCS / "mixers.py"))["page"]
     assert (DOCS / "mixers.md").read_text() == page(), "renew it: make schema"
+
+
+def test_every_picture_of_the_readme_is_made_by_a_command_and_small():
+    shown = re.findall(r'(?:\]\(|src=")(docs/[\w.]+\.(?:png|svg))', README.read_text())
+    made = runpy.run_path(str(DOCS / "pictures.py"))["PICTURES"]
+    assert sorted(shown) == sorted(f"docs/{name}" for name in made)
+    for name in made:
+        assert 5_000 < (DOCS / name).stat().st_size <= 200_000, name
 
 
 @pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.name)

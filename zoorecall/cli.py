@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .errors import SweepFailed, UserError
 from .search_path import working_folder_last
@@ -133,20 +133,18 @@ def _parser() -> argparse.ArgumentParser:
 
     table = commands.add_parser("table", help="best learning rate, accuracy and window by setting")
     table.set_defaults(command=_table)
-    table.add_argument("folder", metavar="DIR", type=_path)
-    table.add_argument("--format", choices=["text", "csv", "markdown", "json"], default="text")
-
-    plot = commands.add_parser("plot", help="draw accuracy against learning rate")
-    plot.set_defaults(command=_plot)
-    plot.add_argument("folder", metavar="DIR", type=_path)
-    plot.add_argument(
-        "--out", metavar="FILE", type=_path, help="PNG, PDF or SVG (DIR/learning_rates.png)"
+    _folders(table)
+    table.add_argument(
+        "--format", choices=["text", "csv", "markdown", "json", "latex"], default="text"
     )
+    _add_plot(commands)
 
-    report = commands.add_parser("report", help="write one HTML page: summary, figure, every run")
+    report = commands.add_parser("report", help="write one HTML page: figure, summary, every run")
     report.set_defaults(command=_report)
-    report.add_argument("folder", metavar="DIR", type=_path)
-    report.add_argument("--out", metavar="FILE", type=_path, help="the page (DIR/report.html)")
+    _folders(report)
+    report.add_argument(
+        "--out", metavar="FILE", type=_path, help="the page (report.html in DIR; of several, here)"
+    )
 
     show = commands.add_parser("show", help="print examples of a task, or one run of a folder")
     show.set_defaults(command=_show)
@@ -210,6 +208,64 @@ def _parser() -> argparse.ArgumentParser:
     completion.set_defaults(command=_completion)
     completion.add_argument("shell", choices=["bash", "zsh", "tcsh"])
     return parser
+
+
+def _folders(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "folders",
+        metavar="DIR",
+        type=_path,
+        nargs="+",
+        help="a results folder; the runs of several are told apart by a column `folder`",
+    )
+
+
+FIGURES = (
+    *("rates", "width", "depth", "parameters", "state_size"),
+    *("dynamics", "ablations", "errors"),
+)
+"""What `plots.KINDS` has, which is not imported for `--help`."""
+
+
+def _add_plot(commands: Any) -> None:
+    plot = commands.add_parser("plot", help="draw a figure: accuracy against learning rate, ...")
+    plot.set_defaults(command=_plot)
+    _folders(plot)
+    plot.add_argument(
+        "--kind",
+        choices=FIGURES,
+        default="rates",
+        help="accuracy against learning rates (the default), width, depth, parameters or state "
+        "size; the course of training at the best rate; mixers against the first; what became of "
+        "each run (tables do not hold which answers were wrong)",
+    )
+    plot.add_argument(
+        "--mixers",
+        nargs="+",
+        metavar="MIXER",
+        default=(),
+        help="these alone: one with all its variants, as gla, or as tables name it",
+    )
+    plot.add_argument(
+        "--labels", nargs="+", metavar="TEXT", default=(), help="what to call each of them"
+    )
+    plot.add_argument(
+        "--width", metavar="INCHES", type=_inches, default=5.5, help="of the figure (5.5)"
+    )
+    plot.add_argument("--format", choices=["png", "pdf", "svg"], help="png, or as --out ends")
+    plot.add_argument(
+        "--out", metavar="FILE", type=_path, help="(KIND.png in DIR; of several folders, here)"
+    )
+
+
+def _inches(text: str) -> float:
+    try:
+        width = float(text)
+    except ValueError:
+        width = 0.0
+    if not 2 <= width <= 40:
+        raise argparse.ArgumentTypeError(f"'{text}' is no width of 2 to 40 inches")
+    return width
 
 
 def _help(args: argparse.Namespace) -> int:
@@ -283,8 +339,10 @@ def _sweep(args: argparse.Namespace) -> int:
             checkpoint_seconds=args.checkpoint_seconds,
             on_event=_each_of([shown.show, *loggers]),
         )
-    _print_table(folder, "text")
-    print(f"\ntable   {folder / 'runs.csv'}\nfigure  {_draw(folder, None)}")
+    _print_table([folder], "text")
+    figure = folder / "learning_rates.png"
+    _draw([folder], figure)
+    print(f"\ntable   {folder / 'runs.csv'}\nfigure  {figure}")
     return 0
 
 
@@ -332,45 +390,63 @@ def _merge(args: argparse.Namespace) -> int:
 
 
 def _table(args: argparse.Namespace) -> int:
-    _print_table(args.folder, args.format)
+    _print_table(args.folders, args.format)
     return 0
 
 
-def _print_table(folder: Path, style: str) -> None:
+def _print_table(folders: Sequence[Path], style: str) -> None:
     from . import tables
     from .analysis.summary import summarize
-    from .results import load_results
+    from .results import load_folders
 
-    table = summarize(load_results(folder)).table()
+    found = summarize(load_folders(folders))
+    table = found.table()
     if style == "csv":
         print(table.to_csv(index=False), end="")
     elif style == "json":
         print(table.to_json(orient="records", indent=1, double_precision=15))
     elif style == "markdown":
         print(tables.markdown(tables.readable(table)))
+    elif style == "latex":
+        print(tables.latex(found.for_paper()), end="")
     else:
         tables.print_table(tables.readable(table))
 
 
 def _plot(args: argparse.Namespace) -> int:
-    print(_draw(args.folder, args.out))
+    name = "learning_rates" if args.kind == "rates" else args.kind
+    path = args.out or _default_place(args.folders) / f"{name}.{args.format or 'png'}"
+    if args.format and path.suffix.lower() != f".{args.format}":
+        raise UserError(f"{path}: does not end with .{args.format}, as --format says")
+    _draw(args.folders, path, args.kind, args.mixers, args.labels, args.width)
+    print(path)
     return 0
+
+
+def _default_place(folders: Sequence[Path]) -> Path:
+    """Where a figure or page of these folders goes: into the one, of several into none of them."""
+    return folders[0] if len(folders) == 1 else Path()
 
 
 def _report(args: argparse.Namespace) -> int:
     from .reporting import report
 
-    print(report(args.folder, args.out or args.folder / "report.html"))
+    print(report(args.folders, args.out or _default_place(args.folders) / "report.html"))
     return 0
 
 
-def _draw(folder: Path, out: Path | None) -> Path:
-    from .plots import accuracy_by_learning_rate, save
-    from .results import load_results
+def _draw(
+    folders: Sequence[Path],
+    path: Path,
+    kind: str = "rates",
+    mixers: Sequence[str] = (),
+    labels: Sequence[str] = (),
+    width: float = 5.5,
+) -> None:
+    from .plots import figure, save, selected
+    from .results import load_folders
 
-    path = out or folder / "learning_rates.png"
-    save(accuracy_by_learning_rate(load_results(folder).runs), path)
-    return path
+    save(figure(kind, selected(load_folders(folders), mixers, labels), width), path)
 
 
 def _bench(args: argparse.Namespace) -> int:

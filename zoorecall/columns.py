@@ -19,6 +19,15 @@ from typing import Any, Literal, NamedTuple
 
 RUN_ID, MIXER, SEED, CONFIG = "run_id", "mixer", "seed", "config"
 MIXER_NAME, MIXER_OPTIONS = "mixer.name", "mixer.options"
+MIXER_TITLE = "mixer.title"
+"""What a user calls a mixer, in tables that were given such a name."""
+
+FOLDER = "folder"
+"""Which results folder a run is from, in tables of several."""
+
+NUM_PAIRS = "pairs"
+"""The pairs of an example, by whatever option its task has for them."""
+
 TASK, LENGTH, VOCABULARY, QUERIES = (
     "task.name", "task.seq_len", "task.vocab_size", "task.num_queries",
 )  # fmt: skip

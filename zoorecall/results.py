@@ -34,7 +34,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from . import columns
-from .columns import CONFIG, CURVE, MIXER, PROVENANCE, RUN_ID
+from .columns import CONFIG, CURVE, FOLDER, MIXER, PROVENANCE, RUN_ID
 from .errors import DamagedError, ResultsError
 from .files import BLANK, is_sealed, read_sealed, replacing, seal, set_aside
 from .parquet import fault_of_curves, fault_of_runs, fault_of_shard, read_table, write_table
@@ -69,6 +69,33 @@ def load_results(folder: str | Path) -> Results:
     if rows.empty:
         raise ResultsError(f"{folder}: no finished runs here; `zoorecall sweep GRID` makes them")
     return _as_results(rows, curves)
+
+
+def load_folders(folders: Sequence[str | Path]) -> Results:
+    """The runs of several results folders, told apart by the column `FOLDER`, which is the first
+    part of their ids, too; those of one folder are as `load_results` has them.
+
+    Raises ResultsError where a folder cannot be read or is given twice.
+    """
+    if len(folders) == 1:
+        return load_results(folders[0])
+    paths = [Path(folder).resolve() for folder in folders]
+    if len(set(paths)) < len(paths):
+        raise ResultsError("a results folder is given twice; give each once")
+    names = [path.name for path in paths]
+    found = {
+        path.name if names.count(path.name) == 1 else str(folder): load_results(folder)
+        for path, folder in zip(paths, folders, strict=True)
+    }
+
+    def told_apart(table: pd.DataFrame, name: str) -> pd.DataFrame:
+        ids = f"{name}/" + table[RUN_ID]
+        return table.assign(**{RUN_ID: ids}).assign(**{FOLDER: name})
+
+    runs = _concat([told_apart(each.runs, name) for name, each in found.items()])
+    config = [name for name in map(str, runs) if name.startswith(columns.CONFIG_PREFIXES)]
+    curves = _concat([told_apart(each.curves, name) for name, each in found.items()])
+    return Results(runs.assign(**{name: _values(runs[name]) for name in config}), curves)
 
 
 def as_results(rows: pd.DataFrame) -> Results:

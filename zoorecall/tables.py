@@ -169,6 +169,17 @@ def markdown(table: pd.DataFrame) -> str:
     return "\n".join([*lines, *(f"\n{note}" for note in table.attrs.get("notes", ()))])
 
 
+def latex(table: pd.DataFrame) -> str:
+    """A table as LaTeX with booktabs' rules, and its notes as comments."""
+    shown = readable(table)
+    numeric = [all(_is_number(value) for value in table[name]) for name in shown]
+    text = shown.to_latex(
+        index=False, escape=True, column_format="".join("lr"[number] for number in numeric)
+    )
+    notes = [f"% {note}\n" for note in shown.attrs["notes"]]
+    return "".join(["% \\usepackage{booktabs}\n", *notes, text])
+
+
 def _is_number(value: object) -> bool:
     try:
         float(str(value).rstrip("*<>"))

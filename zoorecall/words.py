@@ -1,12 +1,77 @@
 """Numbers and settings in words, alike in terminal, page and figures."""
 
+import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from .columns import DEPTH, TASK, name
+from .columns import (
+    DEPTH,
+    FOLDER,
+    MIXER,
+    MIXER_NAME,
+    MIXER_OPTIONS,
+    MIXER_TITLE,
+    NUM_PAIRS,
+    TASK,
+    name,
+)
+
+MIXERS = {
+    "attention": "Attention",
+    "based": "Based",
+    "base_conv": "BaseConv",
+    "h3": "H3",
+    "hyena": "Hyena",
+    "rwkv": "RWKV",
+    "mamba": "Mamba",
+    "s6": "S6",
+    "mamba2": "Mamba-2",
+    "delta_net": "DeltaNet",
+    "gated_delta_net": "Gated DeltaNet",
+    "gla": "GLA",
+}
+"""What the field calls the mixers, as figures, report and LaTeX do. The other tables have the names
+that a grid takes."""
+
+
+def mixer(name: str, options: Mapping[str, Any]) -> str:
+    """What people call a mixer, from its name and the options that are not at their defaults:
+    `Attention`, `GLA (conv)`, `Mamba (no norm)`, `BaseConv + Based`; a user's own by its class."""
+    if name == "pattern":
+        parts = [
+            mixer(one["name"], {key: x for key, x in one.items() if key != "name"})
+            for one in options["mixers"]
+        ]
+        rest = {key: x for key, x in options.items() if key != "mixers"}
+        return " + ".join(parts) + _in_brackets(rest)
+    return MIXERS.get(name, name.rpartition(":")[2]) + _in_brackets(options)
+
+
+def _in_brackets(options: Mapping[str, Any]) -> str:
+    def said(key: str, x: Any) -> str:
+        if x is True or x is False or x is None:
+            return key if x else f"no {key}"
+        return f"{key} {' '.join(map(value, x)) if isinstance(x, list) else value(x)}"
+
+    return f" ({', '.join(said(*item) for item in options.items())})" if options else ""
+
+
+def mixer_names(runs: pd.DataFrame) -> dict[str, str]:
+    """What to call each mixer of a table of runs, by its label and in the order of labels: its
+    `MIXER_TITLE` where the table has that column. Where two would be called the same, by label."""
+    told = runs.drop_duplicates(MIXER).set_index(MIXER).sort_index()
+    if MIXER_TITLE in told:
+        return {str(label): str(title) for label, title in told[MIXER_TITLE].items()}
+    named = {
+        str(label): mixer(name, json.loads(options))
+        for label, name, options in told[[MIXER_NAME, MIXER_OPTIONS]].itertuples()
+    }
+    count = Counter(named.values())
+    return {label: x if count[x] == 1 else label for label, x in named.items()}
 
 
 def missing(value: Any) -> bool:
@@ -21,7 +86,9 @@ def setting(values: Mapping[str, Any]) -> str:
     for column, x in values.items():
         if column == DEPTH:
             words.append(count(x, "layer"))
-        elif column == TASK:
+        elif column == NUM_PAIRS:
+            words.append(count(x, "pair"))
+        elif column in (TASK, FOLDER, MIXER):
             words.append(str(x))
         elif not missing(x):
             words.append(f"{name(column)} {value(x)}")

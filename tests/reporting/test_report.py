@@ -18,6 +18,7 @@ from zoorecall.cli import main
 from zoorecall.plots.style import COLORS, MARKERS
 from zoorecall.reporting import charts, report, words
 from zoorecall.results import Results, read_plan, write_plan
+from zoorecall.words import MIXERS
 
 LR_FINE = Path(__file__).parents[2] / "results" / "lr_fine"
 
@@ -49,9 +50,9 @@ def test_a_setting_of_several_seeds_is_told_with_its_intervals():
         return solved_between(-4, -2)(mixer, layers, width, length, x, seed) - 0.03 * (seed == 42)
 
     overview, headline, (sentence,) = said(made_up_runs(accuracy))
-    assert headline == "attention (solved) is undecided."
+    assert headline == "Attention (solved) is undecided."
     assert sentence == (
-        "attention: 99.0 % [94.7, 100.0]; 3 of 3 seeds solve [44, 100] %; best learning rate 1e-3 "
+        "Attention: 99.0 % [94.7, 100.0]; 3 of 3 seeds solve [44, 100] %; best learning rate 1e-3 "
         "(3 solved); 95 % or more from 1e-4 to 1e-2, a window of 2.00 to 2.50 decades [2.00, 2.50]."
     )
     assert "51 runs of 1 mixer: 1 setting, 17 learning rates from 1e-5 to 1e-1" in overview
@@ -66,9 +67,9 @@ def test_one_seed_has_no_interval_and_is_said_to_be_one():
     runs = made_up_runs(solved_between(-4, -2), seeds=(42,))
     overview, headline, (sentence,) = said(runs)
     assert "Every setting has one seed" in overview and "no number here has an interval" in overview
-    assert headline == "attention reaches 95 % in one seed."
+    assert headline == "Attention reaches 95 % in one seed."
     assert sentence == (
-        "attention: 100.0 % at learning rate 1e-3 (one seed, solved); 95 % or more from 1e-4 to "
+        "Attention: 100.0 % at learning rate 1e-3 (one seed, solved); 95 % or more from 1e-4 to "
         "1e-2, a window of 2.00 to 2.50 decades."
     )
 
@@ -96,12 +97,12 @@ def test_the_best_rate_at_the_grids_edge_leaves_a_failure_open():
         return 0.9 + x / 10  # 0.8 at the highest rate
 
     overview, headline, (sentence,) = said(made_up_runs(rising))
-    assert headline == "attention (fit unknown) is undecided."
+    assert headline == "Attention (fit unknown) is undecided."
     assert "no rate's mean reaches 95 %. It is the grid's highest: a better one may" in sentence
     assert "No setting reaches 95 % at any learning rate." in overview
     headline, (sentence,) = said(made_up_runs(rising, rates=(1e-2,), seeds=(1,)))[1:]
-    assert headline == "attention (fit unknown) stays below 95 % in one seed."
-    assert "attention: 70.0 % at learning rate 1e-2 (one seed, fit unknown); no rate" in sentence
+    assert headline == "Attention (fit unknown) stays below 95 % in one seed."
+    assert "Attention: 70.0 % at learning rate 1e-2 (one seed, fit unknown); no rate" in sentence
     assert sentence.endswith("It is the only rate that was run.")
 
 
@@ -114,10 +115,10 @@ def test_failures_and_mixers_that_were_not_run_are_told_by_depth():
     runs = runs.assign(train_accuracy=1.0)
     one, two = words.places(Summary(runs, pd.DataFrame()).settings)
     assert one.title == "1 layer, width 64, length 64"
-    assert one.headline == "attention solves the task; hyena (fits only) does not solve it."
-    assert one.sentences[-1] == "Not run here: mamba."
+    assert one.headline == "Attention solves the task; Hyena (fits only) does not solve it."
+    assert one.sentences[-1] == "Not run here: Mamba."
     assert (
-        two.headline == "attention and mamba solve the task; hyena (fits only) does not solve it."
+        two.headline == "Attention and Mamba solve the task; Hyena (fits only) does not solve it."
     )
     assert len(two.sentences) == 3
 
@@ -128,9 +129,9 @@ def test_the_widest_and_the_narrowest_window_are_named():
 
     overview = said(made_up_runs(accuracy, mixers=("hyena", "mamba")))[0]
     assert (
-        "The widest window of learning rates has mamba (1 layer, width 64, length 64): " in overview
+        "The widest window of learning rates has Mamba (1 layer, width 64, length 64): " in overview
     )
-    assert "the narrowest of the 2 that reach 95 % has hyena" in overview
+    assert "the narrowest of the 2 that reach 95 % has Hyena" in overview
 
 
 def test_diverged_missing_and_unfinished_runs_are_counted():
@@ -140,7 +141,7 @@ def test_diverged_missing_and_unfinished_runs_are_counted():
     lowest = runs["train.learning_rate"] == runs["train.learning_rate"].min()
     runs = runs[~lowest | (~mamba & (runs["seed"] == 42))]
     overview, _, (hyena, of_mamba) = said(runs, unfinished=5)
-    assert "6 of 97 runs diverged: mamba (6)." in overview
+    assert "6 of 97 runs diverged: Mamba (6)." in overview
     assert "5 planned runs are not finished and are missing here." in overview
     assert hyena.endswith(" 2 of 51 runs are missing.")
     assert of_mamba.endswith(
@@ -214,7 +215,7 @@ def test_the_page_is_complete_in_itself(tmp_path):
 def test_summary_and_table_are_there_without_the_script(tmp_path):
     page = Parsed(page_of(results(34), tmp_path))
     text = " ".join("".join(page.texts).split())
-    assert "attention: 100.0 % [100.0, 100.0]; 2 of 2 seeds solve [34, 100] %; best" in text
+    assert "Attention: 100.0 % [100.0, 100.0]; 2 of 2 seeds solve [34, 100] %; best" in text
     assert sum(tag == "tr" and "data-run" in a for tag, a in page.tags) == 34
 
 
@@ -253,7 +254,9 @@ def test_612_runs_of_61_evaluations_stay_small(tmp_path):
 
 def test_looks_are_those_of_the_figures_and_can_be_seen_on_a_dark_page():
     looks = charts.looks(Summary(made_up_runs(lambda *_: 0.5, mixers=tuple(COLORS)), None))
-    assert {look["mixer"]: look["light"] for look in looks} == COLORS
+    assert {look["mixer"]: look["light"] for look in looks} == {
+        MIXERS[name]: color for name, color in COLORS.items()
+    }
     for look in looks:
         assert charts.luminance(np.array(to_rgb(look["dark"]))) >= charts.DARK_LUMINANCE
     outlines = {charts.outline(marker) for marker in MARKERS}
@@ -267,7 +270,7 @@ def test_the_command_writes_the_page_and_says_where(tmp_path, capsys):
     assert main(["report", str(folder)]) == 0
     assert capsys.readouterr().out == f"{folder / 'report.html'}\n"
     page = (folder / "report.html").read_text()
-    assert "study: recall of" in page and "delta_net" in page
+    assert "study: recall of" in page and "DeltaNet" in page
     assert "1 planned run is not finished" in page
     assert main(["report", str(folder), "--out", str(tmp_path / "new" / "page.html")]) == 0
     assert (tmp_path / "new" / "page.html").read_text() == page

@@ -1,8 +1,12 @@
 """The report in a real Chromium, from a file and without a network: `make test-browser`."""
 
+import io
 import json
 import shutil
+import time
+from xml.etree import ElementTree
 
+import pandas as pd
 import pytest
 from made_up import labelled_curves, made_up_runs
 
@@ -23,6 +27,7 @@ FLAGS = (
     "disable-sync",
 )
 LABELS = ("attention", "mamba2 (d_state=16, headdim=32)", "<script>alert(1)</script>")
+TITLES = ("Attention", "Mamba-2 (d_state 16, headdim 32)", LABELS[2])
 PANEL, LOSS, ACCURACY = "#panels .chart", "#curves figure:nth-of-type(1)", "#curves figure + figure"
 
 
@@ -139,10 +144,10 @@ def test_a_click_on_a_heading_sorts_by_it_and_a_second_one_the_other_way(browser
 
 def test_the_filter_leaves_the_rows_that_have_every_word(browser, found):
     kinds = classify(found.runs, found.curves)["kind"]
-    one(browser, "#filter").send_keys("mamba2 Smooth")
+    one(browser, "#filter").send_keys("mamba-2 Smooth")
     expected = ((found.runs["mixer"] == LABELS[1]) & (kinds == "smooth")).sum()
     assert column(browser, "training") == ["smooth"] * expected and expected > 0
-    assert set(column(browser, "mixer")) == {LABELS[1]}
+    assert set(column(browser, "mixer")) == {TITLES[1]}
     assert one(browser, "#shown").text == f"{expected} of {len(found)} runs"
 
 
@@ -207,8 +212,8 @@ def test_the_figure_says_its_values_to_the_pointer_and_to_the_keyboard(browser):
     assert len(every(browser, PANEL)) == 2
     tip = hover(browser, PANEL, 0.75)
     assert tip.startswith("learning rate 1e-2") and "mean min max solve" in tip
-    for label in LABELS:
-        assert f"{label} 50.0 % 50.0 % 50.0 % 0 of 1" in tip
+    for title in TITLES:
+        assert f"{title} 50.0 % 50.0 % 50.0 % 0 of 1" in tip
     one(browser, "h1").click()
     browser.execute_script("arguments[0].focus()", one(browser, PANEL))
     press(browser, Keys.END)
@@ -257,6 +262,70 @@ def test_no_text_of_a_chart_overlaps_another_or_leaves_it(browser, width):
             for other in texts[:i]:
                 apart = text[0] >= other[2] or other[0] >= text[2]
                 assert apart or text[1] >= other[3] or other[1] >= text[3], (text, other)
+
+
+def test_the_figure_comes_first_and_the_accuracy_of_runs_stays_in_sight_on_a_narrow_page(browser):
+    tops = [one(browser, f"#{name}").rect["y"] for name in ("figure", "summary", "runs")]
+    assert tops == sorted(tops)
+    resize(browser, 400)
+    box = one(browser, "#box")
+    left, right = box.rect["x"], box.rect["x"] + box.rect["width"]
+    for scrolled in (0, 10_000):
+        browser.execute_script("arguments[0].scrollLeft = arguments[1]", box, scrolled)
+        for cell in every(browser, "#table .key")[:3]:
+            assert left <= cell.rect["x"] and cell.rect["x"] + cell.rect["width"] <= right + 1
+
+
+@pytest.fixture
+def saved(browser, tmp_path):
+    """Clicks the button of a chart and gives what it saves as text."""
+    place = {"behavior": "allow", "downloadPath": str(tmp_path)}
+    browser.execute_cdp_cmd("Browser.setDownloadBehavior", place)
+
+    def save(chart: str, kind: str) -> str:
+        next(b for b in every(browser, f"{chart} .export button") if b.text == kind).click()
+        for _ in range(100):
+            files = [*tmp_path.glob(f"*.{kind.lower()}")]
+            if files and (text := files[0].read_text()):  # it is empty for a moment
+                files[0].unlink()
+                return text
+            time.sleep(0.05)
+        raise AssertionError(f"no {kind} was saved")
+
+    return save
+
+
+def test_a_chart_is_saved_as_a_table_with_every_seed(found, saved):
+    table = pd.read_csv(io.StringIO(saved("#panels figure:first-child", "CSV")))
+    assert list(table) == ["line", "learning rate", "test accuracy"]
+    runs = found.runs[found.runs["model.num_layers"] == 1]
+    assert set(table["line"]) == set(TITLES) and len(table) == len(runs)
+    for title, label in zip(TITLES, LABELS, strict=True):
+        expected = sorted(runs.loc[runs["mixer"] == label, "test_accuracy"])
+        drawn = sorted(table.loc[table["line"] == title, "test accuracy"])
+        assert drawn == pytest.approx(expected, rel=1e-4)
+    table = pd.read_csv(io.StringIO(saved("#curves figure:nth-of-type(1)", "CSV")))
+    assert list(table) == ["line", "training step", "loss, nats"]
+    assert list(dict.fromkeys(table["line"])) == ["training", "test"]
+
+
+def test_a_chart_is_saved_as_a_drawing_that_needs_nothing_else(saved, browser):
+    root = ElementTree.fromstring(saved("#panels figure:first-child", "SVG"))
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    texts = [node.text for node in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert {*TITLES, "1 layer, width 64, length 64", "learning rate", "100 %"} <= set(texts)
+    style = root.find("{http://www.w3.org/2000/svg}style").text
+    assert ".look0" in style and "var(" not in style and "url(" not in style
+
+
+def test_a_mixer_that_is_chosen_in_the_legend_stands_out(browser):
+    buttons = every(browser, "#mixers button")
+    assert [button.text.strip() for button in buttons] == sorted(TITLES, key=str.lower)
+    assert every(browser, f"{PANEL} .dim") == []
+    buttons[1].click()
+    assert len(every(browser, f"{PANEL} .dim")) == 2 * (len(TITLES) - 1)
+    buttons[1].click()
+    assert every(browser, f"{PANEL} .dim") == []
 
 
 def test_dark_and_light_pages_have_readable_text(browser):

@@ -21,9 +21,11 @@ import pandas as pd
 from ..columns import (
     CONFIG_PREFIXES,
     DEPTH,
+    FOLDER,
     LENGTH,
     MIXER,
     MIXER_SOURCE,
+    NUM_PAIRS,
     OPTIMIZER,
     QUERIES,
     RATE,
@@ -37,6 +39,7 @@ from ..columns import (
     slices,
 )
 from ..errors import ResultsError
+from ..tasks import PAIRS
 from ..words import missing
 from .intervals import Estimate, mean_over_seeds
 
@@ -49,11 +52,13 @@ at any rate inside."""
 
 
 def setting_columns(runs: pd.DataFrame) -> list[str]:
-    """The columns that tell one setting from another: mixer, layers, width, length, task and
-    optimizer where there are several, and whatever else of the configs still varies between runs
-    that agree on these (learning rate and seed aside): not the batch size that goes with a length,
-    nor the momentum that goes with an optimizer. Nothing set is a value like any other."""
-    several = [name for name in (TASK, OPTIMIZER) if name in runs and runs[name].nunique() > 1]
+    """The columns that tell one setting from another: mixer, layers, width, length; folder, task
+    and optimizer where there are several; and whatever else of the configs still varies between
+    runs that agree on these (learning rate and seed aside): not the batch size that goes with a
+    length, nor the momentum that goes with an optimizer. Nothing set is a value like any other."""
+    several = [
+        name for name in (FOLDER, TASK, OPTIMIZER) if name in runs and runs[name].nunique() > 1
+    ]
     keys = [MIXER, *several, DEPTH, WIDTH, LENGTH]
     options = [
         name
@@ -77,6 +82,23 @@ def _varying(runs: pd.DataFrame, keys: list[str], names: list[str]) -> list[str]
         return np.unique(both, axis=1).shape[1]
 
     return [name for name in names if within(name) > number]
+
+
+def num_pairs(runs: pd.DataFrame) -> pd.Series:
+    """The pairs of an example of each run; NaN where its task does not count them."""
+    columns = runs.reindex(columns=list(PAIRS)).astype(float)
+    return columns.bfill(axis=1).iloc[:, 0]
+
+
+def with_pairs(setting: Mapping[str, Any], runs: pd.DataFrame) -> dict[str, Any]:
+    """A setting with the number of pairs of its `runs`, where they all have one, as `NUM_PAIRS` and
+    in the place of a task's option."""
+    pairs = num_pairs(runs).unique()
+    if len(pairs) != 1 or np.isnan(pairs[0]):
+        return dict(setting)
+    return {name: x for name, x in setting.items() if name not in PAIRS} | {
+        NUM_PAIRS: int(pairs[0])
+    }
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from .. import words
-from ..columns import MIXER, MIXER_NAME, RATE, SEED, SLICE, TASK_SIZES
+from ..columns import MIXER, MIXER_NAME, MIXER_OPTIONS, RATE, SEED, SLICE, TASK_SIZES
 from ..tasks.key_value_sum import OPERANDS, PAIRS, RECALL, VALUES, best_guess
 from .accuracy import accuracies, setting_columns
 
@@ -65,7 +65,8 @@ def at_best_rate(forms: pd.DataFrame) -> pd.DataFrame:
     ]
     found = pd.DataFrame(rows)
     keys = [name for name in found if name in forms and name not in (SEED, RATE)]
-    more = [MIXER_NAME, FORM, TRAINED_ON, PAIRS, OPERANDS, VALUES, *size_columns(forms)]
+    more = [MIXER_NAME, MIXER_OPTIONS, FORM, TRAINED_ON, PAIRS, OPERANDS, VALUES]
+    more += size_columns(forms)
     told = forms[list(dict.fromkeys([*keys, *more]))].drop_duplicates(keys)
     found = found.merge(told, on=keys, how="left")
     sizes = zip(found[PAIRS], found[OPERANDS], found[VALUES], strict=True)

@@ -32,8 +32,9 @@ def reported(runs: pd.DataFrame, rates: Sequence[float] = ZOOLOGY_RATES) -> pd.D
     where the full grid solves the task and the sparse one does not.
 
     A held-out choice among more rates can be the worse one, so that what is lost may be negative.
-    `interpolated` says that some of the rates were not themselves trained. Rates beyond the
-    trained ones do not count; a setting for which none is left has no row.
+    `each` lists the seeds' accuracies over `rates`; `interpolated` says that some of the rates were
+    not themselves trained. Rates beyond the trained ones do not count; a setting for which none is
+    left has no row.
     """
     rows = []
     for one in accuracies(runs):

@@ -12,7 +12,8 @@ import pandas as pd
 from .. import words
 from ..columns import MIXER, RATE, RUN_ID, SEED, SOLVED, name, short_labels
 from ..results import Results
-from .accuracy import Accuracies, accuracies, by_learning_rate, setting_columns
+from ..tables import interval
+from .accuracy import Accuracies, accuracies, by_learning_rate, setting_columns, with_pairs
 from .bumps import classify, transitions
 from .floors import without_recall
 from .intervals import Estimate, share
@@ -26,7 +27,11 @@ class Setting:
     a row a seed and a column a learning rate."""
 
     mixer: str
-    """what to call its mixer"""
+    """its mixer, as a grid names it"""
+    title: str
+    """what people call that"""
+    place: str
+    """the setting but for its mixer, as a panel is called"""
     one: Accuracies
     windows: Windows
     outcomes: pd.DataFrame
@@ -36,11 +41,6 @@ class Setting:
     def values(self) -> dict[str, object]:
         """The value of each column that tells settings apart."""
         return self.one.setting
-
-    @property
-    def place(self) -> str:
-        """The setting but for its mixer, as a panel is called."""
-        return words.setting({name: x for name, x in self.values.items() if name != MIXER})
 
     @property
     def accuracy(self) -> Estimate:
@@ -84,7 +84,7 @@ class Summary:
     """A table of runs, and what it comes to.
 
     `runs` are ordered by setting, learning rate and seed; `columns` tell one setting from another,
-    the mixer first; `names` says what to call each mixer.
+    the mixer first; `names` says how a grid names each mixer, `titles` what people call it.
     """
 
     def __init__(self, runs: pd.DataFrame, curves: pd.DataFrame):
@@ -92,6 +92,7 @@ class Summary:
         order = [*self.columns, RATE, SEED]
         self.runs, self.curves = runs.sort_values(order, ignore_index=True), curves
         self.names = short_labels(self.runs[MIXER].sort_values())
+        self.titles = words.mixer_names(self.runs)
 
     @cached_property
     def settings(self) -> tuple[Setting, ...]:
@@ -103,6 +104,10 @@ class Summary:
         return tuple(
             Setting(
                 mixer=self.names[str(one.setting[MIXER])],
+                title=self.titles[str(one.setting[MIXER])],
+                place=words.setting(
+                    with_pairs({key: one.setting[key] for key in self.columns[1:]}, group)
+                ),
                 one=one,
                 windows=windows_of(one),
                 outcomes=group.pivot(index=SEED, columns=RATE, values="kind"),
@@ -142,6 +147,19 @@ class Summary:
         return pd.DataFrame([self._row(setting, parts) for setting in self.settings]).astype(
             {"state size": "Int64"}
         )
+
+    def for_paper(self) -> pd.DataFrame:
+        """`table` as a paper prints it: mixers by their titles, what all settings share left out,
+        sizes, and the numbers with their intervals."""
+        table = self.table().assign(
+            mixer=[one.title for one in self.settings],
+            parameters=[one.one.parameters for one in self.settings],
+        )
+        told = [name(column) for column in self.columns]
+        varying = [x for x in told if x == "mixer" or table[x].nunique(dropna=False) > 1]
+        numbers = ("best learning rate", *interval("accuracy"), *interval("solved"), "seeds")
+        names = [*varying, "parameters", "state size", *numbers, "inner", "outer"]
+        return table[[x for x in names if table[x].notna().any()]]
 
     @staticmethod
     def _row(setting: Setting, parts: dict[str, None]) -> dict[str, object]:

@@ -23,13 +23,17 @@ from ..analysis.key_value_sum import (
     main_size,
     size_columns,
 )
-from ..columns import MIXER, SEED, SOLVED, short_labels
+from ..columns import MIXER, SEED, SOLVED
+from ..words import mixer_names
 from .style import (
     GRAY,
-    LARGE,
     NORMAL,
+    WIDTH,
     Look,
     accuracy_axis,
+    broken,
+    fitting,
+    labels,
     legend,
     mixer_handles,
     mixer_looks,
@@ -43,39 +47,37 @@ LINES: dict[tuple[str, str], Any] = {
     (AR, EACH): "-.",
     (NON_AR, EACH): (0, (5, 1, 1, 1)),
 }
-GUESS = Look(GRAY, "", ":")
+GUESS: dict[str, Any] = {"color": GRAY, "linestyle": ":", "linewidth": 1.1}
 BEST_GUESS = "best guess without recall"
 
 
-def recall_by_pairs(rows: pd.DataFrame) -> Figure:
+def recall_by_pairs(rows: pd.DataFrame, width: float = WIDTH) -> Figure:
     """Accuracy against the number of pairs, a panel a mixer, a line a form of the task, at the
     size of model and task of which there are the most rows: the mean of the seeds, each a dot."""
     size = main_size(rows, size_columns(rows))
     rows = having(rows, size)
-    looks = mixer_looks(rows)
-    columns = min(4, len(looks))
-    figure, axes = panels(-(-len(looks) // columns), columns, 2.1, 2.2, sharey=True)
+    looks, names = mixer_looks(rows), mixer_names(rows)
+    columns = fitting(len(looks), width, 1.2)
+    figure, axes = panels([*names.values()], columns, 1.2, width, sharey=True)
     lines = [line for line in LINES if _of(rows, line).any()]
-    for axis in axes.flat[len(looks) :]:
-        axis.axis("off")
-    for axis, (mixer, look) in zip(axes.flat, looks.items(), strict=False):
+    for axis, (mixer, look) in zip(axes, looks.items(), strict=True):
         panel = rows[rows[MIXER] == mixer]
         for line in reversed(lines):
-            _line(axis, panel[_of(panel, line)], look.color, line)
+            if _of(panel, line).any():
+                _line(axis, panel[_of(panel, line)], look.color, line)
         guess = rows.groupby(PAIRS)[NOTHING].first()
-        axis.plot(guess.index, guess, **GUESS.line, zorder=0)
-        axis.set_title(short_labels(looks)[mixer].replace(" (", "\n("), fontsize=LARGE)
+        axis.plot(guess.index, guess, **GUESS, zorder=0)
         size_axis(axis, rows[PAIRS])
         axis.margins(x=0.12)
         accuracy_axis(axis)
-    figure.supxlabel(f"number of pairs ({words.setting(size)})", fontsize=LARGE)
-    figure.supylabel("test accuracy", fontsize=LARGE)
+    note = "a mark is a seed, a line goes through their means"
+    labels(figure, "number of pairs", "test accuracy (held out)", words.setting(size), note)
     handles = {_called(line, lines): _handle(line) for line in lines}
-    legend(figure, {**handles, BEST_GUESS: Line2D([], [], **GUESS.line)})
+    legend(figure, {**handles, BEST_GUESS: Line2D([], [], **GUESS)})
     return figure
 
 
-def recall_by_size(rows: pd.DataFrame) -> Figure:
+def recall_by_size(rows: pd.DataFrame, width: float = WIDTH) -> Figure:
     """Accuracy in AR at every size of model and task, one below the other, of the number of pairs
     that has the most sizes: a mark a mixer and seed; gray is the best guess without recall."""
     names = size_columns(rows)
@@ -85,12 +87,15 @@ def recall_by_size(rows: pd.DataFrame) -> Figure:
     looks = mixer_looks(rows)
     found = rows[names].drop_duplicates().sort_values(names)
     sizes = [dict(zip(names, key, strict=True)) for key in found.itertuples(index=False)]
-    figure, [[axis]] = panels(1, 1, 6.4, 0.3 + 0.5 * len(sizes))
+    pairs = "".join(f" of {x} pairs" for x in rows[PAIRS].unique())
+    figure, [axis] = panels([""], 1, 0.2 + 0.34 * len(sizes), width)
     for y, size in enumerate(sizes):
         group = having(rows, size)
-        axis.plot([group[NOTHING].iloc[0]] * 2, [y - 0.42, y + 0.42], **GUESS.line)
+        axis.plot([group[NOTHING].iloc[0]] * 2, [y - 0.42, y + 0.42], **GUESS)
         for place, (mixer, look) in enumerate(looks.items()):
             of_mixer = group[group[MIXER] == mixer]
+            if of_mixer.empty:  # whose marks would be nowhere, and the layout fail
+                continue
             at = y + 0.64 * ((place + 0.5) / len(looks) - 0.5)
             axis.plot(
                 of_mixer["accuracy"],
@@ -98,20 +103,20 @@ def recall_by_size(rows: pd.DataFrame) -> Figure:
                 linestyle="",
                 marker=look.marker,
                 color=look.color,
-                markersize=5,
+                markersize=4,
                 clip_on=False,
             )
     axis.set_xlim(-0.04, 1.04)
     axis.axvline(SOLVED, color="0.8", linewidth=0.8, zorder=0)
     axis.xaxis.set_major_formatter(PercentFormatter(1.0))
     seeds = [words.count(having(rows, size)[SEED].nunique(), "seed") for size in sizes]
-    labels = [f"{words.setting(x)} ({n})" for x, n in zip(sizes, seeds, strict=True)]
-    axis.set_yticks(range(len(sizes)), labels, fontsize=NORMAL)
+    told = [f"{words.setting(x)} ({n})" for x, n in zip(sizes, seeds, strict=True)]
+    told = [broken(text, 0.45 * width) for text in told]
+    axis.set_yticks(range(len(sizes)), told, fontsize=NORMAL)
     axis.set_ylim(len(sizes) - 0.5, -0.5)
-    pairs = "".join(f" of {x} pairs" for x in rows[PAIRS].unique())
-    figure.supxlabel(f"test accuracy in AR{pairs}", fontsize=LARGE)
-    marks = {x: Look(look.color, look.marker, "") for x, look in looks.items()}
-    legend(figure, {**mixer_handles(marks), BEST_GUESS: Line2D([], [], **GUESS.line)})
+    labels(figure, f"test accuracy (held out) in AR{pairs}", "", "a mark is a seed")
+    marks = {x: Look(look.color, look.marker, "", full=True) for x, look in looks.items()}
+    legend(figure, {**mixer_handles(marks, mixer_names(rows)), BEST_GUESS: Line2D([], [], **GUESS)})
     return figure
 
 

@@ -1,164 +1,163 @@
 """Accuracy against width, parameters and state size (Okpekpe and Orvieto 2025, arXiv 2508.19029,
-figures 2 to 4), each held out at the best learning rate."""
+figures 2 to 4), each seed at the learning rate that is best for the others: a mark a seed, a line
+through their means."""
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from .. import words
-from ..analysis.accuracy import best_accuracies, setting_columns
+from ..analysis.accuracy import best_accuracies
 from ..analysis.sparse_grids import ZOOLOGY_RATES, reported
-from ..columns import DEPTH, MIXER, WIDTH, short_labels
+from ..columns import DEPTH, MIXER, WIDTH
+from ..errors import UserError
+from ..words import mixer_names
+from . import style
 from .style import (
     GRAY,
-    LARGE,
-    NORMAL,
+    LINES,
     Look,
     accuracy_axis,
-    band,
+    fitting,
+    labels,
     legend,
     mixer_handles,
     mixer_looks,
     panels,
-    rows_and_columns,
-    seed_dots,
+    places,
+    seeds_said,
     size_axis,
+    with_seeds,
 )
 
-SPARSE = Look(GRAY, "o", "--")
-SEEDS = "\n(small: each seed; band: 95 % t interval)"
+SPARSE = Look(GRAY, "x", "--")
+ACCURACY = "test accuracy (held out)"
 
 
-def accuracy_by_width(runs: pd.DataFrame, sparse_rates: Sequence[float] = ZOOLOGY_RATES) -> Figure:
-    """Accuracy against width, a column of panels a mixer, a row a depth and length: at the best
-    of all learning rates trained, and at the best of `sparse_rates` alone."""
-    names = [name for name in setting_columns(runs) if name != WIDTH]
-    figure, panel_of = _panel_a_mixer(runs, names, WIDTH, "width")
-    looks = mixer_looks(runs)
-    for key, line in _grouped(best_accuracies(runs), names):
-        _line(panel_of[key], line, WIDTH, Look(looks[str(key[0])].color, "o", "-"))
-    sparse = reported(runs, sparse_rates)
-    for key, line in _grouped(sparse, names):
-        _line(panel_of[key], line, WIDTH, SPARSE, face="none")
+def accuracy_by_width(
+    runs: pd.DataFrame,
+    sparse_rates: Sequence[float] = ZOOLOGY_RATES,
+    width: float = style.WIDTH,
+) -> Figure:
+    """Accuracy against width, a panel a mixer, depth and length: at the best of all learning rates
+    trained, and at the best of `sparse_rates` alone."""
+    looks, interpolated = mixer_looks(runs), False
+
+    def draw(axis: Axes, of_panel: pd.DataFrame) -> None:
+        nonlocal interpolated
+        look = looks[of_panel[MIXER].iloc[0]]
+        _line(axis, best_accuracies(of_panel), WIDTH, Look(look.color, "o", "-"))
+        sparse = reported(of_panel, sparse_rates)
+        if len(sparse):
+            interpolated |= bool(sparse["interpolated"].any())
+            _line(axis, sparse, WIDTH, SPARSE)
+
+    figure = _panel_each(runs, (WIDTH,), WIDTH, "width", draw, width)
     zoology = tuple(sparse_rates) == ZOOLOGY_RATES
     of_sparse = "best of Zoology's four" if zoology else f"best of {len(sparse_rates)}"
-    of_sparse += " (interpolated)" if sparse["interpolated"].any() else ""
-    handles = {
-        "best of all learning rates": _handle(Look("black", "o", "-")),
-        of_sparse: _handle(SPARSE, face="none"),
-    }
-    legend(figure, handles)
+    of_sparse += " (interpolated)" if interpolated else ""
+    full = Look("black", "o", "-")
+    legend(figure, {"best of all learning rates": full.handle, of_sparse: SPARSE.handle})
     return figure
 
 
-def accuracy_by_parameters(runs: pd.DataFrame) -> Figure:
-    """Accuracy against parameters, a column of panels a mixer, a row a length: a line a depth,
-    through its widths."""
-    names = [name for name in setting_columns(runs) if name not in (WIDTH, DEPTH)]
-    figure, panel_of = _panel_a_mixer(runs, names, "parameters", "parameters")
-    looks, lines = mixer_looks(runs), _depth_lines(runs)
-    for key, line in _grouped(best_accuracies(runs), [*names, DEPTH]):
-        look = Look(looks[str(key[0])].color, "o", lines[key[-1]])
-        _line(panel_of[key[:-1]], line, "parameters", look, _face(look))
-    legend(figure, _depth_handles(lines))
+def accuracy_by_depth(runs: pd.DataFrame, width: float = style.WIDTH) -> Figure:
+    """Accuracy against the number of layers, a panel a mixer, width and length."""
+    looks = mixer_looks(runs)
+
+    def draw(axis: Axes, of_panel: pd.DataFrame) -> None:
+        look = replace(looks[of_panel[MIXER].iloc[0]], marker="o", linestyle="-")
+        _line(axis, best_accuracies(of_panel), DEPTH, look)
+
+    return _panel_each(runs, (DEPTH,), DEPTH, "layers", draw, width)
+
+
+def accuracy_by_parameters(runs: pd.DataFrame, width: float = style.WIDTH) -> Figure:
+    """Accuracy against parameters, a panel a mixer and length: a line a depth, through its
+    widths."""
+    mixers, depths = mixer_looks(runs), _depth_looks(runs)
+
+    def draw(axis: Axes, of_panel: pd.DataFrame) -> None:
+        color = mixers[of_panel[MIXER].iloc[0]].color
+        for depth, line in best_accuracies(of_panel).groupby(DEPTH):
+            _line(axis, line, "parameters", replace(depths[depth], color=color))
+
+    figure = _panel_each(runs, (WIDTH, DEPTH), "parameters", "parameters", draw, width)
+    legend(figure, _depth_handles(depths))
     return figure
 
 
-def accuracy_by_state_size(runs: pd.DataFrame) -> Figure:
+def accuracy_by_state_size(runs: pd.DataFrame, width: float = style.WIDTH) -> Figure:
     """Accuracy against the numbers carried from one position to the next: a panel a length, a
-    line a mixer and depth, through its widths."""
-    names = [name for name in setting_columns(runs) if name not in (MIXER, WIDTH, DEPTH)]
-    looks, lines = mixer_looks(runs), _depth_lines(runs)
-    best = best_accuracies(runs)
-    told = best[best["state_size"].notna()]
-    settings = list(_grouped(told.astype({"state_size": "int64"}), names))
-    rows, columns = rows_and_columns(len(settings))
-    width = 3.6 if columns > 1 else 5.4  # a legend of many mixers is wide
-    figure, axes = panels(rows, columns, width, 2.8, sharey=True)
-    for axis in axes.flat[len(settings) :]:
-        axis.axis("off")
-    for axis, (key, panel) in zip(axes.flat, settings, strict=False):
-        for (mixer, depth), line in panel.groupby([MIXER, DEPTH]):
-            look = Look(looks[str(mixer)].color, looks[str(mixer)].marker, lines[depth])
-            _line(axis, line, "state_size", look, _face(look))
-        axis.set_title(words.setting(dict(zip(names, key, strict=True))), fontsize=LARGE)
-        size_axis(axis, panel["state_size"])
-        accuracy_axis(axis)
-    names_of = short_labels(looks)
-    untold = [names_of[mixer] for mixer in sorted(set(best[MIXER]) - set(told[MIXER]))]
+    line a mixer and depth, through its widths. Raises UserError where no mixer tells its state."""
+    looks, depths, names = mixer_looks(runs), _depth_looks(runs), mixer_names(runs)
+    told = runs[runs["state_size"].notna()].astype({"state_size": "int64"})
+    if told.empty:
+        raise UserError("state_size: none of these mixers tells the size of its state")
+
+    def draw(axis: Axes, of_panel: pd.DataFrame) -> None:
+        for (mixer, depth), line in best_accuracies(of_panel).groupby([MIXER, DEPTH]):
+            look = replace(
+                depths[depth], color=looks[str(mixer)].color, marker=looks[str(mixer)].marker
+            )
+            _line(axis, line, "state_size", look)
+
+    untold = [names[mixer] for mixer in looks if mixer not in set(told[MIXER])]
     without = f" (not known of {words.listing(untold)})" if untold else ""
-    figure.supxlabel(f"state size: numbers kept for one sequence{without}{SEEDS}", fontsize=LARGE)
-    figure.supylabel("test accuracy", fontsize=LARGE)
-    marks = {
-        label: Look(look.color, look.marker, "")
-        for label, look in looks.items()
-        if label in set(told[MIXER])
-    }
-    legend(figure, {**mixer_handles(marks), **_depth_handles(lines)})
+    label = f"state size: numbers kept for one sequence{without}"
+    figure = _panel_each(told, (MIXER, WIDTH, DEPTH), "state_size", label, draw, width, least=2.2)
+    known = {mixer: look for mixer, look in looks.items() if mixer in set(told[MIXER])}
+    marks = {mixer: replace(look, linestyle="") for mixer, look in known.items()}
+    legend(figure, {**mixer_handles(marks, names), **_depth_handles(depths)})
     return figure
 
 
-def _panel_a_mixer(
-    runs: pd.DataFrame, names: list[str], column: str, label: str
-) -> tuple[Figure, dict[tuple, Axes]]:
-    """A column of panels a mixer and a row a setting, and each panel by both: `names` are
-    `mixer` and the columns that make up a setting."""
-    mixers = list(mixer_looks(runs))
-    settings = [key for key, _ in _grouped(runs, names[1:])]
-    figure, axes = panels(len(settings), len(mixers), 1.8, 1.6, sharex=True, sharey=True)
-    for row, setting in zip(axes, settings, strict=True):
-        row[0].set_ylabel(
-            words.setting(dict(zip(names[1:], setting, strict=True))), fontsize=NORMAL
-        )
-    for axis, mixer in zip(axes[0], short_labels(mixers).values(), strict=True):
-        axis.set_title(mixer.replace(" (", "\n("), fontsize=LARGE)
-    for axis in axes.flat:
+def _panel_each(
+    runs: pd.DataFrame,
+    without: Sequence[str],
+    column: str,
+    label: str,
+    draw: Callable[[Axes, pd.DataFrame], None],
+    width: float,
+    least: float = 1.2,
+) -> Figure:
+    """A panel for each setting but for the columns `without`, drawn from its runs, with the sizes
+    of `column` to the right."""
+    shared, settings = places(runs, without)
+    columns = fitting(len(settings), width, least)
+    if MIXER not in without and runs[MIXER].nunique() <= (width - style.MARGIN) // least:
+        columns = min(len(settings), runs[MIXER].nunique())
+    titles = [one.told for one in settings]
+    height = 1.0 if columns > 2 else 1.6
+    figure, axes = panels(titles, columns, height, width, sharex=True, sharey=True)
+    for axis, one in zip(axes, settings, strict=True):
+        draw(axis, one.runs)
         size_axis(axis, runs[column])
         accuracy_axis(axis)
-    figure.supxlabel(label + SEEDS, fontsize=LARGE)
-    figure.supylabel("test accuracy", fontsize=LARGE)
-    panel_of = {
-        (mixer, *setting): axis
-        for row, setting in zip(axes, settings, strict=True)
-        for axis, mixer in zip(row, mixers, strict=True)
+    labels(figure, label, ACCURACY, shared, seeds_said(runs))
+    return figure
+
+
+def _line(axis: Axes, table: pd.DataFrame, column: str, look: Look) -> None:
+    table = table.sort_values([column, WIDTH])
+    with_seeds(axis, table[column], table["accuracy"], table["each"], look)
+
+
+def _depth_looks(runs: pd.DataFrame) -> dict[Any, Look]:
+    """The line of each depth, the deepest solid; only its marks are full."""
+    depths = sorted(runs[DEPTH].unique(), reverse=True)
+    marks = zip(depths, itertools.cycle("osD^"), itertools.cycle(LINES), strict=False)
+    return {
+        depth: Look("black", marker, line, full=depth == depths[0])
+        for depth, marker, line in reversed([*marks])
     }
-    return figure, panel_of
 
 
-def _grouped(table: pd.DataFrame, names: list[str]) -> Iterator[tuple[tuple, pd.DataFrame]]:
-    """The rows of each setting of the columns `names`, where nothing set is None."""
-    for key, rows in table.groupby(names, dropna=False):
-        yield tuple(None if words.missing(value) else value for value in key), rows
-
-
-def _line(
-    axis: Axes, table: pd.DataFrame, column: str, look: Look, face: str | None = None
-) -> None:
-    table = table.sort_values(WIDTH)
-    axis.plot(table[column], table["accuracy"], **look.line, markerfacecolor=face or look.color)
-    band(axis, table[column], table["accuracy_low"], table["accuracy_high"], look)
-    seed_dots(axis, table[column], table["each"], look)
-
-
-def _handle(look: Look, face: str | None = None) -> Line2D:
-    return Line2D([], [], **look.line, markerfacecolor=face or look.color)
-
-
-def _face(look: Look) -> str:
-    """Only the deepest models, whose lines are solid, have full markers."""
-    return look.color if look.linestyle == "-" else "white"
-
-
-def _depth_lines(runs: pd.DataFrame) -> dict[Any, str]:
-    """The style of line for each depth, the deepest solid."""
-    depths = sorted(runs[DEPTH].unique())
-    return dict(zip(depths, ("-.", "--", ":", "-")[-len(depths) :], strict=True))
-
-
-def _depth_handles(lines: dict[Any, str]) -> dict[str, Line2D]:
-    looks = {depth: Look("black", "o", line) for depth, line in lines.items()}
-    return {words.setting({DEPTH: d}): _handle(look, _face(look)) for d, look in looks.items()}
+def _depth_handles(depths: dict[Any, Look]) -> dict[str, Artist]:
+    return {words.setting({DEPTH: depth}): look.handle for depth, look in depths.items()}

@@ -1,6 +1,11 @@
-"""What all figures share: the look of each mixer, panels, legends, titles, and files."""
+"""What all figures share: the look of each mixer, panels, legends, titles, and files.
 
-from collections.abc import Iterable, Mapping
+A figure is made at the width at which it is printed, `WIDTH` inches unless another is asked for, so
+that its type is as large on paper as it says. Each seed is a mark, a line goes through their means.
+"""
+
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -14,9 +19,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter, NullLocator, PercentFormatter
 
-from ..columns import MIXER, MIXER_NAME, SOLVED, short_labels
+from .. import words
+from ..analysis.accuracy import setting_columns, with_pairs
+from ..columns import MIXER, MIXER_NAME, SEED, SOLVED
 from ..errors import UserError
 from ..files import replacing
+from ..words import mixer_names
 
 COLORS = {
     "attention": "#0072B2",
@@ -36,9 +44,22 @@ COLORS = {
 some of Paul Tol's; a mixer of the user's own gets the first that its figure has free."""
 
 MARKERS = "os^vDPX<>*dp"
+LINES = ("-", "--", ":", "-.")
 GRAY = "0.45"
-SMALL, NORMAL, LARGE = 7.5, 9, 10
+WIDTH = 5.5
+"""Inches; the width of text in most proceedings of the field."""
+
+SMALL, NORMAL, LARGE = 7, 7.5, 8
 """Sizes of text, in points."""
+
+LETTER = 0.0625
+"""Inches; the width of a letter of size `NORMAL`, on average."""
+
+LINE = 0.135
+"""Inches from one line of text to the next."""
+
+MARGIN = 0.65
+"""Inches left of all panels, for what stands at the axis of accuracies."""
 
 FORMATS = ("png", "pdf", "svg")
 
@@ -50,10 +71,23 @@ class Look:
     color: str
     marker: str
     linestyle: str
+    full: bool = False
 
     @property
     def line(self) -> dict[str, Any]:
-        return {**vars(self), "linewidth": 1.5, "markersize": 4.5}
+        """A line through means."""
+        return {"color": self.color, "linestyle": self.linestyle, "linewidth": 1.1}
+
+    @property
+    def seeds(self) -> dict[str, Any]:
+        """The marks of seeds: hollow, so that one does not hide another."""
+        face = {"markerfacecolor": self.color if self.full else "none", "markeredgewidth": 0.7}
+        return {"color": self.color, "marker": self.marker, "markersize": 3.6, **face}
+
+    @property
+    def handle(self) -> Line2D:
+        """For a legend."""
+        return Line2D([], [], **{**self.line, **self.seeds})
 
 
 def mixer_looks(runs: pd.DataFrame) -> dict[str, Look]:
@@ -71,27 +105,83 @@ def mixer_looks(runs: pd.DataFrame) -> dict[str, Look]:
         looks[str(label)] = Look(
             color=palette[place[name] % len(palette)],
             marker=MARKERS[(place[name] + 5 * number) % len(MARKERS)],
-            linestyle=("-", "--", ":", "-.")[number % 4],
+            linestyle=LINES[number % len(LINES)],
         )
     return looks
 
 
-def rows_and_columns(number: int) -> tuple[int, int]:
-    """How panels are laid out: up to three in a row, four two by two."""
-    columns = 2 if number == 4 else min(3, number)
-    return -(-number // columns), columns
+@dataclass(frozen=True)
+class Place:
+    """What a panel or a line shows: its setting by columns, what of that is its own in words, and
+    its runs."""
+
+    values: dict[str, Any]
+    told: str
+    runs: pd.DataFrame
 
 
-def panels(rows: int, columns: int, width: float, height: float, **shared: Any) -> Any:
-    """A figure of panels of one size in inches, and its axes [rows, columns]."""
-    figure = Figure(
-        figsize=(max(4.0, 0.7 + width * columns), 0.9 + height * rows), layout="constrained"
-    )
-    axes = figure.subplots(rows, columns, squeeze=False, **shared)
-    for axis in axes.flat:
+def places(runs: pd.DataFrame, without: Iterable[str] = ()) -> tuple[str, list[Place]]:
+    """The settings of a table, but for the columns `without`, the mixer varying fastest; before
+    them, in words, what they all share. One setting alone has all as its own."""
+    names = [name for name in setting_columns(runs) if name not in (MIXER, *without)]
+    names += [] if MIXER in without else [MIXER]
+    found = [
+        ({k: None if words.missing(x) else x for k, x in zip(names, key, strict=True)}, group)
+        for key, group in runs.groupby(names, dropna=False)
+    ]
+    titles = mixer_names(runs)
+    facts = [with_pairs(values, group) for values, group in found]
+    for one in facts:
+        if MIXER in one:
+            one[MIXER] = titles[one[MIXER]]
+    common = {
+        name: x
+        for name, x in facts[0].items()
+        if len(facts) > 1 and all(one.get(name) == x for one in facts)
+    }
+    own = [{k: x for k, x in one.items() if k not in common} for one in facts]
+    told = [words.setting({k: one[k] for k in sorted(one, key=MIXER.__ne__)}) for one in own]
+    each = [Place(values, text, group) for (values, group), text in zip(found, told, strict=True)]
+    return words.setting(common), each
+
+
+def fitting(number: int, width: float, least: float) -> int:
+    """How many columns so many panels of at least `least` inches have, in rows of even lengths."""
+    most = max(1, int((width - MARGIN) // least))
+    return -(-number // -(-number // most))
+
+
+def panels(
+    titles: Sequence[str], columns: int, height: float, width: float, **shared: Any
+) -> tuple[Figure, list[Axes]]:
+    """A figure with a panel a title, row by row; `height` is that of a panel, all in inches."""
+    rows, inches = -(-len(titles) // columns), (width - MARGIN) / columns
+    told = [broken(title, inches) for title in titles]
+    lines = max(title.count("\n") + 1 for title in told)
+    size = (width, 0.55 + rows * (height + LINE * lines))
+    figure = Figure(figsize=size, layout="constrained")
+    axes = list(figure.subplots(rows, columns, squeeze=False, **shared).flat)
+    for axis, title in zip(axes, told, strict=False):
+        axis.set_title(title, fontsize=NORMAL, parse_math=False)
         axis.spines[["top", "right"]].set_visible(False)
         axis.tick_params(labelsize=SMALL)
-    return figure, axes
+    for axis in axes[len(titles) :]:
+        axis.axis("off")
+    for axis in axes[: len(titles)][-columns:]:  # those with none below
+        axis.tick_params(labelbottom=True)
+    return figure, axes[: len(titles)]
+
+
+def labels(figure: Figure, x: str, y: str, *notes: str) -> None:
+    """What the axes of all panels are; below, what all panels share and what is to be known, for
+    which the figure grows."""
+    inches, told = 0.95 * figure.get_figwidth(), [*filter(None, notes)]
+    line = "; ".join(told)
+    below = line if len(line) * LETTER < inches else "\n".join(broken(x, inches) for x in told)
+    text = "\n".join(filter(None, [x, below]))
+    figure.set_figheight(figure.get_figheight() + LINE * max(0, text.count("\n") - 1))
+    figure.supxlabel(text, fontsize=LARGE, parse_math=False)
+    figure.supylabel(y, fontsize=LARGE)
 
 
 def accuracy_axis(axis: Axes) -> None:
@@ -102,6 +192,20 @@ def accuracy_axis(axis: Axes) -> None:
     axis.yaxis.set_major_formatter(PercentFormatter(1.0))
 
 
+def rate_axis(axis: Axes, rates: Iterable[float]) -> None:
+    """Learning rates to the right on a logarithmic scale. Powers of ten are named; where there are
+    fewer than two of them, the lowest rate, the middle one and the highest."""
+    axis.set_xscale("log")
+    ends = sorted(set(rates))
+    low, high = np.log10(ends[0]) - 1e-6, np.log10(ends[-1]) + 1e-6
+    if np.floor(high) - np.ceil(low) < 1:
+        ends = [x for i, x in enumerate(ends) if i in (0, len(ends) // 2, len(ends) - 1)]
+        ends = ends if ends[-1] >= 4 * ends[0] else ends[:1]
+        axis.set_xticks(ends, [words.rate(x) for x in ends])
+        axis.xaxis.set_minor_locator(NullLocator())
+    axis.xaxis.set_minor_formatter(NullFormatter())
+
+
 def size_axis(axis: Axes, sizes: Iterable[float]) -> None:
     """Sizes to the right on a logarithmic scale: each one (of many, every other) is named where
     they lie apart, else round numbers, with k for thousands and M for millions."""
@@ -109,8 +213,8 @@ def size_axis(axis: Axes, sizes: Iterable[float]) -> None:
     ticks = sorted(set(sizes))
     apart = all(high >= 1.5 * low for low, high in pairwise(ticks))
     if len(ticks) <= 8 and apart:
-        named = ticks if len(ticks) <= 4 else ticks[::-2]
-        axis.set_xticks(ticks, [str(tick) if tick in named else "" for tick in ticks])
+        named = ticks if len(ticks) <= 3 else ticks[::-2]
+        axis.set_xticks(ticks, [_short(tick) if tick in named else "" for tick in ticks])
         axis.xaxis.set_minor_locator(NullLocator())
     else:
         span = ticks[-1] / ticks[0]
@@ -120,10 +224,13 @@ def size_axis(axis: Axes, sizes: Iterable[float]) -> None:
     axis.xaxis.set_minor_formatter(NullFormatter())
 
 
+def _short(size: float) -> str:
+    return f"{size:g}" if size < 10_000 else EngFormatter(sep="", places=0)(size)
+
+
 def legend(figure: Figure, handles: Mapping[str, Artist]) -> None:
-    """One legend above all panels, in as many columns as fit. Panels have room for three rows of
-    it, and the figure grows by the others."""
-    inches = [0.6 + 0.075 * len(text) for text in handles]
+    """One legend above all panels, in as many columns as fit, for which the figure grows."""
+    inches = [0.45 + LETTER * len(text) for text in handles]
 
     def width(columns: int) -> float:  # which matplotlib fills as array_split does
         return sum(column.max() for column in np.array_split(inches, columns))
@@ -131,7 +238,7 @@ def legend(figure: Figure, handles: Mapping[str, Artist]) -> None:
     numbers = range(len(handles), 1, -1)
     columns = next((n for n in numbers if width(n) <= figure.get_figwidth()), 1)
     rows = -(-len(handles) // columns)
-    figure.set_figheight(figure.get_figheight() + 0.2 * max(0, rows - 3))
+    figure.set_figheight(figure.get_figheight() + 0.17 * rows)
     figure.legend(
         list(handles.values()),
         [text.replace("$", r"\$") for text in handles],
@@ -139,45 +246,44 @@ def legend(figure: Figure, handles: Mapping[str, Artist]) -> None:
         ncols=columns,
         frameon=False,
         fontsize=NORMAL,
+        handlelength=2.2,
+        columnspacing=1.2,
     )
 
 
-def mixer_handles(looks: Mapping[str, Look]) -> dict[str, Artist]:
-    names = short_labels(looks)
-    return {names[label]: Line2D([], [], **look.line) for label, look in looks.items()}
+def seeds_said(runs: pd.DataFrame) -> str:
+    """What marks and lines are, below a figure."""
+    if runs[SEED].nunique() == 1:
+        return "one seed"
+    return "a mark is a seed, a line goes through their means"
 
 
-def broken(title: str, width: int = 40) -> str:
-    """A title in lines that a panel is wide enough for, broken between `, ` and the next words."""
-    lines: list[str] = []
-    for words in title.split(", "):
-        if lines and len(lines[-1]) + len(words) + 2 <= width:
-            lines[-1] += f", {words}"
-        else:
-            lines.append(words)
-    return ",\n".join(lines)
+def mixer_handles(looks: Mapping[str, Look], names: Mapping[str, str]) -> dict[str, Artist]:
+    return {names[label]: look.handle for label, look in looks.items()}
 
 
-def band(axis: Axes, x: Any, low: Any, high: Any, look: Look) -> None:
-    """An interval around a line, or through its one point; nothing where there is none."""
-    low, high = np.asarray(low, dtype=float), np.asarray(high, dtype=float)
-    axis.fill_between(x, low, high, color=look.color, alpha=0.2, linewidth=0)
-    if len(low) == 1:
-        axis.vlines(x, low, high, color=look.color, alpha=0.4, linewidth=3, zorder=1)
+def broken(text: str, inches: float) -> str:
+    """A text in lines that go into so many inches, broken behind a comma or before a bracket rather
+    than elsewhere."""
+    width = max(8, int(inches / LETTER))
+
+    def together(part: str) -> str:
+        return part.replace(" ", "\N{NO-BREAK SPACE}") if len(part) <= width else part
+
+    lines = []
+    for line in text.split("\n"):
+        parts = map(together, line.split(", "))
+        whole = ", ".join(" (".join(map(together, part.split(" ("))) for part in parts)
+        lines += textwrap.wrap(whole, width, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(lines).replace("\N{NO-BREAK SPACE}", " ")
 
 
-def seed_dots(axis: Axes, x: Any, each: Any, look: Look) -> None:
-    """Every seed's number, a small hollow dot each; `each` has a list for each of `x`."""
+def with_seeds(axis: Axes, x: Any, mean: Any, each: Any, look: Look) -> None:
+    """A line through means and a mark for each seed; `each` has a list for each of `x`."""
     at = [place for place, values in zip(x, each, strict=True) for _ in values]
     values = [value for values in each for value in values]
-    axis.plot(at, values, **SEED, color=look.color, clip_on=False)
-
-
-SEED: dict[str, Any] = {
-    **{"linestyle": "", "marker": "o", "markersize": 2.6},
-    **{"markerfacecolor": "white", "markeredgewidth": 0.7, "zorder": 3},
-}
-"""How a seed is drawn beside the mean of all."""
+    axis.plot(x, mean, **look.line, zorder=2)
+    axis.plot(at, values, linestyle="", **look.seeds, clip_on=False, zorder=3)
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -189,4 +295,4 @@ def save(figure: Figure, path: Path) -> None:
     # without the time of writing, equal figures are equal files
     dates = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
     with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=160, format=style, metadata=dates.get(style))
+        figure.savefig(temporary, dpi=200, format=style, metadata=dates.get(style))

@@ -4,27 +4,32 @@
 puts both into `page.html`.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..files import replacing
-from ..results import Results, load_results, read_plan
+from ..results import Results, load_folders, read_plan
+from ..words import listing
 from .page import render
 
 __all__ = ["report"]
 
 
-def report(results: Results | str | Path, path: str | Path) -> Path:
-    """Write the report of a results folder, or of results in memory, to `path`; returns the path.
+def report(results: Results | str | Path | Sequence[str | Path], path: str | Path) -> Path:
+    """Write the report of a results folder, of several, or of results in memory, to `path`; returns
+    the path.
 
-    Of a folder it also says how many runs were planned and are not finished. Raises ResultsError
-    where the folder cannot be read or the page cannot be written.
+    Of one folder it also says how many runs were planned and are not finished. Raises ResultsError
+    where a folder cannot be read or the page cannot be written.
     """
     title, unfinished = "Results", None
     if not isinstance(results, Results):
-        folder, results = Path(results), load_results(results)
-        planned = {run_id for pack in read_plan(folder).values() for run_id in pack}
-        title = folder.resolve().name
-        unfinished = len(planned - set(results.runs["run_id"])) if planned else None
+        folders = [results] if isinstance(results, str | Path) else list(results)
+        results = load_folders(folders)
+        title = listing(Path(folder).resolve().name for folder in folders)
+        if len(folders) == 1:
+            planned = {x for pack in read_plan(Path(folders[0])).values() for x in pack}
+            unfinished = len(planned - set(results.runs["run_id"])) if planned else None
     page = render(results, title, unfinished)
     with replacing(Path(path)) as temporary:
         temporary.write_text(page, encoding="utf-8")

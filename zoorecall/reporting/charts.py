@@ -13,6 +13,7 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.markers import MarkerStyle
 
 from .. import words
+from ..analysis.accuracy import with_pairs
 from ..analysis.summary import Summary
 from ..columns import MIXER, RATE
 from ..plots.style import mixer_looks
@@ -27,7 +28,7 @@ def looks(found: Summary) -> list[dict[str, str]]:
     page, and its marker (of radius 1) and dashes as SVG says them."""
     return [
         {
-            "mixer": found.names[mixer],
+            "mixer": found.titles[mixer],
             "light": look.color,
             "dark": on_dark(look.color),
             "marker": outline(look.marker),
@@ -64,9 +65,10 @@ def panels(found: Summary) -> list[dict[str, Any]]:
     with the mean, the accuracy of each seed and how many of them solve at each rate."""
     place = {mixer: index for index, mixer in enumerate(mixer_looks(found.runs))}
     keys = found.columns[1:]
+    tables = (table.groupby(keys, dropna=False) for table in (found.by_rate, found.runs))
     return [
         {
-            "title": words.setting(dict(zip(keys, key, strict=True))),
+            "title": words.setting(with_pairs(dict(zip(keys, key, strict=True)), runs)),
             "lines": [
                 {
                     "look": place[str(mixer)],
@@ -78,7 +80,7 @@ def panels(found: Summary) -> list[dict[str, Any]]:
                 for mixer, line in panel.groupby(MIXER)
             ],
         }
-        for key, panel in found.by_rate.groupby(keys, sort=True, dropna=False)
+        for (key, panel), (_, runs) in zip(*tables, strict=True)
     ]
 
 

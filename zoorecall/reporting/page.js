@@ -35,13 +35,37 @@ const whole = (value) => value.toLocaleString("en");
 const percent = (value) => (value === null ? "–" : `${(100 * value).toFixed(1)} %`);
 const nats = (value) => (value === null ? "–" : value.toPrecision(4));
 
-// A chart as wide as its place. A spec has `lines` (x, y, className; dashes, marker, each), the
-// ends of x (`log` or not) and y, yTicks and yText, xName, `falls` to shade, and `tip`, which gives
-// the rows to show for an x: a caption, a heading, cells.
+// How a chart looks in a file of its own, which is for a light page.
+const ALONE = [
+  "text { fill: #57606a; font: 12px sans-serif } text.caption { fill: #1b1f24; font-weight: 600 }",
+  ".line { fill: none; stroke: currentColor; stroke-width: 1.8 } .train { color: #57606a }",
+  ".mark { fill: currentColor; stroke: #fff; stroke-width: 0.15 } .axis { stroke: #d0d7de }",
+  ".seed { fill: none; stroke: currentColor } .solved { stroke: #57606a; stroke-dasharray: 1 3 }",
+  ".fall { fill: #57606a; opacity: 0.25 } .dim { opacity: 0.12 }",
+  ...data.looks.map(({ light }, i) => `.look${i} { color: ${light} }`),
+].join("\n");
+
+// Let the reader save a text as a file.
+function offer(name, type, text) {
+  const href = URL.createObjectURL(new Blob([text], { type })), link = document.createElement("a");
+  Object.assign(link, { href, download: name.replace(/[^\w.-]+/g, "_") }).click();
+  setTimeout(() => URL.revokeObjectURL(href), 60000);
+}
+
+// A chart as wide as its place. A spec has `lines` (name, x, y, className; dashes, marker, each),
+// the ends of x (`log` or not) and y, yTicks and yText, xName and yName, `falls` to shade, and
+// `tip`, which gives the rows to show for an x: a caption, a heading, cells.
 class Chart {
   constructor(parent, caption) {
     const figure = add(parent, "figure"), label = `${caption}; arrow keys read the values`;
-    add(figure, "figcaption", caption);
+    this.caption = caption;
+    const save = add(add(figure, "figcaption", caption), "span", undefined, { class: "export" });
+    for (const [kind, write] of [["SVG", () => this.svg()], ["CSV", () => this.csv()]]) {
+      const button = add(save, "button", kind, { "aria-label": `save as ${kind}: ${caption}` });
+      const name = `${document.title} ${this.caption}.${kind.toLowerCase()}`;
+      const type = { SVG: "image/svg+xml", CSV: "text/csv" }[kind];
+      button.addEventListener("click", () => offer(name, type, write()));
+    }
     const named = { class: "chart", tabindex: 0, role: "group", "aria-label": label };
     this.box = add(figure, "div", undefined, named);
     this.tip = add(this.box, "div", undefined, { class: "tip", role: "status" });
@@ -118,6 +142,37 @@ class Chart {
     for (const i of known) path("mark", marker, { transform: `translate(${at(i, y)}) scale(4)` });
   }
 
+  // The chart as a file of its own, with its caption above and what its lines are below.
+  svg() {
+    this.leave();
+    const root = this.box.querySelector("svg").cloneNode(true), { lines } = this.spec;
+    const height = this.bottom + MARGIN.bottom, all = 24 + height + 18 * lines.length;
+    root.querySelector(".cursor").remove();
+    root.setAttribute("viewBox", `0 -24 ${this.width} ${all}`);
+    for (const [name, value] of [["width", this.width], ["height", all]])
+      root.setAttribute(name, value);
+    add(root, "text", this.caption, { class: "caption", x: 8, y: -8 });
+    lines.forEach(({ name, className, dashes = "none", marker }, i) => {
+      const y = height + 18 * i + 10, move = { transform: `translate(26 ${y}) scale(4)` };
+      const group = add(root, "g", undefined, { class: className });
+      const line = { class: "line", d: `M8 ${y}H44`, "stroke-dasharray": dashes };
+      add(group, "path", undefined, line);
+      if (marker) add(group, "path", undefined, { class: "mark", d: marker, ...move });
+      add(root, "text", name, { x: 52, y: y + 4 });
+    });
+    add(root, "style", ALONE);
+    return new XMLSerializer().serializeToString(root);
+  }
+
+  // A row a mark: the line's name, x and y; of seeds one each.
+  csv() {
+    const { xName, yName, lines } = this.spec, table = [["line", xName, yName]];
+    for (const { name, x, y, each } of lines)
+      x.forEach((at, i) => (each ? each[i] : [y[i]]).forEach((z) => table.push([name, at, z])));
+    const cell = (value) => `"${String(value ?? "").replaceAll('"', '""')}"`;
+    return table.map((row) => row.map(cell).join(",") + "\r\n").join("");
+  }
+
   leave() {
     this.at = undefined;
     this.tip.hidden = true;
@@ -164,6 +219,7 @@ class Chart {
 
 const ACCURACY = { y: [-0.03, 1.03], yTicks: [0, 0.25, 0.5, 0.75, 1], solved: data.solved };
 ACCURACY.yText = (value) => `${100 * value} %`;
+ACCURACY.yName = "test accuracy";
 
 function drawPanels() {
   const rates = data.panels.flatMap((panel) => panel.lines.flatMap((line) => line.x));
@@ -179,12 +235,31 @@ function drawPanels() {
       const head = ["", "mean", "min", "max", "solve"];
       return [`learning rate ${rate(x)}`, head, ...found.map(cells)];
     };
-    const lines = panel.lines.map(({ look, x, mean, each }) => {
-      return { x, y: mean, each, className: `look${look}`, ...data.looks[look] };
+    const lines = () => panel.lines.map(({ look, x, mean, each }) => {
+      const className = `look${look}${alone.size && !alone.has(look) ? " dim" : ""}`;
+      return { x, y: mean, each, className, name: data.looks[look].mixer, ...data.looks[look] };
     });
-    const spec = { ...ACCURACY, log: true, x: ends, xName: "learning rate", lines, tip };
-    new Chart(byId("panels"), panel.title).show(spec);
+    const spec = { ...ACCURACY, log: true, x: ends, xName: "learning rate", tip };
+    const chart = new Chart(byId("panels"), panel.title);
+    redraw.push(() => chart.show({ ...spec, lines: lines() }));
   }
+  redraw.forEach((draw) => draw());
+}
+
+// The mixers that are chosen in the legend; with none, all are drawn alike.
+const alone = new Set(), redraw = [];
+function chooseMixers() {
+  [...byId("mixers").children].forEach((item, look) => {
+    const button = document.createElement("button");
+    button.append(...item.childNodes);
+    button.setAttribute("aria-pressed", false);
+    item.append(button);
+    button.addEventListener("click", () => {
+      if (!alone.delete(look)) alone.add(look);
+      button.setAttribute("aria-pressed", alone.has(look));
+      redraw.forEach((draw) => draw());
+    });
+  });
 }
 
 let charts; // of the chosen run
@@ -211,13 +286,14 @@ function choose(row) {
     return [`step ${whole(x)}`, [], ...losses, ["test accuracy", percent(accuracy[i])]];
   };
   const shared = { x: [0, step[step.length - 1]], xName: "training step", falls, tip };
-  const training = { x: step, y: train, className: "train", dashes: "4 3" };
-  const loss = { y: [0, 1.04 * highest], yTicks: linearTicks(highest, 5) };
+  const training = { name: "training", x: step, y: train, className: "train", dashes: "4 3" };
+  const tested = { name: "test", x: step, className: look };
+  const loss = { y: [0, 1.04 * highest], yTicks: linearTicks(highest, 5), yName: "loss, nats" };
   loss.yText = (value) => Number(value.toPrecision(6));
-  loss.lines = [training, { x: step, y: test, className: look }];
+  loss.lines = [training, { ...tested, y: test }];
   charts ??= ["Loss, nats", "Test accuracy"].map((name) => new Chart(byId("curves"), name));
   charts[0].show({ ...shared, ...loss });
-  charts[1].show({ ...shared, ...ACCURACY, lines: [{ x: step, y: accuracy, className: look }] });
+  charts[1].show({ ...shared, ...ACCURACY, lines: [{ ...tested, y: accuracy }] });
 }
 
 function sortBy(header) {
@@ -275,4 +351,5 @@ const first = rows.find((row) => row.dataset.run === data.best);
 choose(first);
 filter();
 byId("box").scrollTop = first.offsetTop - table.tHead.offsetHeight;
+chooseMixers();
 drawPanels();

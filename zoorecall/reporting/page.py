@@ -76,13 +76,14 @@ def render(results: Results, title: str, unfinished: int | None = None) -> str:
         overview=words.overview(found, found.kinds, unfinished),
         places=words.places(found.settings),
         looks=looks,
-        columns=[(name, bool(values.map(_numeric).all())) for name, values in table.items()],
+        columns=[(name, _class(str(name), values)) for name, values in table.items()],
         rows=list(zip(runs[RUN_ID], table.to_numpy().tolist(), strict=True)),
         settings=_shared(runs),
         provenance=_provenance(runs),
         data={
             "looks": [
-                {name: look[name] for name in ("mixer", "marker", "dashes")} for look in looks
+                {name: look[name] for name in ("mixer", "light", "marker", "dashes")}
+                for look in looks
             ],
             "panels": charts.panels(found),
             "solved": SOLVED,
@@ -100,7 +101,7 @@ def unbroken(sentence: str) -> Markup:
 def _table(found: Summary) -> pd.DataFrame:
     """The table of runs, as text; what all runs share is told elsewhere."""
     runs = found.runs
-    table = pd.DataFrame({"mixer": runs[MIXER].map(found.names)})
+    table = pd.DataFrame({"mixer": runs[MIXER].map(found.titles)})
     for column in (*found.columns[1:], SEED):
         if runs[column].nunique(dropna=False) > 1:
             table[NAMES.get(column, column)] = runs[column].map(text)
@@ -113,6 +114,12 @@ def _table(found: Summary) -> pd.DataFrame:
     return table.assign(
         outcome=runs[RUN_ID].map(found.outcomes), training=runs[RUN_ID].map(found.kinds)
     )
+
+
+def _class(name: str, values: pd.Series) -> str:
+    """How a column of the table of runs is shown: `key` is that which a narrow page keeps."""
+    number = "number" if values.map(_numeric).all() else ""
+    return f"{number} key" if name == MEASURED["test_accuracy"][0] else number
 
 
 def _numeric(cell: str) -> bool:
@@ -167,7 +174,7 @@ def _chosen(found: Summary) -> dict[str, Any]:
         values = [text(run[name]) for name in names]
         chosen[run_id] = {
             "look": places[run[MIXER]],
-            "title": f"{found.names[run[MIXER]]}, {place}, "
+            "title": f"{found.titles[run[MIXER]]}, {place}, "
             f"learning rate {rate(run[RATE])}, seed {run[SEED]}",
             "kind": f"{outcome[0].upper()}{outcome[1:]}: {outcomes.KINDS[outcome]}. "
             f"Course of the loss, {kind}: {words.KINDS[kind]}.",

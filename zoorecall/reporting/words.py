@@ -80,11 +80,11 @@ def _widest(found: Sequence[Setting]) -> Iterator[str]:
         yield f"No setting reaches {percent(SOLVED, 0)} at any learning rate."
         return
     widest, narrowest = solving[0], solving[-1]
-    text = f"The widest window of learning rates has {widest.mixer} ({widest.place}): "
+    text = f"The widest window of learning rates has {widest.title} ({widest.place}): "
     text += _spans(widest)
     if len(solving) > 1:
         text += f"; the narrowest of the {len(solving)} that reach {percent(SOLVED, 0)} has "
-        text += f"{narrowest.mixer} ({narrowest.place}): {_spans(narrowest)}"
+        text += f"{narrowest.title} ({narrowest.place}): {_spans(narrowest)}"
     yield text + "."
     at_edge = [finding for finding in solving if finding.windows.edge]
     if at_edge:
@@ -95,7 +95,7 @@ def _widest(found: Sequence[Setting]) -> Iterator[str]:
 def _gaps(found: Summary, unfinished: int | None) -> Iterator[str]:
     diverged = found.runs.loc[found.runs["diverged_at"].notna(), MIXER].value_counts()
     if len(diverged):
-        by_mixer = listing(f"{found.names[str(mixer)]} ({n})" for mixer, n in diverged.items())
+        by_mixer = listing(f"{found.titles[str(mixer)]} ({n})" for mixer, n in diverged.items())
         yield f"{diverged.sum()} of {count(len(found.runs), 'run')} diverged: {by_mixer}."
     else:
         yield "No loss became infinite or NaN."
@@ -134,14 +134,14 @@ class Place:
 
 def places(found: Sequence[Setting]) -> list[Place]:
     """The settings but for their mixers, in the order of the figure's panels."""
-    mixers = list(dict.fromkeys(finding.mixer for finding in found))
+    mixers = list(dict.fromkeys(finding.title for finding in found))
     all_rates = len({float(x) for finding in found for x in finding.one.rates})
     settings = pd.DataFrame([finding.values for finding in found]).drop(columns=MIXER)
     told = []
     for _, rows in settings.groupby(list(settings), dropna=False):
         here = [found[int(i)] for i in rows.index]
         sentences = [sentence(finding, all_rates) for finding in here]
-        absent = [mixer for mixer in mixers if mixer not in {finding.mixer for finding in here}]
+        absent = [mixer for mixer in mixers if mixer not in {finding.title for finding in here}]
         if absent:
             sentences.append(f"Not run here: {listing(absent)}.")
         told.append(Place(here[0].place, _headline(here), sentences))
@@ -161,9 +161,9 @@ def _headline(found: Sequence[Setting]) -> str:
 def _named(finding: Setting) -> str:
     """Its mixer; where it does not solve, also what its runs at the best rate came to."""
     if finding.outcome in ("solves", "reaches"):
-        return finding.mixer
+        return finding.title
     kinds = [kind for kind in outcomes.KINDS if kind in set(finding.at_best)]
-    return f"{finding.mixer} ({listing(kinds)})"
+    return f"{finding.title} ({listing(kinds)})"
 
 
 def sentence(finding: Setting, all_rates: int) -> str:
@@ -171,7 +171,7 @@ def sentence(finding: Setting, all_rates: int) -> str:
     there came to, its window, and what is not known of it; `all_rates` are the different learning
     rates of the whole table."""
     one, seeds, best = finding.one, len(finding.one.held_out), finding.one.rates[finding.one.best]
-    text = f"{finding.mixer}: {percent(finding.accuracy.value)}"
+    text = f"{finding.title}: {percent(finding.accuracy.value)}"
     if seeds == 1:
         text += f" at learning rate {rate(best)} (one seed, {finding.at_best.iloc[0]})"
     else:

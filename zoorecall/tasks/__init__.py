@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from ..columns import TASK_SIZES
+from . import key_value_sum, mqar
 from .base import Examples, Task, TaskConfig
 from .key_value_sum import KeyValueSum
 from .mqar import MQAR
@@ -15,6 +16,9 @@ TASKS: dict[str, type[Task]] = {
     "mqar": MQAR,
     "key_value_sum": KeyValueSum,
 }
+
+PAIRS = (mqar.PAIRS, key_value_sum.PAIRS)
+"""The columns that count the pairs of an example."""
 
 if TYPE_CHECKING:
     AnyTaskConfig = TaskConfig
@@ -42,6 +46,7 @@ def sizes(config: TaskConfig) -> dict[str, int]:
 
 
 __all__ = [
+    "PAIRS",
     "TASKS",
     "AnyTaskConfig",
     "Examples",

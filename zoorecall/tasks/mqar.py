@@ -29,6 +29,9 @@ from pydantic import Field, model_validator
 
 from .base import Examples, Pool, Streams, Task, TaskConfig, below
 
+PAIRS = "task.num_kv_pairs"
+"""The column of this option."""
+
 
 class MQARConfig(TaskConfig):
     """`vocabulary` "split": keys are from the lower half of the vocabulary without token 0, values
