@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
+from zoorecall import columns, parquet
+
 EVALUATIONS = 60
 
 
@@ -44,6 +46,21 @@ def made_up_runs(
         parameters=8192 * width + 12 * depth * width**2,
         state_size=16 * depth * width,
     )
+
+
+def whole_row(row: dict) -> dict:
+    """A row of a shard with the columns that it lacks: text empty, counts 1, shares 0, all else
+    NaN."""
+
+    def value(name: str) -> object:
+        if name in columns.TEXTS:
+            return ""
+        return 1 if name in columns.WHOLE else 0.0 if name in parquet.SHARES else np.nan
+
+    rest = {name: value(name) for name in parquet.ROW if name not in columns.NEWER}
+    count = len(row["curve.step"])
+    lists = {f"curve.{x}": [value(x)] * count for x in parquet.MEASURED if x not in columns.NEWER}
+    return rest | lists | row
 
 
 def options_of(label: str) -> str:

@@ -72,7 +72,7 @@ def test_the_time_left_is_near_the_truth_from_the_first_time_it_is_told(at, tmp_
     end, told = timeline[-1][0], []
     for seconds, k, s in timeline:
         at(seconds)
-        shown.show(Progress(packs[k].pack_id, s, (0.1,)))
+        shown.show(Progress(packs[k].pack_id, s, (0.1,), ()))
         if s == steps:
             shown.show(Finished(packs[k].pack_id))
         left = shown.bar.tasks[0].time_remaining

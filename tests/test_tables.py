@@ -94,7 +94,8 @@ def test_a_number_and_the_ends_of_its_interval_are_one_cell():
 def test_what_is_in_brackets_is_said_below_on_a_terminal_and_in_markdown(capsys):
     print_table(readable(TABLE))
     printed = capsys.readouterr().out
-    for shown in (printed, markdown(readable(TABLE))):
+    for text in (printed, markdown(readable(TABLE))):
+        shown = " ".join(text.split())
         assert "accuracy: " in shown and "[95 % t interval over seeds" in shown
         assert "solved: " in shown and "95 % Wilson interval" in shown
     assert readable(TABLE[["mixer", "seeds"]]).attrs["notes"] == []

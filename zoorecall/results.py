@@ -415,7 +415,7 @@ def read_checkpoint(folder: Path, pack_id: str) -> dict | None:
         content = read_sealed(path)
         state = torch.load(io.BytesIO(content[len(BLANK) :]), "cpu", weights_only=True)
         found = state.pop("format", None)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except DamagedError:
         raise

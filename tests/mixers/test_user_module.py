@@ -25,6 +25,7 @@ from zoorecall.mixers import CustomConfig
 from zoorecall.model.cost import count_parameters
 from zoorecall.model.model import Model, build_model
 from zoorecall.model.pack import Pack
+from zoorecall.ops.dropout import Dropped
 from zoorecall.results import read_checkpoint, write_checkpoint
 from zoorecall.seeding import Stream
 from zoorecall.sweeps.pack_job import train_pack
@@ -361,7 +362,9 @@ class AsItIs(nn.Module):
         super().__init__()
         self.module = module
 
-    def forward(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, positions: Tensor | None = None, dropped: Dropped | None = None
+    ) -> Tensor:
         y = self.module(x[0].clone())[None]
         return y if positions is None else y.gather(2, positions[..., None].expand(-1, -1, -1, 16))
 

@@ -4,6 +4,7 @@ depend."""
 import pytest
 import torch
 from conftest import gradients, small_run
+from made_up import whole_row
 from torch.testing import assert_close
 
 from zoorecall.config import RunConfig
@@ -105,8 +106,7 @@ def test_a_run_without_it_is_the_run_it_was_before_there_was_dropout():
 
 def test_a_table_says_zero_of_runs_without_it(tmp_path):
     rows = [
-        {"run_id": run.run_id, "mixer": "attention", "config": run.model_dump_json()}
-        | {"curve.step": [0]}
+        whole_row({"run_id": run.run_id, "config": run.model_dump_json(), "curve.step": [0]})
         for run in (dropping(0.0), dropping(0.1))
     ]
     write_shard(tmp_path, "pack", rows)

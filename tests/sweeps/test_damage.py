@@ -94,7 +94,9 @@ def told(folder: Path, file: str):
         return repr(sorted((name, x) for name, x in state["trainer"].items()))
     if file == MODEL:
         return repr(
-            list(kept._load(DONE.runs[0].model_dump_json(), folder / MODEL).state_dict().items())
+            list(
+                kept.load_model(DONE.runs[0].model_dump_json(), folder / MODEL).state_dict().items()
+            )
         )
     found = load_results(folder)
     return found.runs.to_json(double_precision=15) + found.curves.to_json(double_precision=15)
@@ -137,14 +139,14 @@ def test_a_plan_that_is_none_is_named_set_aside_and_made_anew(text, folder, caps
     (line,) = results.set_aside_damaged(folder)
     assert line.startswith(f"{folder / PLAN}: ") and line.endswith("it is now plan.json.damaged")
     assert results.read_plan(folder) == {}
-    grid = Grid("mine", folder, "", (*DONE.runs, *HALF.runs))
+    grid = Grid("mine", (*DONE.runs, *HALF.runs))
     assert [run for pack in plan_packs(grid, "cpu", folder) for run in pack.runs] == [*HALF.runs]
 
 
 @pytest.mark.parametrize("count", [50, pytest.param(1_000, marks=pytest.mark.slow)])
 def test_a_plan_of_any_structure_is_read_or_named(count, folder):
     """Changed as JSON, without a seal; what is read makes packs of the grid's runs, each once."""
-    draw, grid = random.Random(0), Grid("mine", folder, "", HALF.runs)
+    draw, grid = random.Random(0), Grid("mine", HALF.runs)
     plan = {"packs": {p.pack_id: [run.run_id for run in p.runs] for p in (DONE, HALF)}}
     values = [3, None, "a", [], {}, [1], ["a"], True, 1e308, *(run.run_id for run in HALF.runs)]
     for _ in range(count):
@@ -265,7 +267,7 @@ def test_a_sweep_sets_aside_what_is_damaged_and_ends_as_an_undisturbed_one(folde
     for pack in (DONE, HALF):
         train(pack, tmp_path / "whole")
     expected, events = load_results(tmp_path / "whole"), []
-    grid = Grid("mine", tmp_path, "", (*DONE.runs, *HALF.runs))
+    grid = Grid("mine", (*DONE.runs, *HALF.runs))
     found = sweep(grid, folder, device="cpu", on_event=events.append)
     said = [event.text for event in events if isinstance(event, Warned)]
     assert len(said) == len(files)
@@ -326,7 +328,7 @@ def test_the_grid_keeps_the_runs_of_a_table_that_is_set_aside(merged, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        sweep(Grid("mine", tmp_path, "", HALF.runs), folder, device="cpu", on_event=look)
+        sweep(Grid("mine", HALF.runs), folder, device="cpu", on_event=look)
     after = {run.run_id for run in load_grid(folder / "grid.yaml").runs}
     assert after == before | {run.run_id for run in HALF.runs} != before
 

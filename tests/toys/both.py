@@ -26,4 +26,4 @@ def test_a_grid_of_running_mean_and_echo_is_swept_and_shown(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "running_mean (start=0.5)" in shown and "running_mean + attention" in shown
     page = (folder / "report.html").read_text()
-    assert "echo" in page and "running_mean (start=0.5)" in page
+    assert "echo" in page and "running_mean (start 0.5)" in page

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ..config import RunConfig
+from ..mixers import CustomConfig
 from ..seeding import seeded_generators
 from .blocks import Layer
 from .model import Model
@@ -69,7 +70,9 @@ def _one_of_each_kind(run: RunConfig) -> tuple[Model, list[Layer], list[int]]:
     run is. They have no weights, but for a user's own module, whose constructor may look at them.
     """
     depth = run.model.num_layers
-    mixers = [repr(run.model.mixer.of_layer(i, depth)) for i in range(depth)]
+    each = [run.model.mixer.of_layer(i, depth) for i in range(depth)]
+    # a user's own module may be told its layer, so that each is a kind
+    mixers = [(repr(x), i if isinstance(x, CustomConfig) else 0) for i, x in enumerate(each)]
     distinct = list(dict.fromkeys(mixers))
     with seeded_generators(0), torch.device("meta"):
         model = Model(run, [mixers.index(mixer) for mixer in distinct])

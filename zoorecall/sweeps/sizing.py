@@ -16,7 +16,7 @@ from ..training.trainer import PackTrainer
 from .plan import MAX_RUNS, SAMPLE_SIZES, memory_bytes, pack_memory, pack_size
 
 OVERHEAD = 0.1
-"""Of a pack's step, `a` may take so much of what its runs take."""
+"""The fixed cost `a` of a pack's step may be at most this fraction of what its runs cost."""
 
 PACK_SECONDS = 25
 """For so long a pack should train at the least. To compile and capture it takes about 45 s, in
