@@ -917,6 +917,12 @@ def bench():
         yield row(mixer, *cells)
     yield f"{WORDS[met].capitalize()} of {len(TARGETS) * len(SIZES)} are met"
     yield f"attention takes {alone['h100']['attention', 64, 64]:.3f} or"
+    rooms = pd.read_csv(ROOT / "results/bench/rooms.csv").groupby(["mixer", "when"]).min()
+    for mixer in ("attention", "hyena", "delta_net", "mamba"):
+        before, after = (rooms.loc[(mixer, x)] for x in ("before", "after"))
+        steps = [x["ms_per_run_step"] for x in (before, after)]
+        first = [f"{x['first_step_seconds']:.0f}" for x in (before, after)]
+        yield row(mixer, *(f"{x:.3f}" for x in steps), f"{steps[1] / steps[0]:.2f}", *first)
 
 
 def overview():

@@ -95,7 +95,9 @@ FIGURES = {
             lambda runs: (runs["model.num_layers"] == 1) | (runs["mixer"] != "mamba")
         ]
     ),
-    "one learning rate": lambda: plots.accuracy_by_learning_rate(study(rates=(2e-3,))),
+    "one learning rate": lambda: plots.accuracy_by_learning_rate(
+        study(layers=(2,), lengths=(64,), rates=(2e-3,))
+    ),
     "long titles": lambda: plots.accuracy_by_learning_rate(recipes()),
     "precisions": lambda: plots.accuracy_by_precision(precisions()),
     "width": lambda: plots.accuracy_by_width(study(lengths=(64, 256), widths=WIDTHS)),
