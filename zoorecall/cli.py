@@ -363,11 +363,13 @@ def _show(args: argparse.Namespace) -> int:
         ids = Path(args.what) / "runs.csv"
         raise UserError(f"show {args.what}: which run? Their ids are in {ids}")
     if args.run_id is None:
-        show_task(read_task(args.what, args.options), args.number)
+        lines = show_task(read_task(args.what, args.options), args.number)
     elif args.options:
         raise UserError("--set is for a task; a run of a folder has its settings")
     else:
-        show_run(_path(args.what), args.run_id, args.number)
+        lines = show_run(_path(args.what), args.run_id, args.number)
+    for line in lines:
+        print(line)
     return 0
 
 

@@ -56,24 +56,24 @@ def read_task(text: str, options: Sequence[str] = ()) -> TaskConfig:
         raise UserError(f"show: {in_words(error)}") from None
 
 
-def show_task(config: TaskConfig, number: int) -> None:
-    """Print what a task is, its options, and its first test examples."""
+def show_task(config: TaskConfig, number: int) -> Iterator[str]:
+    """What a task is, its options, and its first test examples, line by line."""
     task, fields = make_task(config), type(config).model_fields
     examples = _examples(task, number, RunConfig().seed)
-    print(_filled(f"{config.name}  {_purpose(task)}", "  "))
+    yield _filled(f"{config.name}  {_purpose(task)}", "  ")
     tokens, answers = count(config.seq_len, "token"), count(config.num_queries, "answer")
-    print(f"  {tokens}, {answers}, vocabulary {config.vocab_size:,}\n")
+    yield f"  {tokens}, {answers}, vocabulary {config.vocab_size:,}\n"
     options = {name: x for name, x in config.model_dump().items() if name != "name"}
     for name, x in options.items():
-        print(_entry(name, value(x), fields[name].description or ""))
-    print("\n  [x] is the answer asked for at its place")
+        yield _entry(name, value(x), fields[name].description or "")
+    yield "\n  [x] is the answer asked for at its place"
     for i in range(number):
         words = [task.word(x) for x in examples.targets[i].tolist()]
-        print(f"\n{_sentence(task, examples, i, words)}")
+        yield f"\n{_sentence(task, examples, i, words)}"
 
 
-def show_run(folder: Path, prefix: str, number: int) -> None:
-    """Print a run's settings, what came of it, its curve, and its first wrong answers.
+def show_run(folder: Path, prefix: str, number: int) -> Iterator[str]:
+    """A run's settings, what came of it, its curve, and its first wrong answers, line by line.
 
     `prefix` is its id or so much of it that no other run's begins so. Raises UserError where the
     folder has no such run, or cannot be read.
@@ -82,57 +82,58 @@ def show_run(folder: Path, prefix: str, number: int) -> None:
     configs = read_rows(folder).set_index(columns.RUN_ID)[columns.CONFIG]
     run_id = _whole_id(prefix, list(configs.index), folder)
     row = results.runs.set_index(columns.RUN_ID).loc[run_id]
-    print(f"run {run_id} of {folder}")
-    print(_filled(f"  {row[columns.MIXER]}", "  "))
-    print("\nsettings that are not at their defaults")
+    yield f"run {run_id} of {folder}"
+    yield _filled(f"  {row[columns.MIXER]}", "  ")
+    yield "\nsettings that are not at their defaults"
     for name, x in columns.flat(columns.identity(json.loads(configs[run_id]))).items():
-        print(_entry(name, value(x)))
-    print("\nwhat came of it")
+        yield _entry(name, value(x))
+    yield "\nwhat came of it"
     for column in columns.COLUMNS:
         if column.decided_by in ("training", "task") and column.name in row:
             unit = "" if column.unit in ("", "share") else f" {column.unit}"
             shown = "-" if missing(row[column.name]) else f"{value(row[column.name])}{unit}"
-            print(_entry(columns.name(column.name), shown, column.meaning))
+            yield _entry(columns.name(column.name), shown, column.meaning)
     for name, column_name in columns.slices(row.index).items():
         if not missing(row[column_name]):
-            print(_entry(name, value(row[column_name]), "share of its answers"))
+            yield _entry(name, value(row[column_name]), "share of its answers")
     curve = results.curves[results.curves[columns.RUN_ID] == run_id]
-    print("\nits curve", *_curve(curve.to_dict("records")), sep="\n")
-    print("\nits answers")
+    yield "\nits curve"
+    yield from _curve(curve.to_dict("records"))
+    yield "\nits answers"
     weights = weights_path(folder, run_id)
     if weights.exists():
-        _show_answers(configs[run_id], weights, number)
+        yield from _answers_of(configs[run_id], weights, number)
     else:
-        print(_filled(_how_to_keep(folder), "  "))
+        yield _filled(_how_to_keep(folder), "  ")
 
 
-def _show_answers(config: str, weights: Path, number: int) -> None:
+def _answers_of(config: str, weights: Path, number: int) -> Iterator[str]:
     """What a kept model says of its run's first test examples, in float32 on the CPU."""
     with warnings.catch_warnings(record=True) as caught:  # of code that was edited since
         warnings.simplefilter("always", ZoorecallWarning)
         model = load_model(config, weights)
     for warning in caught:
-        print(_filled(f"  {warning.message}", "  "))
+        yield _filled(f"  {warning.message}", "  ")
     run = RunConfig.model_validate_json(config)
     task, n = make_task(run.task), min(EXAMINED, run.train.test_examples)
     examples = _examples(task, n, run.seed)
     said = _answers(model, examples)  # [n, Q]
     right = said == examples.targets
     wrong = int((~right).sum())
-    print(f"  {right.sum():,} of {right.size:,} right on the first {count(n, 'test example')}")
+    yield f"  {right.sum():,} of {right.size:,} right on the first {count(n, 'test example')}"
     for i, name in enumerate(run.task.slices):
         of_slice = right[examples.slices == i]
-        print(f"  {name}: {of_slice.sum():,} of {of_slice.size:,}")
+        yield f"  {name}: {of_slice.sum():,} of {of_slice.size:,}"
     if wrong:
         present = (examples.tokens[:, None, :] == said[:, :, None]).any(axis=2)  # [n, Q]
         there = int((present & ~right).sum())
-        print(f"  {percent(there / wrong)} of the wrong answers are tokens of their example")
-        print("\n  [x] is right; [x, not y]: x is right, and y was said")
+        yield f"  {percent(there / wrong)} of the wrong answers are tokens of their example"
+        yield "\n  [x] is right; [x, not y]: x is right, and y was said"
     for i in np.flatnonzero(~right.all(axis=1))[:number].tolist():
         pairs = zip(examples.targets[i].tolist(), said[i].tolist(), strict=True)
         words = [(task.word(x), task.word(y)) for x, y in pairs]
         answers = [x if x == y else f"{x}, not {y}" for x, y in words]
-        print(f"\n{_sentence(task, examples, i, answers)}")
+        yield f"\n{_sentence(task, examples, i, answers)}"
 
 
 @torch.no_grad()
