@@ -33,6 +33,21 @@ SMALL_TASKS = {
 """Options that make a task small; the other tasks run with their defaults."""
 
 
+DOES = """
+import fcntl, os, pathlib, signal, subprocess, sys, time, torch, warnings
+from zoorecall.errors import ZoorecallWarning
+
+class Does(torch.nn.Linear):
+    def __init__(self, d_model, code):
+        super().__init__(d_model, d_model)
+        self.code = code
+    def forward(self, x):
+        exec(self.code)
+        return super().forward(x)
+"""
+"""A module of a user's own whose forward first does what it is given."""
+
+
 def small_run(
     mixer: str = "attention", seed: int = 1, task: Mapping[str, Any] | None = None, **train
 ) -> RunConfig:

@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 
 import pytest
-from conftest import small_run
+from conftest import DOES, small_run
 
 from zoorecall.sweeps.events import (
     Failed,
@@ -25,24 +25,11 @@ from zoorecall.sweeps.events import (
 from zoorecall.sweeps.executor import perform
 from zoorecall.sweeps.plan import PlannedPack
 
-MIXER = """
-import sys, torch, warnings
-from zoorecall.errors import ZoorecallWarning
-
-class Does(torch.nn.Linear):
-    def __init__(self, d_model, code):
-        super().__init__(d_model, d_model)
-        self.code = code
-    def forward(self, x):
-        exec(self.code)
-        return super().forward(x)
-"""
-
 
 @pytest.fixture
 def told(tmp_path, monkeypatch):
     """Performs a job of a mixer whose forward first does what it is given; returns its events."""
-    (tmp_path / "does_in_executor.py").write_text(MIXER)
+    (tmp_path / "does_in_executor.py").write_text(DOES)
     monkeypatch.syspath_prepend(tmp_path)
 
     def run(code: str, folder: Path = tmp_path, stop: bool = False, measure=False):

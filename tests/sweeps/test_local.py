@@ -9,24 +9,12 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import small_run
+from conftest import DOES, small_run
 
 from zoorecall.config import RunConfig
 from zoorecall.sweeps.events import Died, Failed, Finished, Interim, JobEvent, Train
 from zoorecall.sweeps.local import LocalExecutor
 from zoorecall.sweeps.plan import PlannedPack
-
-MIXER = """
-import fcntl, os, pathlib, signal, subprocess, sys, time, torch
-
-class Does(torch.nn.Linear):
-    def __init__(self, d_model, code):
-        super().__init__(d_model, d_model)
-        self.code = code
-    def forward(self, x):
-        exec(self.code)
-        return super().forward(x)
-"""
 
 CHANNELS = "[int(fd) for fd in os.listdir('/proc/self/fd') if int(fd) > 2]"
 
@@ -69,7 +57,7 @@ def run_that(code: str) -> RunConfig:
 def place(tmp_path_factory) -> Path:
     """A folder with the mixer, on the search path."""
     folder = tmp_path_factory.mktemp("local")
-    (folder / "does_in_worker.py").write_text(MIXER)
+    (folder / "does_in_worker.py").write_text(DOES)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
         yield folder
