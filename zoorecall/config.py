@@ -304,7 +304,8 @@ class RunConfig(Config):
 
 PER_RUN = (
     "learning_rate", "adamw_learning_rate", "weight_decay", "betas", "eps", "momentum", "clip_norm",
-    "warmup", "schedule", "data_seed",
+    "warmup", "schedule", "data", "data_seed", "order", "epochs", "evaluate", "evaluations",
+    "stop_at_accuracy", "stop_above_accuracy", "keep",
 )  # fmt: skip
 """What a pack's runs may have of their own, besides the seed."""
 

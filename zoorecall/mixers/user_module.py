@@ -108,6 +108,29 @@ class UserModule(nn.Module):
                 _put(modules[owner], name, value)
         self._calls = state["calls"]
 
+    @torch.no_grad()
+    def become(self, other: "UserModule") -> None:
+        """Carry what the module of another run carries, but for parameters that are trained: by
+        having that module, or, where a captured step looks for this one, its tensors' numbers.
+
+        Raises ValueError where a captured step cannot know that they differ.
+        """
+        if self.capturable:
+            theirs = other._attributes()[0]
+            for path, mine in self._attributes()[0].items():
+                value = theirs.get(path)
+                if isinstance(mine, Tensor) and isinstance(value, Tensor):
+                    mine.copy_(value)
+                elif mine != value:
+                    name = path.removeprefix("module.")
+                    raise ValueError(
+                        f"{type(self.module).__name__} is capturable, but its {name} is {mine!r} "
+                        f"and {value!r} for two seeds; it should be a buffer"
+                    )
+        else:
+            self.module, self._fixed, self.active = other.module, None, True
+        self._seed, self._calls = other._seed, other._calls
+
     def saved(self) -> dict[str, Tensor]:
         """Its parameters and its state as tensors by path; what of it are no tensors, as bytes."""
         state = {**dict(self.named_parameters()), **self.state()}

@@ -1,9 +1,10 @@
 """Packs: models of equal shape as one model.
 
-Shape letters: R runs, P trained numbers of a run.
+Shape letters: R slots, P trained numbers of a run.
 """
 
 import contextlib
+import functools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -13,13 +14,13 @@ from torch import Tensor, nn
 
 from ..config import RunConfig
 from ..mixers.user_module import State, UserModule
-from .model import build_model
+from .model import Model, build_model
 
 
 class Place(NamedTuple):
     """Where a trainable parameter lies: in the same columns for every run."""
 
-    parameters: tuple[nn.Parameter, ...]
+    parameters: list[nn.Parameter]
     """One with the run axis, or that of each run's copy of a user's module."""
     columns: slice
     of_copies: bool
@@ -40,29 +41,33 @@ class Matrix(NamedTuple):
 class Pack:
     """Models of equal shape as one model, whose trainable parameters are one tensor.
 
-    `model` has R runs; `flat` [R, P] holds its trainable parameters, of which `model`'s are views,
-    so that an optimizer step is a few operations on one tensor and a checkpoint is that tensor.
-    `copies` are each run's own copies of a user's modules, layer by layer: their parameters are
-    views of the run's row, and what else they carry is theirs.
+    `model` has R slots, a run each; `flat` [R, P] holds its trainable parameters, of which
+    `model`'s are views, so that an optimizer step is a few operations on one tensor and a
+    checkpoint is a row of it. `copies` are each slot's own copies of a user's modules, layer by
+    layer: their parameters are views of the slot's row, and what else they carry is theirs.
+    Slots beyond the runs given are like the first run's until another is `put` there.
     """
 
     ALIGN = 32  # numbers: keeps every parameter on a 128-byte boundary, as fast kernels want it
 
-    def __init__(self, runs: Sequence[RunConfig], device: torch.device):
+    def __init__(self, runs: Sequence[RunConfig], device: torch.device, slots: int | None = None):
+        self.device, self._run, slots = device, runs[0], slots or len(runs)
         models = [build_model(run) for run in runs]
         self.model = models[0]
-        members = [list(model.named_parameters()) for model in models]
-        for config in (mixer.config for mixer in self.model.user_mixers):
-            if config.edited:
-                raise ValueError(f"{config.name} was edited since the grid was read; read it again")
+        for mixer in self.model.user_mixers:
+            if mixer.config.edited:
+                name = mixer.config.name
+                raise ValueError(f"{name} was edited since the grid was read; read it again")
+        for _ in range(slots - len(runs)):  # a module of a user's own is no two slots'
+            models.append(build_model(runs[0]) if self.model.user_mixers else models[0])
+        members = [[p for _, p in model.named_parameters()] for model in models]
         self.copies = [[mixer.of_runs[0] for mixer in model.user_mixers] for model in models]
         for mixer, *others in zip(*(model.user_mixers for model in models), strict=True):
             mixer.copies.extend(other.of_runs[0] for other in others)
         of_copies = {id(p) for mixer in self.model.user_mixers for p in mixer.parameters()}
         self._places: list[Place] = []
         rows, end = [], 0
-        for named in zip(*members, strict=True):
-            each = tuple(parameter for _, parameter in named)
+        for each in map(list, zip(*members, strict=True)):
             values, first = torch.cat([_numbers(p.detach()) for p in each]), each[0]
             own = id(first) in of_copies
             if not own:
@@ -75,16 +80,53 @@ class Pack:
         self.model.to(device).train()
         self.set_flat(torch.cat(rows, dim=1).to(device))
 
+    @functools.cached_property
+    def _twin(self) -> "Pack":
+        """A pack of one slot, in which runs are evaluated."""
+        return Pack([self._run], self.device)
+
+    @torch.no_grad()
+    def put(self, r: int, run: RunConfig) -> None:
+        """Slot r gets the initial weights of another run, and its modules."""
+        model = build_model(run)
+        members = [p for p in model.parameters() if p.requires_grad]
+        self.flat[r] = torch.cat([self._aligned(_numbers(p)) for p in members], dim=1)[0]
+        for copy, mixer in zip(self.copies[r], model.user_mixers, strict=True):
+            copy.become(mixer.of_runs[0].to(self.device))
+        own = [p for copy in self.copies[r] for p in copy.parameters() if p.requires_grad]
+        of_copies = [place for place in self._places if place.of_copies]
+        for place, parameter in zip(of_copies, own, strict=True):
+            place.parameters[r] = parameter
+        if own:
+            self.set_flat(self.flat)
+
+    @contextlib.contextmanager
+    def alone(self, r: int) -> Iterator[Model]:
+        """The run of slot r as a model of one run, as it is evaluated. Afterwards it trains on as
+        if it had not been."""
+        twin = self._twin
+        twin.flat.copy_(self.flat[r : r + 1])
+        of_slot = [(p, part) for p, part, slot in self._of_copies if slot == r]
+        kept, values = self.states(r), [part.clone() for _, part in of_slot]
+        for mixer, copy in zip(twin.model.user_mixers, self.copies[r], strict=True):
+            mixer.copies = nn.ModuleList([copy.eval()])
+        yield twin.model.eval()
+        for copy in self.copies[r]:
+            copy.train()
+        self.restore(r, kept)
+        for (parameter, part), before in zip(of_slot, values, strict=True):
+            parameter.data = part.copy_(before)
+
     def set_flat(self, flat: Tensor) -> None:
         """Make `flat` [R, P] the parameters."""
         self.flat = flat
-        self._of_copies: list[tuple[nn.Parameter, Tensor]] = []
+        self._of_copies: list[tuple[nn.Parameter, Tensor, int]] = []
         for place in self._places:
-            views = self._views(place)
-            for parameter, part in views:
+            for r, (parameter, part) in enumerate(self._views(place)):
                 parameter.data = part
                 parameter.grad = None
-            self._of_copies += views if place.of_copies else []
+                if place.of_copies:
+                    self._of_copies.append((parameter, part, r))
 
     def matrices(self) -> list[Matrix]:
         """The weights of linear layers; one that joins several projections is as many matrices."""
@@ -127,24 +169,10 @@ class Pack:
     @torch.no_grad()
     def collect(self) -> None:
         """Take in what a user's module put in the place of a parameter's numbers, by `.data`."""
-        for parameter, part in self._of_copies:
+        for parameter, part, _ in self._of_copies:
             if parameter.data_ptr() != part.data_ptr():
                 part.copy_(parameter)
                 parameter.data = part
-
-    @torch.no_grad()
-    @contextlib.contextmanager
-    def evaluating(self) -> Iterator[None]:
-        """The model as it is evaluated; afterwards it trains on as if it had not been."""
-        kept = [self.states(r) for r in range(len(self.copies))]
-        values = [part.clone() for _, part in self._of_copies]
-        self.model.eval()
-        yield
-        self.model.train()
-        for r, states in enumerate(kept):
-            self.restore(r, states)
-        for (parameter, part), before in zip(self._of_copies, values, strict=True):
-            parameter.data = part.copy_(before)
 
     @property
     def can_be_captured(self) -> bool:
@@ -166,10 +194,10 @@ class Pack:
         """What the modules of a run carry, see `UserModule.state`."""
         return [copy.state(device) for copy in self.copies[r]]
 
-    def restore(self, r: int, states: Sequence[State], device: torch.device | None = None) -> None:
+    def restore(self, r: int, states: Sequence[State]) -> None:
         """Have the modules of a run carry what they carried."""
         for copy, state in zip(self.copies[r], states, strict=True):
-            copy.restore(state, device)
+            copy.restore(state, self.device)
 
     def weights(self, r: int) -> dict[str, Tensor]:
         """The parameters of a run, and what its modules carry, by the names that they have in a

@@ -1,10 +1,11 @@
-"""The examples of a pack's seeds, on the device, and the order in which its runs see them.
+"""The examples that the slots of a pack train on, on the device, and in which order.
 
-Shape letters: R runs, S seeds, B batch, L length, Q queries, n examples.
+Shape letters: R slots, S places, B batch, L length, Q queries, n examples.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -17,18 +18,22 @@ from ..tasks import Task, make_task
 
 @dataclass
 class Examples:
-    """The examples of all seeds of a pack: tokens [S, n, L], the rest [S, n, Q], but slices
-    [S, n, 0] for a task that has none."""
+    """The examples of some places, of one seed and epoch each: tokens [S, n, L], the rest [S, n, Q],
+    but slices [S, n, 0] for a task that has none."""
 
     tokens: Tensor
     positions: Tensor
     targets: Tensor
     slices: Tensor
 
-    def batch(self, seed_index: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Examples `index` [R, B] of the seeds `seed_index` [R]."""
-        seeds = seed_index[:, None]
-        return self.tokens[seeds, index], self.positions[seeds, index], self.targets[seeds, index]
+    def batch(self, place: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Examples `index` [R, B] of the places `place` [R]."""
+        place = place[:, None]
+        return self.tokens[place, index], self.positions[place, index], self.targets[place, index]
+
+    def of_place(self, s: int) -> "Examples":
+        """The examples of one place alone."""
+        return Examples(*(values[s : s + 1] for values in vars(self).values()))
 
 
 def make_examples(
@@ -41,55 +46,89 @@ def make_examples(
 
 
 class Feed:
-    """What the runs of a pack train on. Runs with the same seed see the same examples in the same
-    order. An epoch's examples take the place of those before, where a captured step finds them."""
+    """What each slot of a pack trains on: an epoch of its run's examples, in an order of its own.
 
-    def __init__(self, runs: Sequence[RunConfig], device: torch.device):
-        self.train, self.task, self.device = runs[0].train, make_task(runs[0].task), device
-        self.seeds = sorted({run.data_seed for run in runs})
-        of_run = [self.seeds.index(run.data_seed) for run in runs]
-        self.seed_index = torch.tensor(of_run, device=device)
-        batches, size = self.train.steps_per_epoch, self.train.batch_size
-        shape = (len(self.seeds), batches, size)
-        self.order = torch.zeros(shape, dtype=torch.int64, device=device)
+    Runs with the same seed see the same examples in the same order, and share the place of those
+    that they have at the same time. Everything stays where a captured step finds it.
+    """
+
+    def __init__(self, run: RunConfig, slots: int, device: torch.device):
+        train, self.task, self.device = run.train, make_task(run.task), device
+        batches, size = train.steps_per_epoch, train.batch_size
+        self._held: list[tuple[int, int] | None] = [None] * slots  # seed and block, by place
+        self._of_slot: list[int | None] = [None] * slots  # the place of each slot
+        self.place = torch.zeros(slots, dtype=torch.int64, device=device)
+        self.order = torch.zeros(slots, batches, size, dtype=torch.int64, device=device)
         self.weight = None  # of each example in its batch's mean, [batches, B]
-        if rest := -self.train.train_examples % size if not self.train.drop_last else 0:
+        if rest := -train.train_examples % size if not train.drop_last else 0:
             self.weight = torch.full((batches, size), 1 / size, device=device)
             self.weight[-1] = 1 / (size - rest)
             self.weight[-1, size - rest :] = 0
-        self.cursor = torch.zeros(1, dtype=torch.int64, device=device)  # batch of the epoch
-        self.epoch = -1
+        self.cursor = torch.zeros(slots, dtype=torch.int64, device=device)  # batch of the epoch
+        self._slots = torch.arange(slots, device=device)
+        one = self.make(run.data_seed, 1, "train")
+        many = (slots, train.train_examples)
+        self.examples = Examples(*(x.new_zeros(*many, *x.shape[2:]) for x in vars(one).values()))
+        self._tests: dict[int, Examples] = {}  # by seed
 
-    def make(self, n: int, split: str, block: int = 0) -> Examples:
-        """The first n examples of a split for each seed."""
-        return make_examples(self.task, self.seeds, n, split, block, self.device)
+    def make(self, seed: int, n: int, split: str, block: int = 0) -> Examples:
+        """The first n examples of a split, in one place."""
+        return make_examples(self.task, [seed], n, split, block, self.device)
 
-    def load(self, step: int) -> None:
-        """Have the examples and the order of a step's epoch, and stand at its batch."""
-        epoch = step // self.train.steps_per_epoch
-        if epoch == self.epoch:
-            return
-        fresh, n = self.train.data == "fresh", self.train.train_examples
-        in_order = fresh or self.train.order == "fixed"
-        if self.epoch < 0:
-            self.examples = self.make(n, "train", epoch if fresh else 0)
-        elif fresh:
-            for name, values in vars(self.make(n, "train", epoch)).items():
-                getattr(self.examples, name).copy_(values)
-        for s, seed in enumerate(self.seeds):
-            order = np.arange(n) if in_order else Stream(seed, "order", epoch).permutation(n)
-            # a short last batch has the first examples again, with a weight of 0
-            batches = np.resize(order, self.order[s].numel()).reshape(self.order[s].shape)
-            self.order[s].copy_(torch.from_numpy(batches), non_blocking=True)
-        self.epoch = epoch
-        self.cursor.fill_(step % self.train.steps_per_epoch)
+    def load(self, r: int, run: RunConfig, epoch: int) -> None:
+        """Have slot r stand at the first batch of an epoch of a run."""
+        train, seed = run.train, run.data_seed
+        fresh, n = train.data == "fresh", train.train_examples
+        self._of_slot[r] = None
+        wanted = (seed, epoch if fresh else 0)
+        if wanted in self._held:
+            s = self._held.index(wanted)
+        else:
+            s = next(s for s in range(len(self._held)) if s not in self._of_slot)
+            made = make_examples(self.task, [seed], n, "train", wanted[1], torch.device("cpu"))
+            for name, values in vars(made).items():
+                getattr(self.examples, name)[s].copy_(values[0])
+            self._held[s] = wanted
+        self._of_slot[r] = s
+        self.place[r] = s
+        in_order = fresh or train.order == "fixed"
+        order = np.arange(n) if in_order else _shuffled(seed, epoch, n)
+        # a short last batch has the first examples again, with a weight of 0
+        batches = np.resize(order, self.order[r].numel()).reshape(self.order[r].shape)
+        self.order[r].copy_(torch.from_numpy(batches), non_blocking=True)
+        self.cursor[r] = 0
+
+    def release(self, r: int) -> None:
+        """Slot r has no run any more."""
+        self._of_slot[r] = None
+        self.cursor[r] = 0
+
+    def of_slot(self, r: int) -> Examples:
+        """The examples of the epoch at which slot r stands."""
+        s = self._of_slot[r]
+        assert s is not None
+        return self.examples.of_place(s)
+
+    def tests(self, run: RunConfig) -> Examples:
+        """The test examples of a run."""
+        seed = run.data_seed
+        if seed not in self._tests:
+            if len(self._tests) > 2 * len(self._held):
+                self._tests.clear()
+            self._tests[seed] = self.make(seed, run.train.test_examples, "test")
+        return self._tests[seed]
 
     def batch(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Tokens [R, B, L], query positions and targets [R, B, Q] of the batch at the cursor."""
-        index = self.order.index_select(1, self.cursor).squeeze(1)[self.seed_index]  # [R, B]
-        return self.examples.batch(self.seed_index, index)
+        """Tokens [R, B, L], query positions and targets [R, B, Q] of the batches at the cursor."""
+        return self.examples.batch(self.place, self.order[self._slots, self.cursor])
 
     def weights(self) -> Tensor | None:
-        """Of the examples of the batch at the cursor, [B], with a sum of 1; None if all are
+        """Of the examples of the batches at the cursor, [R, B], with sums of 1; None if all are
         alike."""
-        return None if self.weight is None else self.weight.index_select(0, self.cursor).squeeze(0)
+        return None if self.weight is None else self.weight[self.cursor]
+
+
+@lru_cache(maxsize=16)
+def _shuffled(seed: int, epoch: int, n: int) -> np.ndarray:
+    """The order of an epoch; what runs of one seed are at, mostly the same, is kept."""
+    return Stream(seed, "order", epoch).permutation(n)

@@ -1,9 +1,10 @@
 """Optimizers and learning-rate schedules with settings of each run's own.
 
-Shape letters: R runs, P parameters of a run, S steps, M x N a weight matrix.
+Shape letters: R slots, P parameters of a run, S steps, M x N a weight matrix.
 
-What a step needs of the settings is computed before, in float64, into tables on the device: no step
-waits for the host, and no compiled step raises a beta to its power for every parameter.
+What a step needs of the settings is computed before, in float64, into tables on the device, an
+epoch of each run at a time: no step waits for the host, and no compiled step raises a beta to its
+power for every parameter.
 """
 
 import math
@@ -17,15 +18,15 @@ from ..config import TrainConfig
 from ..model.pack import Matrix
 
 
-def learning_rates(train: TrainConfig) -> Tensor:
-    """The learning rate of every step, float64 [S].
+def learning_rates(train: TrainConfig, step: Tensor | None = None) -> Tensor:
+    """The learning rates of steps counted from 0, float64 [S] -> the same; of all, if none are given.
 
     Linear warmup from 0, whose last step has the peak rate; then `schedule` down to 0 (cosine and
     linear reach it one step past the end). `cosine_by_epoch` sets the rate once an epoch.
     """
     steps, peak = train.num_steps, train.learning_rate
     warmup = round(train.warmup * steps)
-    step = torch.arange(steps, dtype=torch.float64)
+    step = torch.arange(steps, dtype=torch.float64) if step is None else step
     after = (step - warmup) / max(1, steps - warmup)
     if train.schedule == "constant":
         factor = torch.ones_like(step)
@@ -44,21 +45,28 @@ def learning_rates(train: TrainConfig) -> Tensor:
 class Optimizer:
     """One step of every run of a pack, each with its own settings.
 
-    `buffers` has, by name, the tensors [R, P] that a step changes besides the parameters.
+    `buffers` has, by name, the tensors [R, P] that a step changes besides the parameters, `numbers`
+    those [R, 1] that are a run's own. `by_step` [tables, R, steps of an epoch] has what changes
+    from step to step; a run is at column `cursor` [R].
     """
 
     BUFFERS: ClassVar[tuple[str, ...]]
 
-    def __init__(self, settings: Sequence[TrainConfig], flat: Tensor):
-        self.by_step = torch.stack(self.tables(settings)).mT.to(flat)  # [tables, S, R]
-        clip_norms = [math.inf if s.clip_norm is None else s.clip_norm for s in settings]
-        self.clip_norm = per_run(clip_norms).to(flat)
+    def __init__(self, train: TrainConfig, flat: Tensor, cursor: Tensor):
+        self.flat, self.cursor = flat, cursor
         self.buffers = {name: torch.zeros_like(flat) for name in self.BUFFERS}
+        self.numbers = {name: flat.new_zeros(len(flat), 1) for name in self.numbers_of(train)}
+        tables = len(self.tables(train, torch.zeros(1, dtype=torch.float64)))
+        self.by_step = flat.new_zeros(tables, len(flat), train.steps_per_epoch)
         # which parameters have weight decay, [1, P], or all of them, [1, 1]
         self.decayed = torch.ones(1, 1, dtype=torch.bool, device=flat.device)
 
-    def tables(self, settings: Sequence[TrainConfig]) -> list[Tensor]:
-        """What `update` needs to know of each step, float64 [R, S] each."""
+    def numbers_of(self, train: TrainConfig) -> dict[str, float]:
+        """What a step needs to know of a run, whatever the step."""
+        return {"clip_norm": math.inf if train.clip_norm is None else train.clip_norm}
+
+    def tables(self, train: TrainConfig, step: Tensor) -> list[Tensor]:
+        """What `update` needs to know of steps of a run, float64 [S] each."""
         raise NotImplementedError
 
     def update(self, flat: Tensor, grad: Tensor, on: Tensor, now: Tensor) -> None:
@@ -67,10 +75,22 @@ class Optimizer:
         `tables`, [tables, R, 1]."""
         raise NotImplementedError
 
-    def step(
-        self, flat: Tensor, grad: Tensor, step: Tensor, active: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Update `flat` in place with the gradients [R, P] of step `step` (0-dim, from 0).
+    def enter(self, r: int, train: TrainConfig) -> None:
+        """Slot r begins anew, with the settings of a run."""
+        for name, value in self.numbers_of(train).items():
+            self.numbers[name][r] = value
+        for buffer in self.buffers.values():
+            buffer[r] = 0
+
+    def load(self, r: int, train: TrainConfig, epoch: int) -> None:
+        """Have what changes from step to step in an epoch of slot r."""
+        size = train.steps_per_epoch
+        steps = torch.arange(epoch * size, min((epoch + 1) * size, train.num_steps)).double()
+        tables = torch.stack(self.tables(train, steps)).to(self.by_step.dtype)
+        self.by_step[:, r, : len(steps)] = tables.to(self.by_step.device, non_blocking=True)
+
+    def step(self, grad: Tensor, active: Tensor) -> tuple[Tensor, Tensor]:
+        """Update `flat` in place with the gradients [R, P] of the step at the cursor.
 
         A run that is not `active` [R], or whose gradient is not finite, is left as it is.
         Returns the runs [R] that were updated, and the norms [R] of the gradients before clipping.
@@ -78,9 +98,10 @@ class Optimizer:
         norm = torch.linalg.vector_norm(grad, dim=1, keepdim=True)
         active = active & norm.isfinite().squeeze(1)
         on = active[:, None]
-        clip = torch.clamp(self.clip_norm / (norm + 1e-6), max=1.0)
+        clip = torch.clamp(self.numbers["clip_norm"] / (norm + 1e-6), max=1.0)
         grad = torch.where(on, grad * clip, 0.0)
-        self.update(flat, grad, on, self.by_step.index_select(1, step.view(1)).mT)
+        at = self.cursor.view(1, -1, 1).expand(len(self.by_step), -1, 1)
+        self.update(self.flat, grad, on, self.by_step.gather(2, at))
         return active, norm.squeeze(1)
 
 
@@ -90,31 +111,27 @@ class AdamW(Optimizer):
 
     BUFFERS = ("exp_avg", "exp_avg_sq")
 
-    def __init__(self, settings: Sequence[TrainConfig], flat: Tensor):
-        super().__init__(settings, flat)
-        beta1, beta2 = betas(settings)
-        self.beta2, self.one_minus_beta1, self.one_minus_beta2 = (
-            x.to(flat) for x in (beta2, 1 - beta1, 1 - beta2)
-        )
-        self.eps = per_run([s.eps for s in settings]).to(flat)
+    def numbers_of(self, train: TrainConfig) -> dict[str, float]:
+        beta1, beta2 = train.betas
+        own = {"one_minus_beta1": 1 - beta1, "beta2": beta2, "one_minus_beta2": 1 - beta2}
+        return super().numbers_of(train) | own | {"eps": train.eps}
 
-    def tables(self, settings: Sequence[TrainConfig]) -> list[Tensor]:
-        beta1, beta2 = betas(settings)
-        rate, keep = rates_and_keeps(settings)
-        t = torch.arange(1, rate.shape[1] + 1)
+    def tables(self, train: TrainConfig, step: Tensor) -> list[Tensor]:
+        (beta1, beta2), (rate, keep), t = train.betas, rate_and_keep(train, step), step + 1
         return [rate / (1 - beta1**t), (1 - beta2**t).sqrt(), keep]
 
     def update(self, flat: Tensor, grad: Tensor, on: Tensor, now: Tensor) -> None:
         size, root, keep = now
         size, keep = torch.where(on, size, 0.0), torch.where(on & self.decayed, keep, 1.0)
-        flat.mul_(keep).sub_(self.change(grad, self.one_minus_beta1, size, root))
+        flat.mul_(keep).sub_(self.change(grad, self.numbers["one_minus_beta1"], size, root))
 
     def change(self, grad: Tensor, new: Tensor, size: Tensor, root: Tensor) -> Tensor:
         """What AdamW subtracts, [R, P]; `new` is the share of `grad` in the next `exp_avg`."""
         exp_avg, exp_avg_sq = self.buffers["exp_avg"], self.buffers["exp_avg_sq"]
         exp_avg.lerp_(grad, new)
-        exp_avg_sq.mul_(self.beta2).addcmul_(grad * self.one_minus_beta2, grad)
-        return size * exp_avg / (exp_avg_sq.sqrt() / root + self.eps)
+        own = self.numbers
+        exp_avg_sq.mul_(own["beta2"]).addcmul_(grad * own["one_minus_beta2"], grad)
+        return size * exp_avg / (exp_avg_sq.sqrt() / root + own["eps"])
 
 
 class SGD(Optimizer):
@@ -123,21 +140,24 @@ class SGD(Optimizer):
 
     BUFFERS = ("momentum",)
 
-    def __init__(self, settings: Sequence[TrainConfig], flat: Tensor):
-        super().__init__(settings, flat)
-        self.momentum, self.nesterov = momenta(settings).to(flat), settings[0].nesterov
-        self.weight_decay = per_run([s.weight_decay for s in settings]).to(flat)
+    def __init__(self, train: TrainConfig, flat: Tensor, cursor: Tensor):
+        super().__init__(train, flat, cursor)
+        self.nesterov = train.nesterov
 
-    def tables(self, settings: Sequence[TrainConfig]) -> list[Tensor]:
-        return [rates_and_keeps(settings)[0]]
+    def numbers_of(self, train: TrainConfig) -> dict[str, float]:
+        own = {"momentum": train.momentum or 0.0, "weight_decay": train.weight_decay}
+        return super().numbers_of(train) | own
+
+    def tables(self, train: TrainConfig, step: Tensor) -> list[Tensor]:
+        return [learning_rates(train, step)]
 
     def update(self, flat: Tensor, grad: Tensor, on: Tensor, now: Tensor) -> None:
         (rate,) = now
-        buffer = self.buffers["momentum"]
-        decay = torch.where(self.decayed, self.weight_decay, 0.0)
+        buffer, momentum = self.buffers["momentum"], self.numbers["momentum"]
+        decay = torch.where(self.decayed, self.numbers["weight_decay"], 0.0)
         grad = torch.where(on, grad + decay * flat, 0.0)
-        buffer.mul_(self.momentum).add_(grad)
-        direction = grad + self.momentum * buffer if self.nesterov else buffer
+        buffer.mul_(momentum).add_(grad)
+        direction = grad + momentum * buffer if self.nesterov else buffer
         flat.sub_(torch.where(on, rate, 0.0) * direction)
 
 
@@ -147,19 +167,20 @@ class Lion(Optimizer):
 
     BUFFERS = ("exp_avg",)
 
-    def __init__(self, settings: Sequence[TrainConfig], flat: Tensor):
-        super().__init__(settings, flat)
-        self.one_minus_beta1, self.one_minus_beta2 = ((1 - x).to(flat) for x in betas(settings))
+    def numbers_of(self, train: TrainConfig) -> dict[str, float]:
+        beta1, beta2 = train.betas
+        own = {"one_minus_beta1": 1 - beta1, "one_minus_beta2": 1 - beta2}
+        return super().numbers_of(train) | own
 
-    def tables(self, settings: Sequence[TrainConfig]) -> list[Tensor]:
-        return list(rates_and_keeps(settings))
+    def tables(self, train: TrainConfig, step: Tensor) -> list[Tensor]:
+        return list(rate_and_keep(train, step))
 
     def update(self, flat: Tensor, grad: Tensor, on: Tensor, now: Tensor) -> None:
         rate, keep = now
         rate, keep = torch.where(on, rate, 0.0), torch.where(on & self.decayed, keep, 1.0)
-        exp_avg = self.buffers["exp_avg"]
-        flat.mul_(keep).sub_(rate * exp_avg.lerp(grad, self.one_minus_beta1).sign())
-        exp_avg.lerp_(grad, self.one_minus_beta2)
+        exp_avg, own = self.buffers["exp_avg"], self.numbers
+        flat.mul_(keep).sub_(rate * exp_avg.lerp(grad, own["one_minus_beta1"]).sign())
+        exp_avg.lerp_(grad, own["one_minus_beta2"])
 
 
 class Muon(AdamW):
@@ -175,12 +196,11 @@ class Muon(AdamW):
     `exp_avg` is Muon's momentum where a matrix is; `exp_avg_sq` is of no use there.
     """
 
-    def __init__(self, settings: Sequence[TrainConfig], flat: Tensor, matrices: Sequence[Matrix]):
-        super().__init__(settings, flat)
-        self.momentum, self.one_minus_momentum = (
-            x.to(flat) for x in (momenta(settings), 1 - momenta(settings))
-        )
-        self.nesterov, self.adjust_lr_fn = settings[0].nesterov, settings[0].adjust_lr_fn
+    def __init__(
+        self, train: TrainConfig, flat: Tensor, cursor: Tensor, matrices: Sequence[Matrix]
+    ):
+        super().__init__(train, flat, cursor)
+        self.nesterov, self.adjust_lr_fn = train.nesterov, train.adjust_lr_fn
         of_shape: dict[tuple[int, int], list[Tensor]] = {}
         for matrix in matrices:
             numbers = torch.arange(matrix.part.start, matrix.part.stop)
@@ -193,22 +213,25 @@ class Muon(AdamW):
         self.place[inside] = torch.arange(1, len(inside) + 1, device=flat.device)
         self.in_matrix = self.place > 0
 
-    def tables(self, settings: Sequence[TrainConfig]) -> list[Tensor]:
-        rates = [s.adamw_learning_rate or s.learning_rate for s in settings]
-        of_adamw = [
-            s.model_copy(update={"learning_rate": rate})
-            for s, rate in zip(settings, rates, strict=True)
-        ]
-        return [*super().tables(of_adamw), *rates_and_keeps(settings)]
+    def numbers_of(self, train: TrainConfig) -> dict[str, float]:
+        momentum = train.momentum or 0.0
+        own = {"momentum": momentum, "one_minus_momentum": 1 - momentum}
+        return super().numbers_of(train) | own
+
+    def tables(self, train: TrainConfig, step: Tensor) -> list[Tensor]:
+        rate = train.adamw_learning_rate or train.learning_rate
+        of_adamw = train.model_copy(update={"learning_rate": rate})
+        return [*super().tables(of_adamw, step), *rate_and_keep(train, step)]
 
     def update(self, flat: Tensor, grad: Tensor, on: Tensor, now: Tensor) -> None:
         size, root, keep, rate, keep_matrix = now
         size, rate = torch.where(on, size, 0.0), torch.where(on, rate, 0.0)
         keep = torch.where(self.in_matrix, keep_matrix, keep)
         keep = torch.where(on & self.decayed, keep, 1.0)
-        new = torch.where(self.in_matrix, self.one_minus_momentum, self.one_minus_beta1)
-        change, exp_avg = self.change(grad, new, size, root), self.buffers["exp_avg"]
-        direction = grad.lerp(exp_avg, self.momentum) if self.nesterov else exp_avg
+        own, exp_avg = self.numbers, self.buffers["exp_avg"]
+        new = torch.where(self.in_matrix, own["one_minus_momentum"], own["one_minus_beta1"])
+        change = self.change(grad, new, size, root)
+        direction = grad.lerp(exp_avg, own["momentum"]) if self.nesterov else exp_avg
         steps = self.steps(direction, rate).index_select(1, self.place)
         flat.mul_(keep).sub_(torch.where(self.in_matrix, steps, change))
 
@@ -247,40 +270,27 @@ def orthogonalize(matrices: Tensor) -> Tensor:
 
 
 def make_optimizer(
-    settings: Sequence[TrainConfig],
+    train: TrainConfig,
     flat: Tensor,
+    cursor: Tensor,
     matrices: Sequence[Matrix],
     decayed: Tensor | None = None,
 ) -> Optimizer:
-    """The optimizer that all of `settings` name; `matrices` are the weights of linear layers, and
-    `decayed` [P] the parameters that have weight decay, None for all."""
+    """The optimizer that `train` names, for slots that are yet to be entered; `matrices` are the
+    weights of linear layers, and `decayed` [P] the parameters that have weight decay, None for
+    all."""
     optimizer: Optimizer
-    if settings[0].optimizer == "muon":
-        optimizer = Muon(settings, flat, matrices)
+    if train.optimizer == "muon":
+        optimizer = Muon(train, flat, cursor, matrices)
     else:
         made = {"adamw": AdamW, "sgd": SGD, "lion": Lion}
-        optimizer = made[settings[0].optimizer](settings, flat)
+        optimizer = made[train.optimizer](train, flat, cursor)
     if decayed is not None:
         optimizer.decayed = decayed[None]
     return optimizer
 
 
-def per_run(values: Sequence[float]) -> Tensor:
-    """A number of each run, float64 [R, 1]."""
-    return torch.tensor(values, dtype=torch.float64)[:, None]
-
-
-def betas(settings: Sequence[TrainConfig]) -> tuple[Tensor, Tensor]:
-    """The two betas of each run, float64 [R, 1] each."""
-    return per_run([s.betas[0] for s in settings]), per_run([s.betas[1] for s in settings])
-
-
-def momenta(settings: Sequence[TrainConfig]) -> Tensor:
-    """The momentum of each run, float64 [R, 1]."""
-    return per_run([s.momentum for s in settings if s.momentum is not None])
-
-
-def rates_and_keeps(settings: Sequence[TrainConfig]) -> tuple[Tensor, Tensor]:
-    """The learning rate of each step, and what decoupled weight decay leaves: float64 [R, S]."""
-    rate = torch.stack([learning_rates(s) for s in settings])
-    return rate, 1 - rate * per_run([s.weight_decay for s in settings])
+def rate_and_keep(train: TrainConfig, step: Tensor) -> tuple[Tensor, Tensor]:
+    """The learning rates of steps, and what decoupled weight decay leaves: float64 [S]."""
+    rate = learning_rates(train, step)
+    return rate, 1 - rate * train.weight_decay

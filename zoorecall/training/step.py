@@ -1,12 +1,12 @@
 """A training step of a pack: on a GPU compiled, captured once, and replayed.
 
-Shape letters: R runs, B batch, L length, Q queries.
+Shape letters: R slots, B batch, L length, Q queries.
 
 A step is a function of tensors that stay where they are, and nothing in it waits for the host.
 Whatever the host wants to know it reads at an evaluation.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache, partial
 
 import torch
@@ -29,30 +29,33 @@ KINDS = 64
 
 
 class Step:
-    """Trains each run of a pack by one batch of `feed`, whenever it is called.
+    """Trains the run in each slot of a pack by one batch of `feed`, whenever it is called.
+
+    Only the runs that are `active` change. To `enter` one puts its numbers where they are looked
+    for: a step that was compiled and captured goes on with it.
 
     `compiled=False` leaves out what makes the first step on a GPU long: for timing, not training.
     """
 
     def __init__(
         self,
-        runs: Sequence[RunConfig],
+        run: RunConfig,
         pack: Pack,
         feed: Feed,
         device: torch.device,
         compiled: bool,
     ):
         self.pack, self.feed, self.device = pack, feed, device
-        settings = [run.train for run in runs]
-        decayed = pack.decayed() if settings[0].undecayed == "official" else None
-        self.optimizer = make_optimizer(settings, pack.flat, pack.matrices(), decayed)
-        self.dtype = torch.bfloat16 if runs[0].train.precision == "bf16" else torch.float32
-        keys = [derive_seed(run.seed, "dropout") % WORDS for run in runs]
-        self.dropout_keys = torch.tensor(keys, device=device)
-        R = len(runs)
-        self.index = torch.zeros((), dtype=torch.int64, device=device)
-        self.active = torch.ones(R, dtype=torch.bool, device=device)
-        self.diverged_at = torch.full((R,), -1, dtype=torch.int64, device=device)
+        decayed = pack.decayed() if run.train.undecayed == "official" else None
+        self.optimizer = make_optimizer(
+            run.train, pack.flat, feed.cursor, pack.matrices(), decayed
+        )
+        self.dtype = torch.bfloat16 if run.train.precision == "bf16" else torch.float32
+        R = len(pack.flat)
+        self.dropout_keys, self.index, self.diverged_at = (
+            torch.zeros(R, dtype=torch.int64, device=device) for _ in range(3)
+        )
+        self.active = torch.zeros(R, dtype=torch.bool, device=device)
         # since the evaluation before
         self.loss_sum, self.max_loss, self.max_grad_norm = (
             torch.zeros(R, dtype=torch.float64, device=device) for _ in range(3)
@@ -67,11 +70,24 @@ class Step:
     def __call__(self) -> None:
         self._run()
 
+    def enter(self, r: int, run: RunConfig) -> None:
+        """Slot r begins a run's first step."""
+        self.optimizer.enter(r, run.train)
+        self.dropout_keys[r] = derive_seed(run.seed, "dropout") % WORDS
+        self.index[r], self.diverged_at[r], self.active[r] = 0, -1, True
+        self.forget(r)
+
+    def forget(self, r: int) -> None:
+        """Slot r was evaluated."""
+        for tensor in (self.loss_sum, self.max_loss, self.max_grad_norm):
+            tensor[r] = 0
+
     def of_runs(self) -> dict[str, Tensor]:
-        """What training changes, a row a run."""
+        """What training changes, a row a slot."""
         return {
             "flat": self.pack.flat,
             **self.optimizer.buffers,
+            "index": self.index,
             "active": self.active,
             "diverged_at": self.diverged_at,
             "loss_sum": self.loss_sum,
@@ -96,7 +112,7 @@ class Step:
     def mean_loss(
         self, tokens: Tensor, positions: Tensor, targets: Tensor, weights: Tensor | None = None
     ) -> Tensor:
-        """What a run minimizes, [R]; `weights` [B] of the examples, if they are not all alike."""
+        """What a run minimizes, [R]; `weights` [R, B] of the examples, if they are not all alike."""
         model = self.pack.model
         keys = mix(self.dropout_keys ^ mix(self.index)) if model.drops else None
         x = self._embed(tokens, self.dtype, keys)
@@ -104,7 +120,7 @@ class Step:
         losses = self._losses(x, targets)[0]
         if weights is None:
             return losses.mean(dim=1)
-        return (losses.unflatten(1, (len(weights), -1)).mean(dim=2) * weights).sum(dim=1)
+        return (losses.unflatten(1, (weights.shape[1], -1)).mean(dim=2) * weights).sum(dim=1)
 
     def _train(self) -> None:
         if not self.pack.can_be_captured:
@@ -121,7 +137,7 @@ class Step:
     def _update_runs(self, loss: Tensor, grads: list[Tensor]) -> None:
         grad, before = self.pack.join(grads), self.active.clone()
         ok = before & loss.isfinite()
-        updated, norm = self.optimizer.step(self.pack.flat, grad, self.index, ok)
+        updated, norm = self.optimizer.step(grad, ok)
         diverged = before & ~updated
         self.diverged_at.copy_(torch.where(diverged, self.index, self.diverged_at))
         loss, norm = torch.where(updated, loss, 0.0), torch.where(updated, norm, 0.0)
@@ -129,8 +145,8 @@ class Step:
         self.max_loss.copy_(torch.maximum(self.max_loss, loss))
         self.max_grad_norm.copy_(torch.maximum(self.max_grad_norm, norm))
         self.active.copy_(updated)
-        self.index.add_(1)
-        self.feed.cursor.add_(1)
+        self.index.add_(updated)
+        self.feed.cursor.add_(updated)
 
     def _compile_and_capture(self) -> None:
         self.compile()
@@ -139,7 +155,7 @@ class Step:
     def _capture(self) -> None:
         """Capture a step as a CUDA graph, replay it, and do so from here on. Before it is captured
         it runs a few times, each of which is undone: no step after this one need exist."""
-        changing = [*self.of_runs().values(), self.index, self.feed.cursor]
+        changing = [*self.of_runs().values(), self.feed.cursor]
         changing += [buffer for _, buffer in self.pack.captured_buffers()]
         before = [tensor.clone() for tensor in changing]
         stream = _side_stream(self.device)

@@ -1,12 +1,14 @@
-"""The one training loop: a pack of runs, from its initial weights to its results.
+"""The one training loop: runs in the slots of a pack, from their initial weights to their results.
 
-Shape letters: R runs, N slices of the task.
+Shape letters: R slots, N slices of the task.
 """
 
+import contextlib
 import math
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..columns import SOLVED
-from ..config import RunConfig
+from ..config import RunConfig, TrainConfig
 from ..errors import ZoorecallWarning
 from ..model.pack import Pack
 from ..ops.forms import recording
@@ -23,62 +25,86 @@ from .evaluate import measure
 from .outcome import Curve, RunResult
 from .step import Step
 
-STEPS_TO_PAY = {"cpu": 50, "cuda": 5000}
-"""The steps that must remain for a smaller pack to pay. On a GPU it must be compiled and captured,
-about 45 s, in which other workers have the GPU."""
-
 
 class UnusableState(ValueError):
-    """A state that is not one of these runs."""
+    """A state that is not one of this run."""
+
+
+@dataclass(eq=False)
+class Slot:
+    """A run in training, at a step of its own, and what is known of it so far."""
+
+    place: int
+    run: RunConfig
+    curve: Curve
+    step: int = 0
+    steps_in_sum: int = 0
+    """Since the evaluation before."""
+    epoch: int = -1
+    """That of the examples it has."""
+    due: int = 0
+    """The step of its next evaluation."""
+    seconds: float = 0.0
+    """Of its own: where k runs train, the k-th part of the time."""
+    stopped_at: int | None = None
+    ended: bool = False
 
 
 class PackTrainer:
-    """Trains runs of one pack key on one device, evaluation by evaluation.
+    """Trains runs of one pack key on one device, in slots.
 
     >>> trainer = PackTrainer(runs, torch.device("cpu"))
     >>> while not trainer.finished:
     ...     trainer.advance()
     >>> results = trainer.results()
 
-    `state()` can be saved after any `advance`; a trainer made with it goes on as if never stopped,
-    one made with any other raises UnusableState.
-    Where `half_empty`, `of_active()` goes on with fewer runs; the others have their results.
-    `compiled=False` leaves out what makes the first step on a GPU long: for timing, not training.
+    Each run is at a step of its own and is evaluated alone, at steps of its own: what it comes to
+    depends on none of its neighbours. One that has ended keeps its slot until it `leave`s; another
+    may then `enter`, without a new program. `state(slot)` can be saved after any `advance`; a run
+    that enters with it goes on as if never stopped, with any other state it raises UnusableState.
+    There may be more slots than runs. `compiled=False` leaves out what makes the first step on a
+    GPU long: for timing, not training.
     """
 
     def __init__(
         self,
         runs: Sequence[RunConfig],
         device: torch.device,
-        state: Mapping[str, Any] | None = None,
+        slots: int | None = None,
         compiled: bool = True,
     ):
         if len({run.pack_key for run in runs}) != 1:
             raise ValueError("the runs of a pack may differ only in seed and optimizer settings")
-        self.runs, self.device, self.train = tuple(runs), device, runs[0].train
-        self.pack, self.feed = Pack(runs, device), Feed(runs, device)
-        self.do_step = Step(runs, self.pack, self.feed, device, compiled)
-        self.test_examples = self.feed.make(self.train.test_examples, "test")
-        self.step, self.steps_in_sum = 0, 0
-        self.seconds = 0.0  # of each run: of the pack's, as many as it has runs
-        self.stopped_at: list[int | None] = [None] * len(runs)
-        self.slices = runs[0].task.slices
-        self.curves = [Curve(slice_test_accuracy={s: [] for s in self.slices}) for _ in runs]
+        R, run = slots or len(runs), runs[0]
+        self.device, self.task_slices = device, run.task.slices
+        self.pack, self.feed = Pack(runs, device, R), Feed(run, R, device)
+        self.do_step = Step(run, self.pack, self.feed, device, compiled)
         self._forms: set[str] = set()
-        if state is not None:
-            self._restore(state)
+        self._warned = False
+        self.slots: list[Slot | None] = [None] * R
+        for r, each in enumerate(runs):
+            self._begin(r, each)
 
-    # ---- what a sweep calls
+    # ---- what a job calls
+
+    @property
+    def running(self) -> list[Slot]:
+        """The runs that still train."""
+        return [slot for slot in self.slots if slot and not slot.ended]
+
+    @property
+    def ended(self) -> list[Slot]:
+        """The runs that have ended and not yet left."""
+        return [slot for slot in self.slots if slot and slot.ended]
+
+    @property
+    def free(self) -> int:
+        """How many slots have no run."""
+        return self.slots.count(None)
 
     @property
     def finished(self) -> bool:
-        evaluated = bool(self.curves[0].step) and self.step == self.train.num_steps
-        return evaluated or not bool(self.active.any())
-
-    @property
-    def active(self) -> Tensor:
-        """Which runs still train, bool [R]."""
-        return self.do_step.active
+        return not self.running
 
     @property
     def kernels(self) -> str:
@@ -88,178 +114,100 @@ class PackTrainer:
         how = ["compiled, captured"] if self.pack.can_be_captured else []
         return ", ".join([*sorted(self._forms), *how])
 
-    @property
-    def half_empty(self) -> bool:
-        """Whether so few runs are active that a pack of those alone pays."""
-        remaining = self.train.num_steps - self.step
-        few = 0 < 2 * int(self.active.sum()) <= len(self.runs)
-        return few and remaining >= STEPS_TO_PAY[self.device.type]
+    def enter(self, run: RunConfig, state: Mapping[str, Any] | None = None) -> Slot:
+        """Give a run a free slot: from its initial weights, or from where `state` says it was."""
+        r = self.slots.index(None)
+        self.pack.put(r, run)
+        slot = self._begin(r, run)
+        if state is not None:
+            self._restore(slot, state)
+        return slot
 
-    def of_active(self) -> "PackTrainer":
-        """A trainer of the active runs, where this one stands."""
-        active = self.active.nonzero().flatten().tolist()
-        return PackTrainer([self.runs[r] for r in active], self.device, self.state(active))
+    def leave(self, slot: Slot) -> None:
+        """Take a run out of its slot."""
+        self.do_step.active[slot.place] = False
+        self.feed.release(slot.place)
+        self.slots[slot.place] = None
 
-    def advance(self) -> None:
-        """Train up to the next evaluation, and evaluate."""
-        started = time.perf_counter()
-        self._set_precision()
-        first = not self.curves[0].step
-        if first:
-            self._warn_of_looking_ahead()
-        until = next(s for s in self.train.evaluation_steps if s > self.step or first)
-        with recording(self._forms):
-            while self.step < until:
-                self.feed.load(self.step)
-                self.do_step()
-                self.step += 1
-                self.steps_in_sum += 1
-            self._evaluate(until)
-        self.seconds += (time.perf_counter() - started) / len(self.runs)
+    def advance(self, pause: Callable[[], bool] = lambda: False) -> list[Slot]:
+        """Train up to the next evaluation of any run, or until `pause` says so; returns the runs
+        that were evaluated."""
+        started, running, due = time.perf_counter(), self.running, list[Slot]()
+        if not self._warned:
+            self._warn_of_looking_ahead(running[0])
+        paused = False
+        with recording(self._forms), _precision(running[0].run):
+            while not due and not paused:
+                count = min(self._feed(slot) for slot in running)
+                done = 0
+                while done < count and not (paused := pause()):
+                    self.do_step()
+                    done += 1
+                for slot in running:
+                    slot.step += done
+                    slot.steps_in_sum += done
+                due = [slot for slot in running if slot.step == slot.due]
+            self._evaluate(due)
+        for slot in running:
+            slot.seconds += (time.perf_counter() - started) / len(running)
+        return due
 
     def time_steps(self, count: int) -> list[float]:
         """Train the first step `count` times and return the seconds of each; for benchmarks, as
         it neither counts the steps nor evaluates."""
-        self._set_precision()
-        self.feed.load(0)
         seconds = []
-        for _ in range(count):
-            self.feed.cursor.zero_()
-            self.do_step.index.zero_()
-            started = time.perf_counter()
-            self.do_step()
-            if self.device.type == "cuda":
-                torch.cuda.synchronize(self.device)
-            seconds.append(time.perf_counter() - started)
+        with _precision(self.running[0].run):
+            for _ in range(count):
+                self.feed.cursor.zero_()
+                self.do_step.index.zero_()
+                started = time.perf_counter()
+                self.do_step()
+                if self.device.type == "cuda":
+                    torch.cuda.synchronize(self.device)
+                seconds.append(time.perf_counter() - started)
         return seconds
 
-    def measure(self, examples: Examples, count: int) -> Tensor:
-        """Token accuracy, sequence accuracy, loss and the token accuracy of each slice on the first
-        `count` examples, [3 + N, R] on the CPU."""
-        with recording(self._forms), self.pack.evaluating():
-            return measure(
-                self.pack.model,
-                examples,
-                self.feed.seed_index,
-                count,
-                self.train.batch_size,
-                self.do_step.dtype,
-                len(self.slices),
-            )
+    def measure(self, slot: Slot, examples: Examples, count: int) -> Tensor:
+        """Token accuracy, sequence accuracy, loss and the token accuracy of each slice of a run on
+        the first `count` examples of one place, float64 [3 + N] on the device."""
+        at_once = slot.run.train.batch_size * (len(self.slots) if self.device.type == "cuda" else 1)
+        with recording(self._forms), self.pack.alone(slot.place) as model:
+            dtype, slices = self.do_step.dtype, len(self.task_slices)
+            return measure(model, examples, count, at_once, dtype, slices)
 
     def results(self) -> list[RunResult]:
-        """One result a run, in order."""
-        self.feed.load(max(self.step - 1, 0))
-        count = min(self.train.test_examples, self.train.train_examples)
-        on_train = self.measure(self.feed.examples, count)[:3].T.tolist()
-        return [self._result(r, on_train[r]) for r in range(len(self.runs))]
+        """The result of each run that has not left, in the order of the slots."""
+        return [self.result(slot) for slot in self.slots if slot]
 
-    def weights(self, run_id: str) -> dict[str, Tensor]:
-        """The weights of one run by their names, on the CPU."""
-        return self.pack.weights([run.run_id for run in self.runs].index(run_id))
+    def weights(self, slot: Slot) -> dict[str, Tensor]:
+        """The weights of a run by their names, on the CPU."""
+        return self.pack.weights(slot.place)
 
-    def state(self, of: Sequence[int] | None = None) -> dict:
-        """Everything that is not a function of the runs' configs; `of` some runs or of all."""
-        of = range(len(self.runs)) if of is None else of
+    def state(self, slot: Slot) -> dict[str, Any]:
+        """Everything of a run that is not a function of its config, on the CPU."""
+        r = slot.place
         return {
-            "runs": [self.runs[r].run_id for r in of],
-            "step": self.step,
-            "steps_in_sum": self.steps_in_sum,
-            "seconds": self.seconds,
-            "stopped_at": [self.stopped_at[r] for r in of],
-            "curves": [vars(self.curves[r]) for r in of],
-            "modules": [self.pack.states(r, torch.device("cpu")) for r in of],
-            **{name: tensor[list(of)].cpu() for name, tensor in self.do_step.of_runs().items()},
+            "run_id": slot.run.run_id,
+            "step": slot.step,
+            "steps_in_sum": slot.steps_in_sum,
+            "seconds": slot.seconds,
+            "curve": vars(slot.curve),
+            "modules": self.pack.states(r, torch.device("cpu")),
+            **{name: rows[r].cpu().clone() for name, rows in self.do_step.of_runs().items()},
         }
 
-    # ---- inside
-
-    def _restore(self, state: Mapping[str, Any]) -> None:
-        try:
-            curves = [Curve(**curve) for curve in state["curves"]]
-            now = self.state()
-            fits = _form(state) == _form(now) and state["runs"] == now["runs"]
-            fits &= state["step"] in self.train.evaluation_steps
-            fits &= all(x is None or type(x) is int for x in state["stopped_at"])
-            fits &= all(curve.is_whole(self.slices) for curve in curves)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise UnusableState(f"is no state of these runs ({error})") from error
-        if not fits:
-            raise UnusableState("is no state of these runs")
-        lost = torch.tensor([math.isnan(curve.test_loss[-1]) for curve in curves])
-        for name, tensor in self.do_step.of_runs().items():
-            if bool((state[name].reshape(len(lost), -1).isnan().any(1) & ~lost).any()):
-                raise UnusableState(f"has NaN in {name} of a run whose loss is finite")
-            tensor.copy_(state[name])
-        try:
-            for r, modules in enumerate(state["modules"]):
-                self.pack.restore(r, modules, self.device)
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:  # a user's module may raise anything
-            raise UnusableState(f"cannot be taken by a user's module ({error})") from error
-        self.step, self.steps_in_sum, self.curves = state["step"], state["steps_in_sum"], curves
-        self.seconds, self.stopped_at = state["seconds"], state["stopped_at"]
-        self.do_step.index.fill_(self.step)
-
-    def _warn_of_looking_ahead(self) -> None:
-        with self.pack.evaluating():
-            mixers = self.pack.model.user_mixers
-            names = {mixer.config.name for mixer in mixers if mixer.looks_ahead(self.device)}
-        for name in sorted(names):
-            warnings.warn(
-                f"{name} looks ahead: what it makes at a position changes with inputs after it, "
-                "which a causal mixer does not see",
-                ZoorecallWarning,
-                stacklevel=3,
-            )
-
-    def _set_precision(self) -> None:
-        torch.set_float32_matmul_precision("high" if self.train.precision == "tf32" else "highest")
-
-    def _evaluate(self, step: int) -> None:
-        measured, done = self.measure(self.test_examples, self.train.test_examples), self.do_step
-        mean_loss = done.loss_sum / max(1, self.steps_in_sum)
-        of_steps = torch.stack([mean_loss, done.max_loss, done.max_grad_norm]).cpu()
-        active, diverged = self.active.tolist(), done.diverged_at.tolist()
-        lost = [r for r, at in enumerate(diverged) if at >= 0]
-        measured[:, lost], measured[2, lost], of_steps[:, lost] = 0.0, math.nan, math.nan
-        accuracy, sequence_accuracy, test_loss, *slice_accuracy = measured.tolist()
-        train_loss, max_loss, max_grad_norm = of_steps.tolist()
-        if not self.steps_in_sum:
-            train_loss = max_loss = max_grad_norm = [math.nan] * len(self.runs)
-        for r, curve in enumerate(self.curves):
-            if not active[r] and curve.step and (diverged[r] < 0 or curve.step[-1] > diverged[r]):
-                continue  # its last evaluation is written
-            curve.step.append(step)
-            curve.train_loss.append(train_loss[r])
-            curve.max_loss.append(max_loss[r])
-            curve.max_grad_norm.append(max_grad_norm[r])
-            curve.test_loss.append(test_loss[r])
-            curve.test_accuracy.append(accuracy[r])
-            curve.test_sequence_accuracy.append(sequence_accuracy[r])
-            for name, of_runs in zip(self.slices, slice_accuracy, strict=True):
-                curve.slice_test_accuracy[name].append(of_runs[r])
-            if self._reached(accuracy[r]):
-                self.stopped_at[r] = step
-                self.active[r] = False
-        for tensor in (done.loss_sum, done.max_loss, done.max_grad_norm):
-            tensor.zero_()
-        self.steps_in_sum = 0
-
-    def _reached(self, accuracy: float) -> bool:
-        """Whether a run of this test accuracy is to end."""
-        at, above = self.train.stop_at_accuracy, self.train.stop_above_accuracy
-        return (at is not None and accuracy >= at) or (above is not None and accuracy > above)
-
-    def _result(self, r: int, on_train: list[float]) -> RunResult:
-        curve, diverged_at = self.curves[r], int(self.do_step.diverged_at[r])
+    def result(self, slot: Slot) -> RunResult:
+        """What a run came to."""
+        curve, diverged_at = slot.curve, int(self.do_step.diverged_at[slot.place])
+        count = min(slot.run.train.test_examples, slot.run.train.train_examples)
+        on_train = [0.0, 0.0, math.nan]
+        if diverged_at < 0:
+            examples = self.feed.of_slot(slot.place)
+            on_train = self.measure(slot, examples, count)[:3].tolist()
         best = int(np.argmax(curve.test_accuracy))
         solved = [s for s, a in zip(curve.step, curve.test_accuracy, strict=True) if a >= SOLVED]
-        if diverged_at >= 0:
-            on_train = [0.0, 0.0, math.nan]
         return RunResult(
-            run=self.runs[r],
+            run=slot.run,
             curve=curve,
             test_accuracy=curve.test_accuracy[-1],
             test_sequence_accuracy=curve.test_sequence_accuracy[-1],
@@ -271,15 +219,136 @@ class PackTrainer:
             best_step=curve.step[best],
             steps_to_solve=solved[0] if solved else None,
             diverged_at=diverged_at if diverged_at >= 0 else None,
-            stopped_at=self.stopped_at[r],
+            stopped_at=slot.stopped_at,
             slice_test_accuracy={s: a[-1] for s, a in curve.slice_test_accuracy.items()},
         )
 
+    # ---- inside
+
+    def _begin(self, r: int, run: RunConfig) -> Slot:
+        slot = Slot(r, run, Curve(slice_test_accuracy={s: [] for s in self.task_slices}))
+        self.do_step.enter(r, run)
+        self._load(slot, 0)
+        self.slots[r] = slot
+        return slot
+
+    def _load(self, slot: Slot, epoch: int) -> None:
+        """Have the examples, the order and the learning rates of an epoch."""
+        self.feed.load(slot.place, slot.run, epoch)
+        self.do_step.optimizer.load(slot.place, slot.run.train, epoch)
+        slot.epoch = epoch
+
+    def _feed(self, slot: Slot) -> int:
+        """Have what a run's next step needs; returns for how many steps that is enough, at most up
+        to its next evaluation."""
+        size = slot.run.train.steps_per_epoch
+        if slot.step == slot.due:
+            return 0
+        epoch, step = divmod(slot.step, size)
+        if slot.epoch != epoch:
+            self._load(slot, epoch)
+        return min(slot.due - slot.step, size - step)
+
+    def _restore(self, slot: Slot, state: Mapping[str, Any]) -> None:
+        now, steps = self.state(slot), slot.run.train.evaluation_steps
+        try:
+            curve = Curve(**state["curve"])
+            fits = _form(state) == _form(now) and state["run_id"] == slot.run.run_id
+            fits &= curve.is_whole(self.task_slices) if curve.step else not state["step"]
+            fits &= curve.step == steps[: len(curve.step)] and len(curve.step) < len(steps)
+            slot.due = steps[len(curve.step)]
+            fits &= curve.step[-1:] <= [state["step"]] <= [slot.due]
+            fits &= 0 <= state["steps_in_sum"] <= state["step"]
+        except (KeyError, TypeError, AttributeError, IndexError) as error:
+            raise UnusableState(f"is no state of this run ({error})") from error
+        if not fits:
+            raise UnusableState("is no state of this run")
+        lost = int(state["diverged_at"]) >= 0
+        for name, rows in self.do_step.of_runs().items():
+            if bool(state[name].isnan().any()) and not lost:
+                raise UnusableState(f"has NaN in {name} of a run that has not diverged")
+            rows[slot.place].copy_(state[name])
+        try:
+            self.pack.restore(slot.place, state["modules"])
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # a user's module may raise anything
+            raise UnusableState(f"cannot be taken by a user's module ({error})") from error
+        slot.curve, slot.step, slot.seconds = curve, state["step"], state["seconds"]
+        slot.steps_in_sum, size = state["steps_in_sum"], slot.run.train.steps_per_epoch
+        self._load(slot, max(slot.step - 1, 0) // size)
+        self.feed.cursor[slot.place] = slot.step - slot.epoch * size
+
+    def _warn_of_looking_ahead(self, slot: Slot) -> None:
+        self._warned = True
+        with self.pack.alone(slot.place) as model:
+            mixers = model.user_mixers
+            names = {mixer.config.name for mixer in mixers if mixer.looks_ahead(self.device)}
+        for name in sorted(names):
+            warnings.warn(
+                f"{name} looks ahead: what it makes at a position changes with inputs after it, "
+                "which a causal mixer does not see",
+                ZoorecallWarning,
+                stacklevel=3,
+            )
+
+    def _evaluate(self, due: Sequence[Slot]) -> None:
+        """Write an evaluation of each of these runs; says of those that it ends that they ended."""
+        if not due:
+            return
+        done, measured = self.do_step, []
+        for slot in due:
+            r, train = slot.place, slot.run.train
+            of_steps = [done.loss_sum[r] / max(1, slot.steps_in_sum), done.max_loss[r]]
+            of_steps += [done.max_grad_norm[r], done.diverged_at[r].double()]
+            tests = self.measure(slot, self.feed.tests(slot.run), train.test_examples)
+            measured.append(torch.cat([torch.stack(of_steps), tests]))
+        for slot, values in zip(due, torch.stack(measured).tolist(), strict=True):
+            *of_steps, diverged_at, accuracy, sequence_accuracy, test_loss = values[:7]
+            by_slice, diverged = values[7:], diverged_at >= 0
+            if diverged:
+                accuracy, sequence_accuracy, by_slice = 0.0, 0.0, [0.0] * len(by_slice)
+                of_steps, test_loss = [math.nan] * 3, math.nan
+            if not slot.steps_in_sum:
+                of_steps = [math.nan] * 3
+            curve, train = slot.curve, slot.run.train
+            curve.step.append(slot.step)
+            curve.train_loss.append(of_steps[0])
+            curve.max_loss.append(of_steps[1])
+            curve.max_grad_norm.append(of_steps[2])
+            curve.test_loss.append(test_loss)
+            curve.test_accuracy.append(accuracy)
+            curve.test_sequence_accuracy.append(sequence_accuracy)
+            for name, of_slice in zip(self.task_slices, by_slice, strict=True):
+                curve.slice_test_accuracy[name].append(of_slice)
+            if _reached(train, accuracy):
+                slot.stopped_at = slot.step
+            slot.ended = diverged or slot.stopped_at is not None or slot.step == train.num_steps
+            slot.due = next((s for s in train.evaluation_steps if s > slot.step), slot.step)
+            slot.steps_in_sum = 0
+            done.forget(slot.place)
+            if slot.ended:
+                done.active[slot.place] = False
+
+
+def _reached(train: TrainConfig, accuracy: float) -> bool:
+    """Whether a run of this test accuracy is to end."""
+    at, above = train.stop_at_accuracy, train.stop_above_accuracy
+    return (at is not None and accuracy >= at) or (above is not None and accuracy > above)
+
+
+@contextlib.contextmanager
+def _precision(run: RunConfig) -> Iterator[None]:
+    """Float32 products as the run asks for them."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if run.train.precision == "tf32" else "highest")
+    yield
+    torch.set_float32_matmul_precision(before)
+
 
 def _form(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Names, types, lengths and shapes: what all states of the same runs have in common."""
-
-    def of_one(x: Any) -> Any:
-        return (x.shape, x.dtype) if isinstance(x, Tensor) else len(x) if isinstance(x, list) else 0
-
-    return {name: (type(x), of_one(x)) for name, x in state.items()}
+    """Names, types and shapes: what all states of a run have in common."""
+    return {
+        name: (type(x), (x.shape, x.dtype) if isinstance(x, Tensor) else 0)
+        for name, x in state.items()
+    }
