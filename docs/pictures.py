@@ -33,20 +33,15 @@ def accuracy(path: Path) -> None:
 
 
 def sweep_in_a_terminal(path: Path) -> None:
-    """The terminal at the first evaluation after `SHARE` of the steps of all packs."""
+    """The terminal once `SHARE` of all steps are trained."""
     shown = SweepDisplay(Console(file=io.StringIO()))
     terminal = Console(record=True, width=96, force_terminal=True, file=io.StringIO())
-    trained: dict[str, float] = {}
-    packs: list[str] = []
 
     def show(event: events.SweepEvent) -> None:
         shown.show(event)
-        if isinstance(event, events.Started):
-            packs.extend(pack.pack_id for pack in event.packs)
-        elif isinstance(event, events.Progress):
-            steps = shown.packs[event.pack_id].runs[0].train.num_steps
-            trained[event.pack_id] = event.step / steps
-            if sum(trained.values()) >= SHARE * len(packs) and not path.exists():
+        if isinstance(event, events.Progress):
+            trained = shown.done / (shown.done + shown._left())
+            if trained >= SHARE and not path.exists():
                 terminal.print("$ zoorecall sweep grids/quick.yaml", style="bold")
                 terminal.print(shown._panel())
                 terminal.save_svg(str(path), title="zoorecall")

@@ -23,7 +23,7 @@ import torch
 from .config import RunConfig
 from .errors import UserError
 from .model.cost import count_parameters, forward_flops
-from .sweeps.plan import PlannedPack, memory_bytes, pack_size
+from .sweeps.plan import RunGroup, memory_bytes, pack_size
 from .sweeps.provenance import device_name, provenance
 from .sweeps.sizing import measured_size
 from .tasks.mqar import mqar_of_length
@@ -214,9 +214,10 @@ def prepare(job: Job) -> Prepared:
 def measure(prepared: Prepared, job: Job) -> Measurement:
     """Time the training step of a pack."""
     run, (trainer, first) = job.run, prepared
+    slot = trainer.running[0]
     trainer.time_steps(2)
     times = [trainer.time_steps(1)[0] for _ in range(3)]
-    trainer.measure(trainer.test_examples, 1)  # shows which kernels run
+    trainer.measure(slot, trainer.feed.tests(slot.run), 1)  # shows which kernels run
     times = trainer.time_steps(max(3, round(job.seconds / max(statistics.median(times), 1e-5))))
     per_run, sequences = statistics.median(times) / job.pack_size, run.train.batch_size
     flops = forward_flops(run)
@@ -320,8 +321,8 @@ ALIKE = 4
 own as many times those."""
 
 
-def estimated_hours(packs: Sequence[PlannedPack], device: torch.device) -> tuple[float, int]:
-    """Hours that the training steps of packs take on one device, a core of a CPU or a GPU; and how
+def estimated_hours(groups: Sequence[RunGroup], device: torch.device) -> tuple[float, int]:
+    """Hours that the training steps of runs take on one device, a core of a CPU or a GPU; and how
     many runs are left out, as `RECORDS` has no step that is like theirs on such a device."""
     records = [read_record(path) for path in sorted(RECORDS.glob("*.json"))]
     here = [record for record in records if record["device"] == device_name(device)]
@@ -331,16 +332,13 @@ def estimated_hours(packs: Sequence[PlannedPack], device: torch.device) -> tuple
         for m in record["measurements"]
         if m["flops_share"] and (speed := m["flops_share"] * record["flops_per_second"])
     ]
-    hours, unknown, known = 0.0, 0, {}
-    for pack in packs:
-        run = pack.runs[0]
-        if run.pack_key not in known:
-            known[run.pack_key] = _speed(run, speeds)
-        speed = known[run.pack_key]
-        if speed is None or pack.flops is None:
-            unknown += len(pack.runs)
+    hours, unknown = 0.0, 0
+    for group in groups:
+        speed = _speed(group.runs[0], speeds)
+        if speed is None or group.flops is None:
+            unknown += len(group.runs)
         else:
-            hours += pack.flops / speed / 3600
+            hours += group.flops / speed / 3600
     return hours, unknown
 
 

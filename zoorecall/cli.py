@@ -23,7 +23,7 @@ USER_ERROR, INTERRUPTED = 2, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0, 1 (some packs failed), 2 (bad input), 130."""
+    """Run one command; returns the exit code: 0, 1 (some runs failed), 2 (bad input), 130."""
     sys.path[:] = working_folder_last(sys.path)  # before anything heavy is imported
 
     def command() -> int:
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def exit_code(command: Callable[[], int | None]) -> int:
     """Run a command or script; what goes wrong for its user becomes one line and an exit code:
-    1 (some packs failed), 2 (bad input), 130 (interrupted)."""
+    1 (some runs failed), 2 (bad input), 130 (interrupted)."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what a terminal cannot show, it shows escaped
             stream.reconfigure(errors="backslashreplace")
@@ -102,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
         "--fresh", action="store_true", help="move earlier results aside and train everything"
     )
     sweep.add_argument(
-        "--dry-run", action="store_true", help="print runs, packs, FLOPs and memory; train nothing"
+        "--dry-run", action="store_true", help="print runs, FLOPs and memory; train nothing"
     )
     sweep.add_argument(
         "--checkpoint-seconds",
@@ -321,13 +321,13 @@ def _sweep(args: argparse.Namespace) -> int:
     grid = load_grid(args.grid, args.overrides)
     from . import display
     from .loggers import logger
-    from .sweeps.sweeper import default_folder, plan_packs, resolve_device, sweep
+    from .sweeps.sweeper import default_folder, plan_groups, resolve_device, sweep
 
     folder = args.out or default_folder(grid)
     if args.dry_run:
         device = resolve_device(args.device)
-        packs = plan_packs(grid, device, None if args.fresh else folder)
-        display.print_plan(grid, packs, device)
+        groups = plan_groups(grid, device, None if args.fresh else folder)
+        display.print_plan(grid, groups, device)
         return 0
     loggers = [logger(name) for name in args.loggers]
     with display.SweepDisplay() as shown:

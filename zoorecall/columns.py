@@ -107,7 +107,7 @@ COLUMNS = tuple(
         ("parameters", "numbers", "that are trained", "config"),
         ("state_size", "numbers", "carried past a position; empty where unknown", "config"),
         ("forward_flops", "FLOPs", "of one sequence; empty where unknown", "config"),
-        ("pack_id", "", "hash of the ids of the runs trained together", "machine"),
+        ("pack_id", "", "pack key: equal for runs that can train together", "machine"),
         ("pack_size", "runs", "trained together", "machine"),
         ("seconds", "s", "of the pack's training, divided by its runs", "machine"),
         ("tokens_per_second", "1/s", "of one run", "machine"),

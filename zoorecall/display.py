@@ -1,7 +1,7 @@
 """What a sweep looks like in a terminal."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 
 import pandas as pd
@@ -14,10 +14,11 @@ from rich.table import Table
 
 from .bench import RECORDS, Measurement, estimated_hours
 from .columns import short_labels
+from .config import RunConfig
 from .grid import Grid
 from .model.cost import count_parameters
 from .sweeps import events
-from .sweeps.plan import PlannedPack, memory_bytes
+from .sweeps.plan import RunGroup, memory_bytes
 from .tables import plain_console, print_table
 from .words import count
 
@@ -27,19 +28,17 @@ class SweepDisplay:
 
     LINE_SECONDS = 10  # between two plain lines
     PACE_SECONDS = 60  # over which the pace is taken
-    SHARE_OF_A_PACK = (
-        0.1  # that is trained before time left is told: early on evaluations are dense
-    )
+    SHARE_OF_A_RUN = 0.1  # that is trained before time left is told: early on evaluations are dense
 
     def __init__(self, console: Console | None = None):
         self.console = console or plain_console(stderr=True)
         self.last_line = time.monotonic()
-        self.steps: dict[str, int] = {}  # of each pack, in this sweep
-        self.first_steps: dict[str, int] = {}
-        self.packs: dict[str, PlannedPack] = {}
+        self.runs: dict[str, RunConfig] = {}
+        self.steps: dict[str, int] = {}  # of each run
+        self.done = 0  # run-steps, in this sweep
         self.names: dict[str, str] = {}  # what to call each mixer
-        self.finished: set[str] = set()
-        self.failed: dict[str, str] = {}
+        self.ended: set[str] = set()  # finished, pruned or failed
+        self.finished = 0
         self.warned: set[str] = set()
         self.best: dict[str, float] = {}
         self.bar = Progress(
@@ -74,27 +73,29 @@ class SweepDisplay:
         match event:
             case events.Measuring(groups, device):
                 shapes = "shape" if groups == 1 else "shapes"
-                self._say(f"measuring pack sizes for {groups} {shapes} on {device}")
+                self._say(f"measuring how many runs to train at once: {groups} {shapes}, {device}")
             case events.Started():
                 self._start(event)
-            case events.Progress(pack_id, step, accuracies, _):
-                self.first_steps.setdefault(pack_id, step)
-                self.steps[pack_id] = step
-                for run, accuracy in zip(self.packs[pack_id].runs, accuracies, strict=True):
+            case events.Progress(steps, evaluations):
+                self._take_steps(steps)
+                for evaluation in evaluations:
+                    run, values = self.runs[evaluation.run_id], evaluation.values
                     name = setting(self.names[run.model.mixer.label], run.model.num_layers)
+                    accuracy = values.get("test_accuracy", 0.0)
                     self.best[name] = max(accuracy, self.best.get(name, 0.0))
-            case events.Finished(pack_id):
-                self.finished.add(pack_id)
-            case events.Split(pack_id, halves):
-                whole = self.packs.pop(pack_id)
-                self.packs |= {half.pack_id: half for half in halves}
-                sizes = " and ".join(str(len(half.runs)) for half in halves)
-                self._say(f"out of memory: {len(whole.runs)} runs go on as {sizes}")
-            case events.Retried(pack_id, reason):
-                self._say(f"pack {pack_id}: {reason}; it goes on from its last checkpoint")
-            case events.Failed(pack_id, reason):
-                self.failed[pack_id] = reason
-                self._say(f"pack {pack_id} failed: {reason}")
+            case events.Finished(run_ids):
+                self.ended.update(run_ids)
+                self.finished += len(run_ids)
+            case events.Pruned(run_ids):
+                self.ended.update(run_ids)
+            case events.Reduced(run_ids, slots):
+                self._say(f"out of memory: {len(run_ids)} runs go on, {slots} at once")
+            case events.Retried(run_ids, reason):
+                self._say(f"{count(len(run_ids), 'run')}: {reason}; on from the last checkpoint")
+            case events.Failed(run_ids, reason):
+                self.ended.update(run_ids)
+                first = self.runs[run_ids[0]].model.mixer.label
+                self._say(f"{count(len(run_ids), 'run')} of {first} failed: {reason}")
             case events.Warned(_, text):
                 if text not in self.warned:
                     self.warned.add(text)
@@ -106,45 +107,41 @@ class SweepDisplay:
             self._line(isinstance(event, events.Finished))
 
     def _start(self, event: events.Started) -> None:
-        self.packs = {pack.pack_id: pack for pack in event.packs}
-        runs = [run for pack in event.packs for run in pack.runs]
-        self.names = short_labels(run.model.mixer.label for run in runs)
+        self.runs = {run.run_id: run for group in event.groups for run in group.runs}
+        self.names = short_labels(run.model.mixer.label for run in self.runs.values())
         kept = f"; {event.finished_runs} finished before" if event.finished_runs else ""
+        shapes = count(len(event.groups), "shape")
         self._say(
-            f"{len(runs)} runs in {len(event.packs)} packs on {event.device} "
+            f"{count(len(self.runs), 'run')} of {shapes} on {event.device} "
             f"into {event.folder}{kept}"
         )
 
     def _say(self, line: str) -> None:
         self.console.print(line, soft_wrap=True)
 
-    def _run_steps(self) -> tuple[float, float]:
-        """Run-steps (steps times runs) trained in this sweep, and still to train."""
-        done = left = 0.0
-        for pack_id, pack in self.packs.items():
-            if pack_id in self.failed:
-                continue
-            total, step = pack.runs[0].train.num_steps, self.steps.get(pack_id, 0)
-            done += (step - self.first_steps.get(pack_id, 0)) * len(pack.runs)
-            left += 0 if pack_id in self.finished else (total - step) * len(pack.runs)
-        return done, left
+    def _take_steps(self, steps: Mapping[str, int]) -> None:
+        """Runs are now at these steps; one that was not heard of before goes on from there."""
+        for run_id, step in steps.items():
+            self.done += max(0, step - self.steps.get(run_id, step))
+            self.steps[run_id] = step
+
+    def _left(self) -> int:
+        """Run-steps (steps times runs) still to train."""
+        waiting = self.runs.keys() - self.ended
+        return sum(self.runs[x].train.num_steps - self.steps.get(x, 0) for x in waiting)
 
     def _advance(self) -> None:
         """Tell the bar how far the sweep is; what it has to do it learns once a pace means
-        something, and again where a pack goes on from a checkpoint or fails."""
-        done, left = self._run_steps()
-        runs = sum(len(pack.runs) for pack in self.packs.values())
-        finished = sum(len(self.packs[pack_id].runs) for pack_id in self.finished)
+        something, and again where a run goes on from a checkpoint, stops early or fails."""
         begun = self.bar.tasks[0].total is not None or any(
-            step >= self.SHARE_OF_A_PACK * self.packs[pack_id].runs[0].train.num_steps
-            for pack_id, step in self.steps.items()
-            if pack_id in self.packs
+            step >= self.SHARE_OF_A_RUN * self.runs[run_id].train.num_steps
+            for run_id, step in self.steps.items()
         )
         self.bar.update(
             self.task,
-            total=done + left if begun else None,
-            completed=done,
-            finished=f"{finished}/{runs} runs, {len(self.finished)}/{len(self.packs)} packs",
+            total=self.done + self._left() if begun else None,
+            completed=self.done,
+            finished=f"{self.finished}/{len(self.runs)} runs",
         )
         self.bar.update(self.task, pace=self._pace())
 
@@ -167,7 +164,7 @@ class SweepDisplay:
         if always or time.monotonic() - self.last_line > self.LINE_SECONDS:
             self.last_line = time.monotonic()
             best = ", ".join(f"{name} {accuracy:.2f}" for name, accuracy in self.best.items())
-            self._say(f"{len(self.finished)}/{len(self.packs)} packs, {self._pace()}; best: {best}")
+            self._say(f"{self.finished}/{len(self.runs)} runs, {self._pace()}; best: {best}")
 
 
 def setting(mixer: str, num_layers: int) -> str:
@@ -184,59 +181,53 @@ def clock(duration: float) -> str:
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
-def print_plan(grid: Grid, packs: Sequence[PlannedPack], device: str) -> None:
+def print_plan(grid: Grid, groups: Sequence[RunGroup], device: str) -> None:
     """What a sweep would train, by setting, without training it."""
-    groups: dict[str, list[PlannedPack]] = {}
-    for pack in packs:
-        groups.setdefault(pack.runs[0].pack_key, []).append(pack)
-    names = short_labels(group[0].runs[0].model.mixer.label for group in groups.values())
-    settings: dict[tuple[object, ...], list[PlannedPack]] = {}
-    for group in groups.values():
-        run = group[0].runs[0]
+    names = short_labels(group.runs[0].model.mixer.label for group in groups)
+    settings: dict[tuple[object, ...], list[RunGroup]] = {}
+    for group in groups:
+        run = group.runs[0]
         mixer = names[run.model.mixer.label]
         key = (mixer, run.model.num_layers, run.model.d_model, run.task.seq_len)
-        settings.setdefault(key, []).extend(group)
+        settings.setdefault(key, []).append(group)
     telling = ("mixer", "layers", "width", "length")
-    rows = [
-        dict(zip(telling, key, strict=True)) | _planned(group) for key, group in settings.items()
-    ]
+    rows = [dict(zip(telling, key, strict=True)) | _planned(each) for key, each in settings.items()]
     if rows:
         print_table(pd.DataFrame(rows))
-    runs = sum(len(pack.runs) for pack in packs)
+    runs = sum(len(group.runs) for group in groups)
     done = len(grid.runs) - runs
     line = (
-        f"{runs} runs in {len(packs)} packs on {device}"
+        f"{count(runs, 'run')} of {count(len(groups), 'shape')} on {device}"
         + (f"; {done} more are finished" if done else "")
-        + ("; pack sizes are estimates, a sweep measures them" if device == "cuda" else "")
+        + ("; how many at once is an estimate, a sweep measures it" if device == "cuda" else "")
     )
     console = plain_console()
     console.print(line)
-    if packs:
-        console.print(_hours(packs, device))
+    if groups:
+        console.print(_hours(groups, device))
 
 
-def _planned(packs: Sequence[PlannedPack]) -> dict[str, object]:
-    """The row of a plan for the packs of one setting."""
-    run, flops = packs[0].runs[0], [pack.flops for pack in packs]
-    tokens = sum(pack.sequences * pack.runs[0].task.seq_len for pack in packs)
+def _planned(groups: Sequence[RunGroup]) -> dict[str, object]:
+    """The row of a plan for the groups of one setting."""
+    run, flops = groups[0].runs[0], [group.flops for group in groups]
+    tokens = sum(group.sequences * group.runs[0].task.seq_len for group in groups)
     return {
-        "runs": sum(len(pack.runs) for pack in packs),
-        "packs": len(packs),
-        "pack size": max(len(pack.runs) for pack in packs),
+        "runs": sum(len(group.runs) for group in groups),
+        "at once": max(group.slots for group in groups),
         "parameters": count_parameters(run),
         "tokens": f"{tokens:.2e}",
         "FLOPs": "-" if None in flops else f"{sum(x or 0 for x in flops):.2e}",
-        "GiB a pack": f"{max(memory_bytes(x.runs[0]) * len(x.runs) for x in packs) / 2**30:.2f}",
+        "GiB": f"{max(memory_bytes(x.runs[0]) * x.slots for x in groups) / 2**30:.2f}",
     }
 
 
-def _hours(packs: Sequence[PlannedPack], device: str) -> str:
+def _hours(groups: Sequence[RunGroup], device: str) -> str:
     """How long the steps of a plan take, where steps like them were measured."""
     place = torch.device(device)
-    hours, unknown = estimated_hours(packs, place)
+    hours, unknown = estimated_hours(groups, place)
     unit = "GPU-hours" if device == "cuda" else "core-hours"
     advice = f"`zoorecall bench --json {RECORDS}/NAME.json` measures them"
-    if unknown == sum(len(pack.runs) for pack in packs):
+    if unknown == sum(len(group.runs) for group in groups):
         return f"hours are not known, as no steps like these were measured on this device; {advice}"
     rest = f"; of {unknown} runs none are measured, {advice}" if unknown else ""
     return (

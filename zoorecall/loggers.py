@@ -21,8 +21,9 @@ from .sweeps.events import (
     Failed,
     Finished,
     Progress,
+    Pruned,
+    Reduced,
     Retried,
-    Split,
     Started,
     SweepEvent,
 )
@@ -111,7 +112,7 @@ def logger(name: str) -> "Logger":
 
 
 class Logger:
-    """Has a writer for each run, from its first evaluation to the end of its pack."""
+    """Has a writer for each run, from its first evaluation to its end."""
 
     def __init__(self, writer: type[Writer]):
         self._make, self._writers = writer, dict[str, Writer]()
@@ -124,19 +125,22 @@ class Logger:
 
     def _take(self, event: SweepEvent) -> None:
         match event:
-            case Started(folder, _, packs):
+            case Started(folder, _, groups):
                 self._folder = folder
-                self._packs = {pack.pack_id: pack for pack in packs}
-                self._runs = {run.run_id: run for pack in packs for run in pack.runs}
-            case Split(_, halves):
-                self._packs |= {half.pack_id: half for half in halves}
+                self._runs = {run.run_id: run for group in groups for run in group.runs}
             case Progress():
                 for evaluation in event.evaluations:
                     self._writer(evaluation).write(evaluation)
-            case Finished(pack_id) | Failed(pack_id) | Retried(pack_id):
-                for run in self._packs[pack_id].runs:
-                    if run.run_id in self._writers:
-                        self._writers.pop(run.run_id).close()
+            case (
+                Finished(run_ids)
+                | Pruned(run_ids)
+                | Failed(run_ids)
+                | Retried(run_ids)
+                | Reduced(run_ids)
+            ):
+                for run_id in run_ids:
+                    if run_id in self._writers:
+                        self._writers.pop(run_id).close()
 
     def _writer(self, evaluation: Evaluation) -> Writer:
         run_id, step = evaluation.run_id, evaluation.step

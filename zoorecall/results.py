@@ -9,9 +9,10 @@
 
 and only while a sweep is unfinished
 
-    DIR/plan.json              which runs train together, so that a resumed sweep packs them alike
-    DIR/shards/PACK.parquet    a row a run, its curve in list columns `curve.*`
-    DIR/checkpoints/PACK.pt    where an unfinished pack goes on
+    DIR/plan.json              which runs are asked for
+    DIR/shards/RUN.parquet     the rows of that run and of those that ended with it, their curves in
+                               list columns `curve.*`
+    DIR/checkpoints/RUN.pt     where an unfinished run goes on
 
 `merge` puts the rows of shards into the first two tables. Whoever reads, reads both.
 
@@ -40,12 +41,12 @@ from .files import BLANK, is_sealed, read_sealed, replacing, seal, set_aside
 from .parquet import fault_of_curves, fault_of_runs, fault_of_shard, read_table, write_table
 
 GRID, RUNS, CURVES, SHARDS = "grid.yaml", "runs.parquet", "curves.parquet", "shards"
-PACKS = "packs"
+PLANNED = "planned"
 PART = "part"
 
 SUBFOLDERS = "shards", "checkpoints", "models"
 
-CHECKPOINT_FORMAT = 3
+CHECKPOINT_FORMAT = 4
 """Counts the changes of what a checkpoint holds; one of another format is as good as none."""
 
 
@@ -310,21 +311,23 @@ def finished_run_ids(folder: Path) -> set[str]:
     return set(read_rows(folder)[RUN_ID]) if has_runs(folder) else set()
 
 
-def write_shard(folder: Path, pack_id: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write the rows of a finished pack; they appear by one rename. Its checkpoint goes."""
-    write_table(folder / SHARDS / f"{pack_id}.parquet", pd.DataFrame(list(rows)))
-    checkpoint_path(folder, pack_id).unlink(missing_ok=True)
+def write_shard(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write the rows of finished runs; they appear by one rename. Their checkpoints go."""
+    run_ids = [row[RUN_ID] for row in rows]
+    write_table(folder / SHARDS / f"{run_ids[0]}.parquet", pd.DataFrame(list(rows)))
+    for run_id in run_ids:
+        checkpoint_path(folder, run_id).unlink(missing_ok=True)
 
 
 def merge(folder: Path, others: Sequence[Path] = (), without: Collection[str] = ()) -> bool:
     """Put the folder's rows, and those of other folders, into its merged tables, `without` those of
-    some runs, then remove its shards and the plan of what is finished; says whether there was
-    anything to merge. Tables of an earlier version get their seal.
+    some runs, then remove its shards; says whether there was anything to merge. Tables of an
+    earlier version get their seal.
 
     The caller holds the folder's lock. Whatever is read meanwhile, or after a crash, has each row
     once: a curve is there before its row, and a shard goes after both.
     """
-    shards, packs = _shards(folder), read_plan(folder)
+    shards = _shards(folder)
     rows, curves = _joined([part for place in (folder, *others) for part in _parts(place)])
     if rows.empty:
         raise ResultsError(f"{folder}: no finished runs here to merge")
@@ -337,20 +340,12 @@ def merge(folder: Path, others: Sequence[Path] = (), without: Collection[str] = 
         write_table(folder / RUNS, rows)
     for shard in shards:
         shard.unlink()
-    _forget_packs(folder, packs, set(rows[RUN_ID]))
+    if read_plan(folder) <= set(rows[RUN_ID]):
+        (folder / "plan.json").unlink(missing_ok=True)
     for name in (SHARDS, "checkpoints"):
         with suppress(OSError):  # it is not there, or holds something
             (folder / name).rmdir()
     return new
-
-
-def _forget_packs(folder: Path, packs: Mapping[str, Sequence[str]], finished: set[str]) -> None:
-    """Take those of the plan's packs out of it whose runs are all finished."""
-    packs = {x: runs for x, runs in packs.items() if not finished.issuperset(runs)}
-    if packs:
-        write_plan(folder, packs)
-    else:
-        (folder / "plan.json").unlink(missing_ok=True)
 
 
 def write_tables(folder: Path, order: Mapping[str, int]) -> None:
@@ -389,28 +384,28 @@ def write_weights(folder: Path, run_id: str, weights: Mapping[str, Any]) -> None
         seal(temporary)
 
 
-def checkpoint_path(folder: Path, pack_id: str) -> Path:
-    return folder / "checkpoints" / f"{pack_id}.pt"
+def checkpoint_path(folder: Path, run_id: str) -> Path:
+    return folder / "checkpoints" / f"{run_id}.pt"
 
 
-def write_checkpoint(folder: Path, pack_id: str, state: dict) -> None:
+def write_checkpoint(folder: Path, run_id: str, state: Mapping[str, Any]) -> None:
     import torch
 
-    with replacing(checkpoint_path(folder, pack_id)) as temporary:
+    with replacing(checkpoint_path(folder, run_id)) as temporary:
         with temporary.open("wb") as file:
             file.write(BLANK)
             torch.save({"format": CHECKPOINT_FORMAT, **state}, file)
         seal(temporary)
 
 
-def read_checkpoint(folder: Path, pack_id: str) -> dict | None:
-    """The state of an unfinished pack, or None where there is none.
+def read_checkpoint(folder: Path, run_id: str) -> dict | None:
+    """The state of an unfinished run, or None where there is none.
 
     Raises DamagedError where it is not as this version wrote it.
     """
     import torch
 
-    path = checkpoint_path(folder, pack_id)
+    path = checkpoint_path(folder, run_id)
     try:
         content = read_sealed(path)
         state = torch.load(io.BytesIO(content[len(BLANK) :]), "cpu", weights_only=True)
@@ -426,16 +421,16 @@ def read_checkpoint(folder: Path, pack_id: str) -> dict | None:
     return state
 
 
-def write_plan(folder: Path, packs: Mapping[str, Sequence[str]]) -> None:
+def write_plan(folder: Path, run_ids: Sequence[str]) -> None:
     with replacing(folder / "plan.json") as temporary:
-        plan = {"seal": BLANK.decode(), PACKS: packs}
+        plan = {"seal": BLANK.decode(), PLANNED: run_ids}
         temporary.write_text(json.dumps(plan, indent=1) + "\n")
         seal(temporary)
 
 
-def read_plan(folder: Path) -> dict[str, list[str]]:
-    """The packs that an earlier sweep of this folder planned: pack id to run ids; none where that
-    was a version with other ids, whose plan is a mapping of packs alone.
+def read_plan(folder: Path) -> set[str]:
+    """The ids of the runs that an earlier sweep of this folder was to train; none where that was
+    another version.
 
     Raises DamagedError where it is not as it was written, or no plan.
     """
@@ -443,22 +438,15 @@ def read_plan(folder: Path) -> dict[str, list[str]]:
     try:
         plan = json.loads(read_sealed(path, needed=False))
     except FileNotFoundError:
-        return {}
+        return set()
     except OSError as error:
         raise ResultsError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise DamagedError(path, f"cannot be read as JSON ({error})") from error
-    packs = plan.get(PACKS, plan) if isinstance(plan, dict) else None
-    if not isinstance(packs, dict) or not all(map(_is_pack, packs.values())):
-        raise DamagedError(path, "is no plan, which has the run ids of each pack in a list")
-    return packs if PACKS in plan else {}
-
-
-def _is_pack(run_ids: object) -> bool:
-    """Whether these are the ids of some runs, each once."""
-    if not isinstance(run_ids, list) or not all(isinstance(x, str) for x in run_ids):
-        return False
-    return 0 < len(run_ids) == len(set(run_ids))
+    planned = plan.get(PLANNED, []) if isinstance(plan, dict) else None
+    if not isinstance(planned, list) or not all(isinstance(x, str) for x in planned):
+        raise DamagedError(path, "is no plan, which has run ids in a list")
+    return set(planned)
 
 
 def set_aside_damaged(folder: Path) -> list[str]:

@@ -28,7 +28,7 @@ def report(results: Results | str | Path | Sequence[str | Path], path: str | Pat
         results = load_folders(folders)
         title = listing(Path(folder).resolve().name for folder in folders)
         if len(folders) == 1:
-            planned = {x for pack in read_plan(Path(folders[0])).values() for x in pack}
+            planned = read_plan(Path(folders[0]))
             unfinished = len(planned - set(results.runs["run_id"])) if planned else None
     page = render(results, title, unfinished)
     with replacing(Path(path)) as temporary:

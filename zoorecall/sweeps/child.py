@@ -11,11 +11,12 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 
 import torch
 
-from .events import Job, JobEvent, Setup, Stop, Train, order_from, to_line
-from .executor import perform
+from .events import Job, JobEvent, Order, Setup, Stop, Train, order_from, to_line
+from .executor import Inbox, perform
 
 GRACE_SECONDS = 5
 """For so long a worker whose sweep died may go on to its next evaluation and save a checkpoint."""
@@ -30,31 +31,18 @@ def main() -> None:
     orders, events = os.fdopen(orders_fd, "rb"), os.fdopen(events_fd, "wb")
     setup = order_from(orders.readline())
     assert isinstance(setup, Setup)
-    device = torch.device(setup.device)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)  # captures and kernels go to the current one
-    torch.set_num_threads(setup.threads)
-    jobs: queue.SimpleQueue[Job | Stop] = queue.SimpleQueue()
-    emitting, stop, training = threading.Lock(), threading.Event(), threading.Event()
+    worker = Worker(setup)
 
     def listen() -> None:
         try:
             for line in orders:
-                order = order_from(line)
-                if isinstance(order, Job):
-                    jobs.put(order)
-                else:
-                    leave()
+                worker.take(order_from(line))
         finally:  # the sweep died, perhaps within a line
-            leave()
+            worker.take(Stop())
             time.sleep(GRACE_SECONDS)
             os._exit(1)
 
-    def leave() -> None:
-        stop.set()
-        jobs.put(Stop())
-        if not training.is_set():
-            os._exit(0)  # there is nothing to save
+    emitting = threading.Lock()
 
     def emit(event: JobEvent) -> None:
         with emitting, contextlib.suppress(BrokenPipeError):  # `listen` hears of it, too
@@ -63,12 +51,39 @@ def main() -> None:
 
     threading.Thread(target=listen, daemon=True).start()
     try:
-        while not isinstance(job := jobs.get(), Stop):
-            if isinstance(job, Train):
-                training.set()
-            perform(job, setup, emit, stop.is_set)
-            training.clear()
+        worker.work(emit)
     except BaseException:
         traceback.print_exc()
         os._exit(1)
     os._exit(0)  # at once, whatever threads there are
+
+
+class Worker:
+    """Carries out the orders that one thread takes in another."""
+
+    def __init__(self, setup: Setup):
+        self._setup, self._inbox, self._training = setup, Inbox(), threading.Event()
+        self._jobs: queue.SimpleQueue[Job | Stop] = queue.SimpleQueue()
+        device = torch.device(setup.device)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)  # captures and kernels go to the current one
+        torch.set_num_threads(setup.threads)
+
+    def take(self, order: Order) -> None:
+        """Hear of an order."""
+        if isinstance(order, Job):
+            self._jobs.put(order)
+        elif not isinstance(order, Setup):
+            self._inbox.put(order)
+        if isinstance(order, Stop):
+            self._jobs.put(order)
+            if not self._training.is_set():
+                os._exit(0)  # there is nothing to save
+
+    def work(self, emit: Callable[[JobEvent], None]) -> None:
+        """Carry out orders until a `Stop`."""
+        while not isinstance(job := self._jobs.get(), Stop):
+            if isinstance(job, Train):
+                self._training.set()
+            perform(job, self._setup, emit, self._inbox)
+            self._training.clear()

@@ -13,7 +13,7 @@ from typing import Any, get_args
 from pydantic import TypeAdapter
 
 from ..config import RunConfig
-from .plan import PlannedPack
+from .plan import RunGroup
 
 # ---- orders, to a worker
 
@@ -30,27 +30,42 @@ class Setup:
 
 @dataclass(frozen=True)
 class Train:
-    """Train a pack to its shard, from its checkpoint if it has one."""
+    """Train runs of one pack key in so many slots, each from its checkpoint if it has one."""
 
-    pack: PlannedPack
+    runs: tuple[RunConfig, ...]
+    slots: int
 
 
 @dataclass(frozen=True)
 class Measure:
-    """Measure how many runs like this one make a pack."""
+    """Measure in how many slots to train runs like this one."""
 
     run: RunConfig
 
 
 @dataclass(frozen=True)
+class More:
+    """Runs for the slots of those that have left; the answer to `Finished` and `Pruned`."""
+
+    runs: tuple[RunConfig, ...]
+
+
+@dataclass(frozen=True)
+class Prune:
+    """Save a checkpoint of these runs, and train them no further."""
+
+    run_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Stop:
-    """Save a checkpoint at the next evaluation, and go."""
+    """Save checkpoints at once, and go."""
 
 
 Job = Train | Measure
-Order = Setup | Job | Stop
+Order = Setup | Job | More | Prune | Stop
 
-# ---- events of a worker; any but the first two is the last of its job
+# ---- events of a worker; any but an `Interim` is the last of its job
 
 
 @dataclass(frozen=True)
@@ -71,12 +86,9 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Progress:
-    """A pack was evaluated after `step` steps; `accuracy` is the best so far of each run, and
-    `evaluations` are those of the runs that trained up to here."""
+    """How many steps each run in training has behind it, and the evaluations since it was told."""
 
-    pack_id: str
-    step: int
-    accuracy: tuple[float, ...]
+    steps: dict[str, int]
     evaluations: tuple[Evaluation, ...]
 
 
@@ -89,40 +101,48 @@ class Warned:
 
 
 @dataclass(frozen=True)
+class Finished:
+    """The rows of these runs are on disk."""
+
+    run_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """These runs train no further; their checkpoints are on disk."""
+
+    run_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Measured:
-    """So many runs of a pack key make a pack."""
+    """So many slots are good for a pack key."""
 
     pack_key: str
     size: int
 
 
 @dataclass(frozen=True)
-class Finished:
-    """A pack's rows are on disk."""
-
-    pack_id: str
+class Done:
+    """No run is left."""
 
 
 @dataclass(frozen=True)
 class Stopped:
-    """A pack's checkpoint is on disk, as a `Stop` asked for."""
-
-    pack_id: str
+    """The checkpoints of all runs are on disk, as a `Stop` asked for."""
 
 
 @dataclass(frozen=True)
-class Failed:
-    """A pack could not be trained; the sweep goes on without it."""
+class Raised:
+    """Training raised an error."""
 
-    pack_id: str
     reason: str
 
 
 @dataclass(frozen=True)
 class OutOfMemory:
-    """A pack did not fit."""
+    """The pack did not fit."""
 
-    pack_id: str
     reason: str
 
 
@@ -140,16 +160,16 @@ class Died:
     reason: str
 
 
-Interim = Progress | Warned
-JobEvent = Interim | Measured | Finished | Stopped | Failed | OutOfMemory | Unwritable | Died
+Interim = Progress | Warned | Finished | Pruned
+JobEvent = Interim | Measured | Done | Stopped | Raised | OutOfMemory | Unwritable | Died
 
 # ---- events of the sweep
 
 
 @dataclass(frozen=True)
 class Measuring:
-    """Before anything is planned: of so many groups of runs, how many to train at once is
-    measured on the device."""
+    """Before anything trains: of so many groups of runs, how many to train at once is measured on
+    the device."""
 
     groups: int
     device: str
@@ -157,31 +177,40 @@ class Measuring:
 
 @dataclass(frozen=True)
 class Started:
-    """What is to be done: the packs to train, and how many runs an earlier sweep finished."""
+    """What is to be done: the runs to train, by pack key, and how many an earlier sweep
+    finished."""
 
     folder: Path
     device: str
-    packs: tuple[PlannedPack, ...]
+    groups: tuple[RunGroup, ...]
     finished_runs: int
 
 
 @dataclass(frozen=True)
-class Split:
-    """A pack did not fit into memory; its runs go on as two packs."""
+class Reduced:
+    """These runs did not fit into memory together; they go on, so many at once."""
 
-    pack_id: str
-    halves: tuple[PlannedPack, PlannedPack]
+    run_ids: tuple[str, ...]
+    slots: int
 
 
 @dataclass(frozen=True)
 class Retried:
-    """A pack's worker died, the first time; the pack goes on from its last checkpoint."""
+    """The worker of these runs died, or one of them failed; they go on from their checkpoints."""
 
-    pack_id: str
+    run_ids: tuple[str, ...]
     reason: str
 
 
-SweepEvent = Measuring | Started | Progress | Warned | Finished | Split | Retried | Failed
+@dataclass(frozen=True)
+class Failed:
+    """These runs could not be trained; the sweep goes on without them."""
+
+    run_ids: tuple[str, ...]
+    reason: str
+
+
+SweepEvent = Measuring | Started | Interim | Reduced | Retried | Failed
 """What `sweep` reports."""
 
 # ---- as lines

@@ -1,48 +1,61 @@
-"""What carries out the jobs of a sweep, and what any worker of it does with one."""
+"""What carries out the orders of a sweep, and what any worker of it does with one."""
 
 import contextlib
+import queue
+import threading
+import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Protocol, Self, TextIO, TypeVar
+from typing import Protocol, Self, TextIO
 
 import torch
 
+from .. import results
+from ..config import RunConfig
 from ..errors import ResultsError, ZoorecallWarning
 from .events import (
-    Failed,
+    Done,
+    Evaluation,
     Finished,
     Job,
     JobEvent,
     Measure,
     Measured,
+    More,
     OutOfMemory,
+    Progress,
+    Prune,
+    Pruned,
+    Raised,
     Setup,
+    Stop,
     Stopped,
     Train,
     Unwritable,
     Warned,
 )
-from .pack_job import train_pack
+from .pack_job import PackJob
 from .sizing import measured_size, release_memory
 
-J = TypeVar("J", Train, Measure)
+TELL_SECONDS = 2
+"""Between two times that a worker says how far it is, if nothing is evaluated meanwhile."""
 
 
 class Executor(Protocol):
-    """Workers that carry out jobs. `with` ends them; one that trains saves a checkpoint first."""
+    """Workers, one a place. `with` ends them; those that train save checkpoints first."""
 
-    count: int
-    """How many jobs may be at work at a time."""
+    places: Sequence[str]
+    """The device of each."""
 
-    def carry_out(
-        self, jobs: list[J], take: Callable[[list[J]], J]
-    ) -> Iterator[tuple[J, JobEvent]]:
-        """Give each job to a worker as soon as one is free and `take` takes it out of the list, and
-        yield every event with its job. Any but an `Interim` is the last of its job; `Died` says
-        that its worker did. Who reads the events may put more jobs into the list.
-        """
+    def give(self, place: int, order: Job | More | Prune) -> None:
+        """Give a worker an order: a job if it has none, `More` and `Prune` if it trains. One that
+        is not there is started."""
+        ...
+
+    def event(self) -> tuple[int, JobEvent]:
+        """Wait for the next event; which worker says so. `Died` says that the worker did."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -56,38 +69,63 @@ class Executor(Protocol):
     ) -> None: ...
 
 
-def perform(
-    job: Job, setup: Setup, emit: Callable[[JobEvent], None], stopping: Callable[[], bool]
-) -> None:
+class Inbox:
+    """The orders that reach a worker while it trains."""
+
+    def __init__(self) -> None:
+        self.stopped = threading.Event()
+        self._more: queue.SimpleQueue[More] = queue.SimpleQueue()
+        self._pruned: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def put(self, order: More | Prune | Stop) -> None:
+        """Have it read."""
+        if isinstance(order, More):
+            self._more.put(order)
+        elif isinstance(order, Prune):
+            for run_id in order.run_ids:
+                self._pruned.put(run_id)
+        else:
+            self.stopped.set()
+            self._more.put(More(()))  # who waits, waits no longer
+
+    def more(self) -> tuple[RunConfig, ...]:
+        """Wait for the answer to `Finished` or `Pruned`; nothing where it is to stop."""
+        order = self._more.get()
+        return () if self.stopped.is_set() else order.runs
+
+    def pruned(self) -> set[str]:
+        """The runs to prune, of which it is told for the first time."""
+        found = set()
+        with contextlib.suppress(queue.Empty):
+            while True:
+                found.add(self._pruned.get_nowait())
+        return found
+
+
+Emit = Callable[[JobEvent], None]
+
+
+def perform(job: Job, setup: Setup, emit: Emit, inbox: Inbox) -> None:
     """Carry out a job in this process and emit its events.
 
-    Where a pack cannot be trained, an event says why. Where a run cannot be measured, this raises:
+    Where runs cannot be trained, an event says why. Where one cannot be measured, this raises:
     the worker should end, so that the next one trains on a GPU in a known state.
     """
     device = torch.device(setup.device)
     try:
         if isinstance(job, Measure):
-            with _warnings_told((job.run.run_id,), emit):
+            with _warnings_told(lambda: (job.run.run_id,), emit):
                 emit(Measured(job.run.pack_key, measured_size(job.run, device)))
         else:
-            with _warnings_told(tuple(run.run_id for run in job.pack.runs), emit):
-                emit(_train(job, setup, device, emit, stopping))
+            emit(_ending(job, setup, device, emit, inbox))
     finally:
         release_memory(device)  # the next pack has other shapes
 
 
-def _train(
-    job: Train,
-    setup: Setup,
-    device: torch.device,
-    emit: Callable[[JobEvent], None],
-    stopping: Callable[[], bool],
-) -> JobEvent:
-    """Train the pack; returns how that ended."""
-    pack_id, seconds = job.pack.pack_id, setup.checkpoint_seconds
+def _ending(job: Train, setup: Setup, device: torch.device, emit: Emit, inbox: Inbox) -> JobEvent:
+    """Train; returns how that ended."""
     try:
-        finished = train_pack(job.pack, setup.folder, device, seconds, emit, stopping)
-        return Finished(pack_id) if finished else Stopped(pack_id)
+        return _train(job, setup, device, emit, inbox)
     except (Exception, SystemExit) as error:  # a user's mixer may raise anything
         with contextlib.suppress(OSError):  # the log may be on the disk that is full
             traceback.print_exc()
@@ -95,11 +133,52 @@ def _train(
             return Unwritable(str(error))
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         out_of_memory = isinstance(error, torch.OutOfMemoryError)
-        return OutOfMemory(pack_id, reason) if out_of_memory else Failed(pack_id, reason)
+        return OutOfMemory(reason) if out_of_memory else Raised(reason)
+
+
+def _train(job: Train, setup: Setup, device: torch.device, emit: Emit, inbox: Inbox) -> JobEvent:
+    """Train runs until none is left and no more come, or a `Stop`."""
+    run_ids = tuple(run.run_id for run in job.runs)
+    told = saved = time.monotonic()
+
+    def pause() -> bool:
+        return inbox.stopped.is_set() or time.monotonic() - told > TELL_SECONDS
+
+    with _warnings_told(lambda: run_ids, emit):
+        pack = PackJob(job.runs, job.slots, device, setup.folder)
+        while pack.running:
+            evaluations: tuple[Evaluation, ...] = pack.advance(pause)
+            emit(Progress(pack.steps, evaluations))
+            told = time.monotonic()
+            left: list[Finished | Pruned] = []
+            if taken := pack.take():
+                for row, weights in taken:
+                    if weights is not None:
+                        results.write_weights(setup.folder, row["run_id"], weights)
+                results.write_shard(setup.folder, [row for row, _ in taken])
+                left.append(Finished(tuple(row["run_id"] for row, _ in taken)))
+            if pruned := inbox.pruned() & {slot.run.run_id for slot in pack.running}:
+                for run_id in pruned:
+                    pack.prune(run_id)
+                left.append(Pruned(tuple(sorted(pruned))))
+            for event in left:
+                emit(event)
+                entering = inbox.more()
+                run_ids += tuple(run.run_id for run in entering)
+                pack.enter(entering)
+            if inbox.stopped.is_set() and pack.running:
+                pack.save()
+                return Stopped()
+            if time.monotonic() - saved > setup.checkpoint_seconds:
+                pack.save()
+                saved = time.monotonic()
+    return Done()
 
 
 @contextlib.contextmanager
-def _warnings_told(run_ids: tuple[str, ...], emit: Callable[[JobEvent], None]) -> Iterator[None]:
+def _warnings_told(
+    run_ids: Callable[[], tuple[str, ...]], emit: Callable[[JobEvent], None]
+) -> Iterator[None]:
     """Emit this package's warnings, each once, as events of these runs."""
     with warnings.catch_warnings():
         warnings.simplefilter("default", ZoorecallWarning)
@@ -114,7 +193,7 @@ def _warnings_told(run_ids: tuple[str, ...], emit: Callable[[JobEvent], None]) -
             line: str | None = None,
         ) -> None:
             if issubclass(category, ZoorecallWarning):
-                emit(Warned(run_ids, " ".join(str(message).split())))
+                emit(Warned(run_ids(), " ".join(str(message).split())))
             else:
                 show_other(message, category, filename, lineno, file, line)
 

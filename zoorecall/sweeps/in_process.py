@@ -7,7 +7,7 @@ import torch
 
 from ..config import RunConfig
 from ..results import Results, as_results
-from .pack_job import PackJob
+from .pack_job import PackJob, Row
 from .plan import check_fits, pack_size, plan
 from .sweeper import resolve_device
 
@@ -22,11 +22,16 @@ def train(runs: RunConfig | Sequence[RunConfig], device: str = "auto") -> Result
     each = [runs] if isinstance(runs, RunConfig) else list(runs)
     if not each:
         raise ValueError("there are no runs to train")
-    place, rows = torch.device(resolve_device(device)), []
+    place, rows = torch.device(resolve_device(device)), dict[str, Row]()
     check_fits(each, place)
-    for pack in plan(each, lambda run: pack_size(run, place)):
-        job = PackJob(pack, place)
-        while not job.finished:
+    for group in plan(each, lambda run: pack_size(run, place)):
+        waiting = list(group.runs)
+        job = PackJob(waiting[: group.slots], group.slots, place)
+        del waiting[: group.slots]
+        while job.running:
             job.advance()
-        rows += job.rows()
-    return as_results(pd.DataFrame(rows))
+            rows |= {row["run_id"]: row for row, _ in job.take()}
+            if entering := waiting[: job.free]:
+                job.enter(entering)
+                del waiting[: len(entering)]
+    return as_results(pd.DataFrame([rows[run.run_id] for run in each]))

@@ -1,6 +1,6 @@
 """The executor on this machine: worker processes, one a CPU core, or some a GPU.
 
-It gives them orders, one job at a time each, and hears of events; `child` is the other end.
+It gives them orders and hears of events; `child` is the other end.
 """
 
 import contextlib
@@ -10,15 +10,25 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
 import torch
 
 from ..search_path import working_folder_last
-from .events import Died, Interim, JobEvent, Order, Setup, Stop, event_from, to_line
-from .executor import J
+from .events import (
+    Died,
+    Job,
+    JobEvent,
+    More,
+    Order,
+    Prune,
+    Setup,
+    Stop,
+    event_from,
+    to_line,
+)
 
 WORKERS_PER_GPU = 3
 """While some compile and capture their packs, which takes longer than a small model trains, others
@@ -32,10 +42,10 @@ def places(device: str) -> list[str]:
     """The device of each worker that there may be."""
     if device == "cuda":
         return [f"cuda:{i}" for i in range(torch.cuda.device_count())] * WORKERS_PER_GPU
-    return ["cpu"] * _cores()
+    return ["cpu"] * cores()
 
 
-def _cores() -> int:
+def cores() -> int:
     """How many this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
@@ -46,12 +56,12 @@ class LocalExecutor:
     """An `Executor` whose workers are processes, one a place; each starts when first needed."""
 
     def __init__(self, places: Sequence[str], folder: Path, checkpoint_seconds: float):
-        self.count = len(places)
-        self._free = list(places)  # those without a worker
+        self.places = places
         self._folder, self._checkpoint_seconds = folder, checkpoint_seconds
+        self._threads = max(1, cores() // max(1, len(places)))
         self._log = folder / "worker.log"
+        self._workers: dict[int, _Worker] = {}  # by place, those that live
         self._started: list[_Worker] = []
-        self._idle: list[_Worker] = []
         self._events: _Events = queue.Queue()
 
     def __enter__(self) -> "LocalExecutor":
@@ -63,36 +73,25 @@ class LocalExecutor:
         for worker in self._started:
             worker.wait()
 
-    def carry_out(
-        self, jobs: list[J], take: Callable[[list[J]], J]
-    ) -> Iterator[tuple[J, JobEvent]]:
-        threads = max(1, _cores() // max(1, min(self.count, len(jobs))))
-        at_work: dict[_Worker, J] = {}
-        while True:
-            while jobs and (self._idle or self._free):
-                worker = self._idle.pop(0) if self._idle else self._start(threads)
-                at_work[worker] = take(jobs)
-                worker.send(at_work[worker])
-            if not at_work:
-                return
-            worker, event = self._events.get()
-            if isinstance(event, Died):
-                self._free.append(worker.place)
-                if worker in self._idle:
-                    self._idle.remove(worker)
-            if worker not in at_work:
-                continue  # what a process that it forked may say
-            if isinstance(event, Interim):
-                yield at_work[worker], event
-                continue
-            if not isinstance(event, Died):
-                self._idle.append(worker)
-            yield at_work.pop(worker), event
+    def give(self, place: int, order: Job | More | Prune) -> None:
+        if place not in self._workers:
+            self._workers[place] = self._start(self.places[place])
+        self._workers[place].send(order)
 
-    def _start(self, threads: int) -> "_Worker":
+    def event(self) -> tuple[int, JobEvent]:
+        while True:
+            worker, event = self._events.get()
+            place = next((p for p, x in self._workers.items() if x is worker), None)
+            if place is None:
+                continue  # what a process that it forked may say
+            if isinstance(event, Died):
+                del self._workers[place]
+            return place, event
+
+    def _start(self, device: str) -> "_Worker":
         if not self._started:
             self._log.write_text("")
-        setup = Setup(self._folder, self._free.pop(0), threads, self._checkpoint_seconds)
+        setup = Setup(self._folder, device, self._threads, self._checkpoint_seconds)
         with self._log.open("a") as log:
             self._started.append(_Worker(setup, log, self._events))
         return self._started[-1]

@@ -1,9 +1,9 @@
-"""One pack, from its runs to their rows, in whatever process."""
+"""The runs of a pack key in the slots of a pack, from their checkpoints to their rows, in whatever
+process."""
 
 import math
-import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,153 +16,167 @@ from ..errors import DamagedError, ZoorecallWarning
 from ..model.cost import count_parameters, forward_flops, state_size
 from ..tasks import sizes
 from ..training.outcome import Curve, RunResult
-from ..training.trainer import PackTrainer, UnusableState
-from .events import Evaluation, Progress
-from .plan import PlannedPack
+from ..training.trainer import PackTrainer, Slot, UnusableState
+from .events import Evaluation
 from .provenance import provenance, user_code
 
 Row = dict[str, Any]
 Weights = dict[str, torch.Tensor]
 
+STEPS_TO_PAY = {"cpu": 50, "cuda": 5000}
+"""The steps that must remain for a smaller pack to pay. On a GPU it must be compiled and captured,
+about 45 s, in which other workers have the GPU."""
+
 
 class PackJob:
-    """A pack in training; `state` is that of an earlier one, which it goes on from, and raises
-    UnusableState if it cannot.
+    """Runs of one pack key in training, in at most `slots` slots.
 
-    Runs that end early leave the trainer once a smaller pack pays; their rows are kept here.
+    Those of which `folder` has a checkpoint go on from it. When a run has ended, `take` hands out
+    its row, and another may `enter`. Where none does, the rest go on in a smaller pack as soon as
+    that pays: on a CPU an empty slot takes no time.
     """
 
     def __init__(
-        self, pack: PlannedPack, device: torch.device, state: Mapping[str, Any] | None = None
+        self,
+        runs: Sequence[RunConfig],
+        slots: int,
+        device: torch.device,
+        folder: Path | None = None,
     ):
-        self.pack = pack
-        if state and state.keys() != {"trainer", "left", "kept"}:
-            raise UnusableState("has other names")
-        self._left: dict[str, Row] = dict(state["left"]) if state else {}
-        self._kept: dict[str, Weights] = dict(state["kept"]) if state else {}
-        runs = [run for run in pack.runs if run.run_id not in self._left]
-        self._trainer = PackTrainer(runs, device, state["trainer"] if state else None)
-        self.evaluations: tuple[Evaluation, ...] = ()  # at this step
+        self._device, self._folder, self._most = device, folder, slots
+        on_gpu = device.type == "cuda"
+        self._trainer = PackTrainer(runs, device, slots if on_gpu else None)
+        for slot in self._trainer.running:
+            self._go_on(slot)
 
     @property
-    def finished(self) -> bool:
-        return self._trainer.finished
+    def running(self) -> list[Slot]:
+        """The runs in training."""
+        return self._trainer.running
 
     @property
-    def step(self) -> int:
-        return self._trainer.step
+    def steps(self) -> dict[str, int]:
+        """How many steps each run has behind it that was not taken yet."""
+        return {slot.run.run_id: slot.step for slot in self._trainer.slots if slot}
 
-    def advance(self) -> None:
-        """Train up to the next evaluation, and evaluate."""
-        self._trainer.advance()
-        self.evaluations = tuple(
-            Evaluation.of(run.run_id, {name: x[-1] for name, x in _columns(curve).items()})
-            for run, curve in zip(self._trainer.runs, self._trainer.curves, strict=True)
-            if curve.step[-1] == self.step
+    @property
+    def free(self) -> int:
+        """How many more runs may enter."""
+        return self._most - len(self.steps)
+
+    def advance(self, pause: Callable[[], bool] = lambda: False) -> tuple[Evaluation, ...]:
+        """Train up to the next evaluation of any run, or until `pause` says so; returns the
+        evaluations."""
+        self._shrink()
+        return tuple(
+            Evaluation.of(
+                slot.run.run_id, {name: x[-1] for name, x in _columns(slot.curve).items()}
+            )
+            for slot in self._trainer.advance(pause)
         )
-        if self._trainer.half_empty:
-            active = self._trainer.active.tolist()
-            for result, goes_on in zip(self._trainer.results(), active, strict=True):
-                if not goes_on:
-                    self._left[result.run.run_id] = _row(result, self.pack, self._trainer)
-                    self._keep(result.run)
-            self._trainer = self._trainer.of_active()
 
-    def best(self) -> list[float]:
-        """The best accuracy so far of each run."""
-        best = {run_id: row["best_test_accuracy"] for run_id, row in self._left.items()}
-        for run, curve in zip(self._trainer.runs, self._trainer.curves, strict=True):
-            best[run.run_id] = max(curve.test_accuracy)
-        return [best[run.run_id] for run in self.pack.runs]
+    def take(self) -> list[tuple[Row, Weights | None]]:
+        """The rows of the runs that have ended, as a shard has them, each with its weights if the
+        run is to keep them; their slots are free."""
+        taken = []
+        for slot in self._trainer.ended:
+            keep = slot.run.train.keep == "weights"
+            weights = self._trainer.weights(slot) if keep else None
+            taken.append((self._row(slot), weights))
+            self._trainer.leave(slot)
+        return taken
 
-    def state(self) -> dict[str, Any]:
-        """What another job needs to go on from here."""
-        return {"trainer": self._trainer.state(), "left": self._left, "kept": self._kept}
+    def enter(self, runs: Sequence[RunConfig]) -> None:
+        """Have free slots train these runs, at most `free`."""
+        if len(runs) > self._trainer.free:
+            self._resize(len(self.running) + len(runs), runs)
+        else:
+            for run in runs:
+                self._go_on(self._trainer.enter(run))
 
-    def weights(self) -> dict[str, Weights]:
-        """The weights, by run id, of the runs that are to keep them."""
-        for run in self._trainer.runs:
-            self._keep(run)
-        return self._kept
+    def prune(self, run_id: str) -> None:
+        """Save a checkpoint of a run and train it no further."""
+        (slot,) = (slot for slot in self.running if slot.run.run_id == run_id)
+        self._save(slot)
+        self._trainer.leave(slot)
 
-    def _keep(self, run: RunConfig) -> None:
-        if run.train.keep == "weights":
-            self._kept[run.run_id] = self._trainer.weights(run.run_id)
+    def save(self) -> None:
+        """Save a checkpoint of each run in training."""
+        for slot in self.running:
+            self._save(slot)
 
-    def rows(self) -> list[Row]:
-        """A row a run, as a shard has it."""
-        found = [_row(result, self.pack, self._trainer) for result in self._trainer.results()]
-        rows = self._left | {row["run_id"]: row for row in found}
-        return [rows[run.run_id] for run in self.pack.runs]
+    # ---- inside
 
+    def _save(self, slot: Slot) -> None:
+        assert self._folder is not None
+        state = self._trainer.state(slot)
+        results.write_checkpoint(self._folder, slot.run.run_id, state)
 
-def train_pack(
-    pack: PlannedPack,
-    folder: Path,
-    device: torch.device,
-    checkpoint_seconds: float,
-    emit: Callable[[Progress], None],
-    stopping: Callable[[], bool] = lambda: False,
-) -> bool:
-    """Train a pack to its shard, or to a checkpoint if `stopping`; says whether it finished. Each
-    evaluation is emitted."""
-    job = _job(pack, folder, device)
-    saved = time.monotonic()
-    while not job.finished:
-        job.advance()
-        emit(Progress(pack.pack_id, job.step, tuple(job.best()), job.evaluations))
-        stop = stopping() and not job.finished
-        if stop or time.monotonic() - saved > checkpoint_seconds:
-            results.write_checkpoint(folder, pack.pack_id, job.state())
-            saved = time.monotonic()
-        if stop:
-            return False
-    for run_id, weights in job.weights().items():
-        results.write_weights(folder, run_id, weights)
-    results.write_shard(folder, pack.pack_id, job.rows())
-    return True
+    def _go_on(self, slot: Slot) -> None:
+        """Have a run go on from its checkpoint, if there is one. One that cannot be used is set
+        aside, and the user told."""
+        if self._folder is None:
+            return
+        run_id = slot.run.run_id
+        try:
+            if (state := results.read_checkpoint(self._folder, run_id)) is not None:
+                self._trainer.restore(slot, state)
+            return
+        except (DamagedError, UnusableState) as error:
+            path = results.checkpoint_path(self._folder, run_id)
+            reason = error.reason if isinstance(error, DamagedError) else error
+            text = f"{path}: {reason}; it is now {files.set_aside(path).name}, its run starts anew"
+        warnings.warn(text, ZoorecallWarning, stacklevel=2)
+        self._trainer.leave(slot)
+        self._trainer.enter(slot.run)
 
+    def _shrink(self) -> None:
+        """Go on in a smaller pack, if that pays."""
+        running, kind = self._trainer.running, self._device.type
+        left = max(slot.run.train.num_steps - slot.step for slot in running)
+        slots = len(self._trainer.slots)
+        few = len(running) < slots if kind == "cpu" else 2 * len(running) <= slots
+        if few and left >= STEPS_TO_PAY[kind]:
+            self._resize(len(running))
 
-def _job(pack: PlannedPack, folder: Path, device: torch.device) -> PackJob:
-    """The job of a pack, from its checkpoint if there is one. One that cannot be used is set aside,
-    and the user told."""
-    try:
-        return PackJob(pack, device, results.read_checkpoint(folder, pack.pack_id))
-    except (DamagedError, UnusableState) as error:
-        path = results.checkpoint_path(folder, pack.pack_id)
-        reason = error.reason if isinstance(error, DamagedError) else error
-        text = f"{path}: {reason}; it is now {files.set_aside(path).name}, its pack starts anew"
-    warnings.warn(text, ZoorecallWarning, stacklevel=2)
-    return PackJob(pack, device)
+    def _resize(self, slots: int, entering: Sequence[RunConfig] = ()) -> None:
+        """Go on in a pack of so many slots."""
+        before = self._trainer
+        states = [(slot, before.state(slot)) for slot in before.running]
+        runs = [slot.run for slot, _ in states]
+        self._trainer = PackTrainer([*runs, *entering], self._device, slots)
+        for slot, (_, state) in zip(self._trainer.running, states, strict=False):
+            self._trainer.restore(slot, state)
+        for slot in self._trainer.running[len(states) :]:
+            self._go_on(slot)
 
-
-def _row(result: RunResult, pack: PlannedPack, trainer: PackTrainer) -> dict[str, Any]:
-    """A run's row as it stands in a shard."""
-    run = result.run
-    measured = _columns(result)
-    del measured["run"], measured["curve"]
-    for name in ("steps_to_solve", "diverged_at", "stopped_at"):
-        measured[name] = math.nan if measured[name] is None else float(measured[name])
-    tokens = trainer.step * run.train.batch_size * run.task.seq_len
-    return {
-        "run_id": run.run_id,
-        "mixer": run.model.mixer.label,
-        "config": run.model_dump_json(),
-        **sizes(run.task),
-        **measured,
-        "num_steps": run.train.num_steps,
-        "parameters": count_parameters(run),
-        "state_size": state_size(run),
-        "forward_flops": forward_flops(run),
-        "pack_id": pack.pack_id,
-        "pack_size": len(pack.runs),
-        "seconds": trainer.seconds,
-        "tokens_per_second": tokens / max(trainer.seconds, 1e-9),
-        **provenance(trainer.device),
-        "kernels": trainer.kernels,
-        "user_code": user_code(run.model.mixer),
-        **{f"curve.{name}": values for name, values in _columns(result.curve).items()},
-    }
+    def _row(self, slot: Slot) -> Row:
+        """A run's row as it stands in a shard."""
+        run, result = slot.run, self._trainer.result(slot)
+        measured = _columns(result)
+        del measured["run"], measured["curve"]
+        for name in ("steps_to_solve", "diverged_at", "stopped_at"):
+            measured[name] = math.nan if measured[name] is None else float(measured[name])
+        tokens = slot.step * run.train.batch_size * run.task.seq_len
+        return {
+            "run_id": run.run_id,
+            "mixer": run.model.mixer.label,
+            "config": run.model_dump_json(),
+            **sizes(run.task),
+            **measured,
+            "num_steps": run.train.num_steps,
+            "parameters": count_parameters(run),
+            "state_size": state_size(run),
+            "forward_flops": forward_flops(run),
+            "pack_id": run.pack_key,
+            "pack_size": len(self._trainer.slots),
+            "seconds": slot.seconds,
+            "tokens_per_second": tokens / max(slot.seconds, 1e-9),
+            **provenance(self._device),
+            "kernels": self._trainer.kernels,
+            "user_code": user_code(run.model.mixer),
+            **{f"curve.{name}": values for name, values in _columns(result.curve).items()},
+        }
 
 
 def _columns(fields: RunResult | Curve) -> dict[str, Any]:

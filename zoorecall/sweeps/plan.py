@@ -1,10 +1,8 @@
-"""Which runs train together, and how many at once."""
+"""Which runs can train together, and how many at once."""
 
-import hashlib
-import itertools
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,15 +14,11 @@ from ..model.cost import count_parameters, forward_flops
 
 
 @dataclass(frozen=True)
-class PlannedPack:
-    """Runs that train as one program."""
+class RunGroup:
+    """Runs of one pack key, in the order of the grid, and how many a device trains at once."""
 
     runs: tuple[RunConfig, ...]
-
-    @property
-    def pack_id(self) -> str:
-        text = " ".join(run.run_id for run in self.runs)
-        return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+    slots: int
 
     @property
     def flops(self) -> int | None:
@@ -34,8 +28,8 @@ class PlannedPack:
 
     @property
     def work(self) -> int:
-        """What says which of two packs takes longer: `flops`, but of a user's own mixer, which only
-        a worker may call, two a parameter and token, three times."""
+        """What says which of two groups takes longer: `flops`, but of a user's own mixer, which
+        only a worker may call, two a parameter and token, three times."""
         run = self.runs[0]
         flops = None if _has_users_code(run) else self.flops
         of_one = 6 * count_parameters(run) * run.task.seq_len
@@ -44,69 +38,28 @@ class PlannedPack:
     @property
     def sequences(self) -> int:
         """How many sequences its runs train on, all together."""
-        return len(self.runs) * self.runs[0].train.num_steps * self.runs[0].train.batch_size
-
-    def halves(self) -> "tuple[PlannedPack, PlannedPack]":
-        """Two packs of half the runs each."""
-        middle = len(self.runs) // 2
-        return PlannedPack(self.runs[:middle]), PlannedPack(self.runs[middle:])
+        return sum(run.train.num_steps for run in self.runs) * self.runs[0].train.batch_size
 
 
 def _has_users_code(run: RunConfig) -> bool:
     return any(isinstance(mixer, CustomConfig) for mixer in run.model.mixer.each)
 
 
-def plan(
-    runs: Sequence[RunConfig],
-    pack_size: Callable[[RunConfig], int],
-    earlier: Mapping[str, Sequence[str]] | None = None,
-    at_least: int = 1,
-) -> list[PlannedPack]:
-    """Runs to packs, in the order of the grid.
-
-    Packs that an `earlier` plan made of the same runs stay as they were; the rest are cut into
-    packs of nearly equal size, at most `pack_size` of their first run, and then halved, the longest
-    first, until there are `at_least` as many packs as devices that could train one.
-    """
-    kept, groups = kept_and_groups(runs, earlier or {})
-    packs: list[PlannedPack] = []
-    for group in groups:
-        count = math.ceil(len(group) / pack_size(group[0]))
-        bounds = [round(i * len(group) / count) for i in range(count + 1)]
-        packs += [PlannedPack(tuple(group[a:b])) for a, b in itertools.pairwise(bounds)]
-    while len(kept) + len(packs) < at_least:
-        longest = max(packs, key=lambda pack: pack.work * (len(pack.runs) > 1), default=None)
-        if longest is None or len(longest.runs) == 1:
-            break
-        packs.remove(longest)
-        packs += longest.halves()
-    packs += kept
-    place = {run.run_id: i for i, run in enumerate(runs)}
-    return sorted(packs, key=lambda pack: place[pack.runs[0].run_id])
-
-
-def kept_and_groups(
-    runs: Sequence[RunConfig], earlier: Mapping[str, Sequence[str]]
-) -> tuple[list[PlannedPack], list[list[RunConfig]]]:
-    """The packs of an `earlier` plan that stay, and the other runs by pack key, still uncut."""
-    by_id = {run.run_id: run for run in runs}
-    packs = []
-    for run_ids in earlier.values():
-        keys = {by_id[x].pack_key if x in by_id else None for x in run_ids}
-        if len(keys) == 1 and None not in keys:
-            packs.append(PlannedPack(tuple(by_id.pop(run_id) for run_id in run_ids)))
-    groups: dict[str, list[RunConfig]] = {}
-    for run in by_id.values():
-        groups.setdefault(run.pack_key, []).append(run)
-    return packs, list(groups.values())
+def plan(runs: Sequence[RunConfig], slots: Callable[[RunConfig], int]) -> list[RunGroup]:
+    """Runs by pack key, in the order of the grid; `slots` says of the first of a group how many
+    like it to train at once."""
+    by_key: dict[str, list[RunConfig]] = {}
+    for run in runs:
+        by_key.setdefault(run.pack_key, []).append(run)
+    return [RunGroup(tuple(each), min(slots(each[0]), len(each))) for each in by_key.values()]
 
 
 MAX_RUNS = 128
 """In a pack: from there on more share nothing worth having, and a crash costs more."""
 
 SAMPLE_SIZES = 2, 6
-"""The pack sizes at which `sizing` measures runs; not 1, for which compilers make an exception. A
-group that is no larger is one pack as it is."""
+"""The numbers of slots with which `sizing` measures runs; not 1, for which compilers make an
+exception. A group that is no larger has a slot for each run."""
 
 CPU_ACTIVATIONS = 2**18
 """Numbers in one activation [R, B, L, D] of a pack on a CPU: about what its caches hold. Measured

@@ -11,25 +11,24 @@ from ..errors import ResultsError
 from ..grid.faults import in_words
 from ..results import load_results, read_rows
 from .events import Evaluation, Finished, Progress, Started, SweepEvent
-from .plan import PlannedPack
+from .plan import plan
 
 
 def replay(folder: Path, into: Path) -> Iterator[SweepEvent]:
-    """The events of a folder's finished runs, as of a sweep into another folder, each run a pack.
+    """The events of a folder's finished runs, as of a sweep into another folder, one after the
+    other.
 
     Raises ResultsError where the folder cannot be read, or has a run that cannot be made again.
     """
     curves = dict(iter(load_results(folder).curves.groupby(columns.RUN_ID)))
-    packs = [PlannedPack((_run(text, folder),)) for text in read_rows(folder)[columns.CONFIG]]
-    yield Started(into, "", tuple(packs), 0)
-    for pack in packs:
-        run_id, best = pack.runs[0].run_id, 0.0
+    runs = [_run(text, folder) for text in read_rows(folder)[columns.CONFIG]]
+    yield Started(into, "", tuple(plan(runs, lambda run: 1)), 0)
+    for run_id in (run.run_id for run in runs):
         curve = curves[run_id].drop(columns=[columns.RUN_ID, columns.MIXER])
         for row in curve.to_dict("records"):
             evaluation = Evaluation.of(run_id, {str(name): x for name, x in row.items()})
-            best = max(best, evaluation.values.get("test_accuracy", 0.0))
-            yield Progress(pack.pack_id, evaluation.step, (best,), (evaluation,))
-        yield Finished(pack.pack_id)
+            yield Progress({run_id: evaluation.step}, (evaluation,))
+        yield Finished((run_id,))
 
 
 def _run(config: str, folder: Path) -> RunConfig:

@@ -62,7 +62,7 @@ def sample(run: RunConfig, size: int, device: torch.device) -> Sample:
         torch.cuda.reset_peak_memory_stats(device)
     few = {"train_examples": run.train.batch_size, "test_examples": 1}
     copied = run.model_copy(update={"train": run.train.model_copy(update=few)})
-    trainer = PackTrainer([copied] * size, device, compiled=False)
+    trainer = PackTrainer([copied], device, size, compiled=False)
     trainer.time_steps(2)  # the first one builds kernels
     rough = min(trainer.time_steps(3))
     # the least, as workers that measure at the same time can only add to it

@@ -1,11 +1,11 @@
-"""A sweep: the packs of a grid, trained by an executor, into one results folder.
+"""A sweep: the runs of a grid, trained by an executor, into one results folder.
 
 The sweep itself does not train: workers are processes of their own, so that a crash or a kill of
 either side costs at most what was trained since the last checkpoint.
 """
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -16,25 +16,23 @@ from ..errors import DeviceError, ResultsError, SweepFailed
 from ..grid import Grid
 from ..results import Results
 from .events import (
-    Died,
-    Failed,
+    Finished,
+    Interim,
     Measure,
     Measured,
     Measuring,
-    OutOfMemory,
-    Retried,
-    Split,
+    More,
+    Pruned,
     Started,
-    Stopped,
     SweepEvent,
-    Train,
     Unwritable,
     Warned,
 )
 from .executor import Executor
 from .local import LocalExecutor, places
 from .merging import write_grid
-from .plan import SAMPLE_SIZES, PlannedPack, check_fits, kept_and_groups, pack_size, plan
+from .plan import SAMPLE_SIZES, RunGroup, check_fits, pack_size, plan
+from .schedule import Schedule
 
 
 def default_folder(grid: Grid) -> Path:
@@ -50,31 +48,23 @@ def resolve_device(device: str) -> str:
     return device
 
 
-def plan_packs(
+def plan_groups(
     grid: Grid, device: str, folder: Path | None = None, sizes: Mapping[str, int] | None = None
-) -> list[PlannedPack]:
-    """The packs that a sweep of the grid would still train, given what `folder` holds.
+) -> list[RunGroup]:
+    """The runs that a sweep of the grid would still train, given what `folder` holds.
 
-    `sizes` are those measured, by pack key; others are estimated. Raises DeviceError where a run
-    cannot train on the device.
+    `sizes` are the numbers of slots that were measured, by pack key; others are estimated. Raises
+    DeviceError where a run cannot train on the device.
     """
-    todo, earlier = _missing(grid, folder)
+    done = results.finished_run_ids(folder) if folder else set()
+    todo = [run for run in grid.runs if run.run_id not in done]
     check_fits(todo, torch.device(device))
     known = sizes or {}
 
     def size(run: RunConfig) -> int:
         return known.get(run.pack_key) or pack_size(run, torch.device(device))
 
-    return plan(todo, size, earlier, at_least=torch.cuda.device_count() if device == "cuda" else 1)
-
-
-def _missing(
-    grid: Grid, folder: Path | None
-) -> tuple[list[RunConfig], Mapping[str, Sequence[str]]]:
-    """The runs that `folder` does not hold, and the packs an earlier sweep planned."""
-    done = results.finished_run_ids(folder) if folder else set()
-    earlier = results.read_plan(folder) if folder else {}
-    return [run for run in grid.runs if run.run_id not in done], earlier
+    return plan(todo, size)
 
 
 def sweep(
@@ -93,7 +83,7 @@ def sweep(
     the first free of NAME.1, NAME.2, ... From the start the folder's grid.yaml states the runs, and
     once all are there they stand in two tables, see `merge`. Raises ResultsError where the folder
     cannot be read or written, DeviceError where a run cannot train on the device, SweepFailed where
-    a pack could not be trained.
+    a run could not be trained.
     """
     if folder == "":
         raise ResultsError("the name of the results folder is empty")
@@ -112,32 +102,26 @@ def sweep(
         write_grid(folder, grid.runs, grid.description, keep=bool(damaged))
         order = {run.run_id: i for i, run in enumerate(grid.runs)}
         try:
-            with LocalExecutor(places(device), folder, checkpoint_seconds) as executor:
-                sizes = _measure(grid, folder, device, executor, on_event)
-                packs = plan_packs(grid, device, folder, sizes)
-                if packs:
-                    _remember(folder, packs)
-                todo = sum(len(pack.runs) for pack in packs)
-                on_event(Started(folder, device, tuple(packs), len(grid.runs) - todo))
-                failed = _train(packs, folder, executor, on_event)
+            workers = places(device)[: max(1, len(grid.runs))]
+            with LocalExecutor(workers, folder, checkpoint_seconds) as executor:
+                sizes = _measure(plan_groups(grid, device, folder), device, executor, on_event)
+                groups = plan_groups(grid, device, folder, sizes)
+                todo = sum(len(group.runs) for group in groups)
+                if todo:
+                    results.write_plan(folder, [run.run_id for run in grid.runs])
+                on_event(Started(folder, device, tuple(groups), len(grid.runs) - todo))
+                failed = _train(groups, executor, on_event)
         finally:
             if results.finished_run_ids(folder):
                 results.write_tables(folder, order)
         if failed:
-            pack, reason = failed[0]
+            run, reason = failed[0]
             raise SweepFailed(
-                f"{len(failed)} of {len(packs)} packs failed, the first "
-                f"({pack.runs[0].model.mixer.label}) with: {reason}; see {folder / 'worker.log'}"
+                f"{len(failed)} of {todo} runs failed, the first "
+                f"({run.model.mixer.label}) with: {reason}; see {folder / 'worker.log'}"
             )
         results.merge(folder)
     return results.load_results(folder)
-
-
-def _remember(folder: Path, packs: Sequence[PlannedPack], instead_of: str | None = None) -> None:
-    """Write packs into the folder's plan."""
-    known = results.read_plan(folder)
-    known.pop(instead_of or "", None)
-    results.write_plan(folder, known | {p.pack_id: [run.run_id for run in p.runs] for p in packs})
 
 
 def _move_aside(folder: Path) -> None:
@@ -147,65 +131,57 @@ def _move_aside(folder: Path) -> None:
 
 
 def _measure(
-    grid: Grid,
-    folder: Path,
+    groups: list[RunGroup],
     device: str,
     executor: Executor,
     on_event: Callable[[SweepEvent], None],
 ) -> dict[str, int]:
-    """How many runs to train at once, by pack key: on a GPU, and where one pack might be too many.
+    """How many runs to train at once, by pack key: on a GPU, and where a slot each might be too
+    many.
 
     A group that cannot be measured is left out: what keeps it from it, training will report.
     """
     if device == "cpu":
         return {}
-    _, groups = kept_and_groups(*_missing(grid, folder))
-    jobs = [Measure(group[0]) for group in groups if len(group) > SAMPLE_SIZES[1]]
+    jobs = [Measure(group.runs[0]) for group in groups if len(group.runs) > SAMPLE_SIZES[1]]
     if jobs:
         on_event(Measuring(len(jobs), device))
-    sizes = {}
-    for _, event in executor.carry_out(jobs, lambda jobs: jobs.pop(0)):
+    sizes, at_work = dict[str, int](), set[int]()
+    while jobs or at_work:
+        for place in range(len(executor.places)):
+            if jobs and place not in at_work:
+                executor.give(place, jobs.pop(0))
+                at_work.add(place)
+        place, event = executor.event()
         if isinstance(event, Measured):
             sizes[event.pack_key] = event.size
-        elif isinstance(event, Warned):
+        if isinstance(event, Interim):
             on_event(event)
+        else:
+            at_work.discard(place)
     return sizes
 
 
 def _train(
-    packs: Sequence[PlannedPack],
-    folder: Path,
-    executor: Executor,
-    on_event: Callable[[SweepEvent], None],
-) -> list[tuple[PlannedPack, str]]:
-    """Have the packs trained and pass events on; returns those that failed, and why."""
-    jobs, failed, retried = [Train(pack) for pack in packs], [], set()
-    for job, event in executor.carry_out(jobs, lambda jobs: _next(jobs, executor.count)):
-        pack, pack_id = job.pack, job.pack.pack_id
+    groups: list[RunGroup], executor: Executor, on_event: Callable[[SweepEvent], None]
+) -> list[tuple[RunConfig, str]]:
+    """Have the runs trained and pass events on; returns those that failed, and why."""
+    schedule = Schedule(groups, executor.places)
+    while True:
+        for place, job in schedule.jobs():
+            executor.give(place, job)
+        if not schedule.busy:
+            return schedule.failed
+        place, event = executor.event()
         if isinstance(event, Unwritable):
             raise ResultsError(
                 event.reason + "; what was finished is kept, the same command goes on"
             )
-        if isinstance(event, OutOfMemory) and len(pack.runs) > 1:
-            halves = pack.halves()
-            _remember(folder, halves, instead_of=pack_id)
-            jobs[:0] = map(Train, halves)
-            on_event(Split(pack_id, halves))
-        elif isinstance(event, Died) and pack_id not in retried:
-            retried.add(pack_id)
-            jobs.insert(0, job)
-            on_event(Retried(pack_id, event.reason))
-        elif isinstance(event, OutOfMemory | Died | Failed):
-            failed.append((pack, event.reason))
-            on_event(Failed(pack_id, event.reason))
-        elif not isinstance(event, Measured | Stopped):
+        if isinstance(event, Finished | Pruned):
+            more = schedule.more(place, event.run_ids, isinstance(event, Finished))
+            executor.give(place, More(more))
+        if isinstance(event, Interim):
             on_event(event)
-    return failed
-
-
-def _next(jobs: list[Train], workers: int) -> Train:
-    """Take the next pack: in the order of the grid, but of the last two a worker the one that takes
-    longest, so that at the end no worker is alone with a long one."""
-    if len(jobs) > 2 * workers:
-        return jobs.pop(0)
-    return jobs.pop(max(range(len(jobs)), key=lambda i: jobs[i].pack.work))
+            continue
+        for meaning in schedule.end(place, event):
+            on_event(meaning)

@@ -18,8 +18,8 @@ from ..tasks import Task, make_task
 
 @dataclass
 class Examples:
-    """The examples of some places, of one seed and epoch each: tokens [S, n, L], the rest [S, n, Q],
-    but slices [S, n, 0] for a task that has none."""
+    """The examples of some places, of one seed and epoch each: tokens [S, n, L], the rest
+    [S, n, Q], but slices [S, n, 0] for a task that has none."""
 
     tokens: Tensor
     positions: Tensor

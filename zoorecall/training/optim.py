@@ -19,7 +19,7 @@ from ..model.pack import Matrix
 
 
 def learning_rates(train: TrainConfig, step: Tensor | None = None) -> Tensor:
-    """The learning rates of steps counted from 0, float64 [S] -> the same; of all, if none are given.
+    """The learning rates of steps counted from 0, float64 [S] -> the same; of all by default.
 
     Linear warmup from 0, whose last step has the peak rate; then `schedule` down to 0 (cosine and
     linear reach it one step past the end). `cosine_by_epoch` sets the rate once an epoch.

@@ -47,9 +47,7 @@ class Step:
     ):
         self.pack, self.feed, self.device = pack, feed, device
         decayed = pack.decayed() if run.train.undecayed == "official" else None
-        self.optimizer = make_optimizer(
-            run.train, pack.flat, feed.cursor, pack.matrices(), decayed
-        )
+        self.optimizer = make_optimizer(run.train, pack.flat, feed.cursor, pack.matrices(), decayed)
         self.dtype = torch.bfloat16 if run.train.precision == "bf16" else torch.float32
         R = len(pack.flat)
         self.dropout_keys, self.index, self.diverged_at = (
@@ -112,7 +110,7 @@ class Step:
     def mean_loss(
         self, tokens: Tensor, positions: Tensor, targets: Tensor, weights: Tensor | None = None
     ) -> Tensor:
-        """What a run minimizes, [R]; `weights` [R, B] of the examples, if they are not all alike."""
+        """What a run minimizes, [R]; `weights` [R, B] of examples, if they are not all alike."""
         model = self.pack.model
         keys = mix(self.dropout_keys ^ mix(self.index)) if model.drops else None
         x = self._embed(tokens, self.dtype, keys)

@@ -61,9 +61,8 @@ class PackTrainer:
     Each run is at a step of its own and is evaluated alone, at steps of its own: what it comes to
     depends on none of its neighbours. One that has ended keeps its slot until it `leave`s; another
     may then `enter`, without a new program. `state(slot)` can be saved after any `advance`; a run
-    that enters with it goes on as if never stopped, with any other state it raises UnusableState.
-    There may be more slots than runs. `compiled=False` leaves out what makes the first step on a
-    GPU long: for timing, not training.
+    that it is restored to goes on as if never stopped. There may be more slots than runs.
+    `compiled=False` leaves out what makes the first step on a GPU long: for timing, not training.
     """
 
     def __init__(
@@ -114,14 +113,11 @@ class PackTrainer:
         how = ["compiled, captured"] if self.pack.can_be_captured else []
         return ", ".join([*sorted(self._forms), *how])
 
-    def enter(self, run: RunConfig, state: Mapping[str, Any] | None = None) -> Slot:
-        """Give a run a free slot: from its initial weights, or from where `state` says it was."""
+    def enter(self, run: RunConfig) -> Slot:
+        """Give a run a free slot, where it begins."""
         r = self.slots.index(None)
         self.pack.put(r, run)
-        slot = self._begin(r, run)
-        if state is not None:
-            self._restore(slot, state)
-        return slot
+        return self._begin(r, run)
 
     def leave(self, slot: Slot) -> None:
         """Take a run out of its slot."""
@@ -196,6 +192,38 @@ class PackTrainer:
             **{name: rows[r].cpu().clone() for name, rows in self.do_step.of_runs().items()},
         }
 
+    def restore(self, slot: Slot, state: Mapping[str, Any]) -> None:
+        """Have a run go on from where it was; raises UnusableState where `state` is not one of it,
+        after which the run should leave."""
+        now, steps = self.state(slot), slot.run.train.evaluation_steps
+        try:
+            curve = Curve(**state["curve"])
+            fits = _form(state) == _form(now) and state["run_id"] == slot.run.run_id
+            fits &= curve.is_whole(self.task_slices) if curve.step else not state["step"]
+            fits &= curve.step == steps[: len(curve.step)] and len(curve.step) < len(steps)
+            slot.due = steps[len(curve.step)]
+            fits &= curve.step[-1:] <= [state["step"]] <= [slot.due]
+            fits &= 0 <= state["steps_in_sum"] <= state["step"]
+        except (KeyError, TypeError, AttributeError, IndexError) as error:
+            raise UnusableState(f"is no state of this run ({error})") from error
+        if not fits:
+            raise UnusableState("is no state of this run")
+        lost = int(state["diverged_at"]) >= 0
+        for name, rows in self.do_step.of_runs().items():
+            if bool(state[name].isnan().any()) and not lost:
+                raise UnusableState(f"has NaN in {name} of a run that has not diverged")
+            rows[slot.place].copy_(state[name])
+        try:
+            self.pack.restore(slot.place, state["modules"])
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # a user's module may raise anything
+            raise UnusableState(f"cannot be taken by a user's module ({error})") from error
+        slot.curve, slot.step, slot.seconds = curve, state["step"], state["seconds"]
+        slot.steps_in_sum, size = state["steps_in_sum"], slot.run.train.steps_per_epoch
+        self._load(slot, max(slot.step - 1, 0) // size)
+        self.feed.cursor[slot.place] = slot.step - slot.epoch * size
+
     def result(self, slot: Slot) -> RunResult:
         """What a run came to."""
         curve, diverged_at = slot.curve, int(self.do_step.diverged_at[slot.place])
@@ -249,36 +277,6 @@ class PackTrainer:
             self._load(slot, epoch)
         return min(slot.due - slot.step, size - step)
 
-    def _restore(self, slot: Slot, state: Mapping[str, Any]) -> None:
-        now, steps = self.state(slot), slot.run.train.evaluation_steps
-        try:
-            curve = Curve(**state["curve"])
-            fits = _form(state) == _form(now) and state["run_id"] == slot.run.run_id
-            fits &= curve.is_whole(self.task_slices) if curve.step else not state["step"]
-            fits &= curve.step == steps[: len(curve.step)] and len(curve.step) < len(steps)
-            slot.due = steps[len(curve.step)]
-            fits &= curve.step[-1:] <= [state["step"]] <= [slot.due]
-            fits &= 0 <= state["steps_in_sum"] <= state["step"]
-        except (KeyError, TypeError, AttributeError, IndexError) as error:
-            raise UnusableState(f"is no state of this run ({error})") from error
-        if not fits:
-            raise UnusableState("is no state of this run")
-        lost = int(state["diverged_at"]) >= 0
-        for name, rows in self.do_step.of_runs().items():
-            if bool(state[name].isnan().any()) and not lost:
-                raise UnusableState(f"has NaN in {name} of a run that has not diverged")
-            rows[slot.place].copy_(state[name])
-        try:
-            self.pack.restore(slot.place, state["modules"])
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:  # a user's module may raise anything
-            raise UnusableState(f"cannot be taken by a user's module ({error})") from error
-        slot.curve, slot.step, slot.seconds = curve, state["step"], state["seconds"]
-        slot.steps_in_sum, size = state["steps_in_sum"], slot.run.train.steps_per_epoch
-        self._load(slot, max(slot.step - 1, 0) // size)
-        self.feed.cursor[slot.place] = slot.step - slot.epoch * size
-
     def _warn_of_looking_ahead(self, slot: Slot) -> None:
         self._warned = True
         with self.pack.alone(slot.place) as model:
@@ -298,14 +296,14 @@ class PackTrainer:
             return
         done, measured = self.do_step, []
         for slot in due:
-            r, train = slot.place, slot.run.train
-            of_steps = [done.loss_sum[r] / max(1, slot.steps_in_sum), done.max_loss[r]]
-            of_steps += [done.max_grad_norm[r], done.diverged_at[r].double()]
-            tests = self.measure(slot, self.feed.tests(slot.run), train.test_examples)
-            measured.append(torch.cat([torch.stack(of_steps), tests]))
+            r, tests = slot.place, slot.run.train.test_examples
+            told = [done.loss_sum[r] / max(1, slot.steps_in_sum), done.max_loss[r]]
+            told += [done.max_grad_norm[r], done.diverged_at[r].double()]
+            on_tests = self.measure(slot, self.feed.tests(slot.run), tests)
+            measured.append(torch.cat([torch.stack(told), on_tests]))
         for slot, values in zip(due, torch.stack(measured).tolist(), strict=True):
-            *of_steps, diverged_at, accuracy, sequence_accuracy, test_loss = values[:7]
-            by_slice, diverged = values[7:], diverged_at >= 0
+            of_steps, diverged, by_slice = values[:3], values[3] >= 0, values[7:]
+            accuracy, sequence_accuracy, test_loss = values[4:7]
             if diverged:
                 accuracy, sequence_accuracy, by_slice = 0.0, 0.0, [0.0] * len(by_slice)
                 of_steps, test_loss = [math.nan] * 3, math.nan
