@@ -68,9 +68,9 @@ def small_run(
 def finished_runs(events: Sequence[SweepEvent]) -> list[RunConfig]:
     """The runs that a sweep trained, by its events."""
     (started,) = (event for event in events if isinstance(event, Started))
-    packs = {pack.pack_id: pack for pack in started.packs}
-    ids = [event.pack_id for event in events if isinstance(event, Finished)]
-    return [run for pack_id in ids for run in packs[pack_id].runs]
+    runs = {run.run_id: run for group in started.groups for run in group.runs}
+    ids = [x for event in events if isinstance(event, Finished) for x in event.run_ids]
+    return [runs[run_id] for run_id in ids]
 
 
 def gradients(y, tensors):
