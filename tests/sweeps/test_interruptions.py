@@ -41,9 +41,10 @@ def listen(self, event):
         print(json.dumps(event.steps), file=told, flush=True)
     show(self, event)
 display.SweepDisplay.show = listen
+cli._print_table = cli._draw = lambda *_: None
 sys.exit(cli.main())
 """
-"""The command, which also writes into a file how far each run is."""
+"""The command, which also writes into a file how far each run is, and draws nothing."""
 
 SOON = 15
 """Seconds in which an interrupted sweep and its workers should have ended."""
@@ -148,7 +149,6 @@ class Story:
         self.grid, self.folder, self.cores, self.more = grid, folder, cores, more
         self.runs = load_grid(grid).runs
         self.interruptions = 0
-        self.told_back = 0
 
     def saved(self) -> dict[str, int]:
         """The steps of the runs that have checkpoints."""
