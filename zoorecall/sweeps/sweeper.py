@@ -108,6 +108,8 @@ def sweep(
         raise ResultsError("the name of the results folder is empty")
     if part and not resume:
         raise UserError("a part cannot move aside what others write; move the folder yourself")
+    if address and executor != "ray":
+        raise UserError(f"the address {address} is of a Ray cluster; --executor ray trains there")
     folder = default_folder(grid) if folder is None else Path(folder)
     device, own = resolve_device(device), part_of(grid, part)
     check_fits(own.runs, torch.device(device))
