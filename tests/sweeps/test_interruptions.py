@@ -15,9 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conftest import DOES, small_run
 
-from zoorecall import load_grid, load_results, train
+from zoorecall import Grid, RunConfig, load_grid, load_results, sweep, train
 from zoorecall.columns import PROVENANCE
+from zoorecall.errors import SweepFailed
 from zoorecall.results import Results, finished_run_ids, read_checkpoint
 
 GRID = """
@@ -225,6 +227,34 @@ def test_an_interrupted_sweep_ends_as_one_that_was_not(grid, tmp_path):
         story.sweep(way, draw.uniform(0, 0.3))
     assert story.interruptions == 2, "make the grid longer"
     assert_ends_as_undisturbed(story)
+
+
+HOLDS = """
+import ctypes
+lock, take = ctypes.create_string_buffer(64), ctypes.PyDLL(None).pthread_mutex_lock
+take(lock), take(lock)
+"""
+"""Never returns, and holds Python's lock meanwhile."""
+
+
+def test_a_worker_that_hangs_is_ended(tmp_path, monkeypatch):
+    (tmp_path / "does_in_interrupted.py").write_text(DOES)
+    monkeypatch.syspath_prepend(tmp_path)
+    mixer = {"name": "does_in_interrupted:Does", "options": {"code": HOLDS}}
+    model = {"d_model": 16, "num_layers": 1, "mixer": mixer}
+    run = RunConfig.model_validate({**small_run().model_dump(), "model": model})
+    with pytest.raises(SweepFailed, match="said nothing for 5 s"):
+        sweep(Grid("hangs", (run,)), tmp_path / "out", device="cpu", give_up_seconds=5)
+
+
+@pytest.mark.slow
+def test_a_worker_that_hangs_dies_with_its_sweep():
+    code = f"from zoorecall.sweeps.lifeline import hold; hold(); print('held', flush=True){HOLDS}"
+    start = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
+    with subprocess.Popen([sys.executable, "-c", start, code], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout.readline() == b"held\n"
+        parent.kill()
+        parent.stdout.read()  # returns when its child, which has the pipe too, has died
 
 
 @pytest.mark.slow

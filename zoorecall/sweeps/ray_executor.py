@@ -5,6 +5,7 @@ handle. An actor is lost with its node: its places are gone, its runs go on at o
 """
 
 import queue
+import signal
 import sys
 import threading
 from collections import deque
@@ -161,6 +162,7 @@ class RayExecutor:
 
 def _connect(ray: Any, address: str | None) -> None:
     """Connect to the cluster at an address; without one, start one of this machine."""
+    ours = signal.getsignal(signal.SIGTERM)
     small = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
     try:
         if address is None:
@@ -170,6 +172,8 @@ def _connect(ray: Any, address: str | None) -> None:
     except (OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"the Ray cluster {address or ''} cannot be reached: {reason}") from error
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, ours)  # Ray's own ends the cluster before workers can save
 
 
 class _Node:
