@@ -2,7 +2,7 @@
 
 On associative recall, a run often waits long with one pair recalled, or none, and then solves its
 task within a few hundred steps. A rule that compares runs at one step, such as successive halving,
-ends those that wait; `experiments/tune_pruning.py` counts them.
+ends those that wait; `experiments/tune_replay.py` counts them.
 """
 
 from collections.abc import Callable

@@ -44,8 +44,8 @@ class Wanted(NamedTuple):
 class Sampler(Protocol):
     """Which runs of a setting to start."""
 
-    optuna: BaseSampler
-    """Chooses values where none are given."""
+    def optuna(self, seed: int) -> BaseSampler:
+        """Of a study: what chooses values where none are given."""
 
     def wanted(self, setting: Searched, tried: Sequence[Tried]) -> list[Wanted]:
         """The next runs, all of which may be trained side by side; none where no more are wanted
@@ -55,7 +55,8 @@ class Sampler(Protocol):
 class Window:
     """For the learning rate alone; see `window`."""
 
-    optuna: BaseSampler = RandomSampler(0)
+    def optuna(self, seed: int) -> BaseSampler:
+        return RandomSampler(seed)
 
     def wanted(self, setting: Searched, tried: Sequence[Tried]) -> list[Wanted]:
         if any(one.accuracy is None for one in tried):
@@ -69,7 +70,8 @@ class Window:
 class Grid:
     """Every combination of values, four a decade, with every seed."""
 
-    optuna: BaseSampler = RandomSampler(0)
+    def optuna(self, seed: int) -> BaseSampler:
+        return RandomSampler(seed)
 
     def wanted(self, setting: Searched, tried: Sequence[Tried]) -> list[Wanted]:
         there = {repr((one.seed, sorted(one.values.items()))) for one in tried}
@@ -84,8 +86,13 @@ class Grid:
 class Proposed:
     """By a sampler of Optuna's, so many runs with the seeds in turn; without end if None."""
 
-    def __init__(self, optuna: BaseSampler, runs: int | None):
-        self.optuna, self._runs = optuna, runs
+    def __init__(self, name: str, runs: int | None):
+        self._name, self._runs = name, runs
+
+    def optuna(self, seed: int) -> BaseSampler:
+        if self._name == "gp":
+            return GPSampler(n_startup_trials=STARTUP, seed=seed)
+        return TPESampler(n_startup_trials=STARTUP, multivariate=True, seed=seed)
 
     def wanted(self, setting: Searched, tried: Sequence[Tried]) -> list[Wanted]:
         if self._runs is not None and len(tried) >= self._runs:
@@ -107,17 +114,12 @@ def make_sampler(name: str | None, settings: Sequence[Searched], runs: int | Non
         raise UserError(
             f"--sampler window searches {RATE} alone, as {{log: [low, high]}}, should be tpe or gp"
         )
-    limit = RUNS if runs is None else None
-    match name or ("window" if rate_only else "tpe"):
-        case "window":
-            return Window()
-        case "grid":
-            return Grid()
-        case "tpe":
-            return Proposed(TPESampler(n_startup_trials=STARTUP, multivariate=True, seed=0), limit)
-        case "gp":
-            return Proposed(GPSampler(n_startup_trials=STARTUP, seed=0), limit)
-    raise UserError(f"there is no sampler {name!r}, should be one of {', '.join(SAMPLERS)}")
+    name = name or ("window" if rate_only else "tpe")
+    if name not in SAMPLERS:
+        raise UserError(f"there is no sampler {name!r}, should be one of {', '.join(SAMPLERS)}")
+    if name in ("window", "grid"):
+        return Window() if name == "window" else Grid()
+    return Proposed(name, RUNS if runs is None else None)
 
 
 def values_of(searched: Range) -> list[Any]:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import optuna
+from optuna.storages import BaseStorage
 
 from .. import columns
 from ..config import RunConfig
@@ -47,7 +48,7 @@ class Search:
         self,
         space: Space,
         *,
-        storage: str | Path,
+        storage: str | Path | BaseStorage,
         folder: str | Path,
         sampler: str | None = None,
         pruner: str = "plateau",
@@ -75,12 +76,12 @@ class Search:
                     storage=opened,
                     study_name=name,
                     direction="maximize",
-                    sampler=self._sampler.optuna,
                     pruner=PRUNERS[pruner](),
                     load_if_exists=True,
                 ),
                 setting,
                 str(Path(folder).resolve()),
+                self._sampler.optuna,
             )
             for name, setting in zip(names, space.settings, strict=True)
         ]

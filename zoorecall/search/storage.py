@@ -13,12 +13,15 @@ JOURNAL = "study.log"
 """The journal's name in a results folder."""
 
 
-def open_storage(where: str | Path) -> BaseStorage:
-    """The storage of a journal's path, or of a database's URL such as `sqlite:///study.db`.
+def open_storage(where: str | Path | BaseStorage) -> BaseStorage:
+    """The storage of a journal's path, or of a database's URL such as `sqlite:///study.db`; one of
+    Optuna's is itself.
 
     Raises UserError where it cannot be opened or is damaged.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    if isinstance(where, BaseStorage):
+        return where
     try:
         if "://" in str(where):
             return RDBStorage(str(where))

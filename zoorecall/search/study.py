@@ -1,6 +1,6 @@
 """The search in one setting: an Optuna study, whose trials are runs."""
 
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any, NamedTuple
 
 import optuna
@@ -36,10 +36,18 @@ class Tried(NamedTuple):
 class Study:
     """Starts runs of one setting, and knows what they came to."""
 
-    def __init__(self, optuna_study: optuna.Study, setting: Searched, folder: str):
-        self.setting = setting
-        self._study = optuna_study
-        self._folder = folder
+    def __init__(
+        self,
+        study: optuna.Study,
+        setting: Searched,
+        folder: str,
+        sampler: Callable[[int], BaseSampler],
+    ):
+        """`sampler` makes what chooses values, from a seed: not that of an earlier process, whose
+        draws it would repeat."""
+        self.setting, self._folder = setting, folder
+        self._study = study
+        study.sampler = sampler(self.started)
         self._distributions = {path: _distribution(x) for path, x in setting.ranges.items()}
         self._live: dict[str, Trial] = {}
         self._reported: dict[str, set[int]] = {}

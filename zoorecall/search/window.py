@@ -8,7 +8,8 @@ Where no rate solves, a narrow window may hide in any gap, so all are halved onc
 A further seed is added only where it can change the answer, which is the mean over seeds, as in
 `analysis.windows`: at the last rate that solves, which other seeds may not, and at the first that
 fails, if its mean would solve were the missing seeds at 100 %. Seeds stop where all runs together
-have come to a quarter of what the whole grid would take.
+would come to more than a quarter of what the whole grid takes, with one run kept back for the
+halving that an edge moved by a seed may need.
 
 Shape letters: P rates of the grid, S seeds.
 """
@@ -51,7 +52,7 @@ def next_runs(accuracy: np.ndarray, spent: float) -> list[Place]:
     afford = max(0, int(SHARE * accuracy.size - spent))
     at_ends, inside = _seeds(accuracy, known, mean)
     halves = [Place(rate, 0) for rate in _halves(known, mean)]
-    return at_ends[:afford] + halves or inside[:afford]
+    return at_ends[:afford] + halves or inside[: max(0, afford - 1)]
 
 
 def best(x: np.ndarray, accuracy: np.ndarray) -> int:
