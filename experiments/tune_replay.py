@@ -30,14 +30,17 @@ from zoorecall.grid import load_space
 from zoorecall.plots.searches import found_and_spent
 from zoorecall.results import Results
 from zoorecall.search import Search
-from zoorecall.search.pruners import NUM_STEPS, HalvingPruner, PlateauPruner
+from zoorecall.search.pruners import NUM_STEPS, PATIENCE, HalvingPruner, PlateauPruner
 from zoorecall.search.window import ALIKE
-from zoorecall.studies import draw, load_study, trained_studies
+from zoorecall.studies import draw, load_study, missing_runs, trained_studies
 from zoorecall.tables import print_table
 
 STUDY = "lr_fine"
 FOLDER = Path("results/tune")
 RANGE = "train.learning_rate={log: [1e-5, 1e-1]}"
+GRID = (RANGE,)
+"""What the searches change in the grid, besides the order of its seeds."""
+
 SLOTS = 16
 SAMPLERS = (("window", "plateau"), ("window", "none"), ("tpe", "plateau"), ("gp", "plateau"))
 CLOSE = 0.25
@@ -109,7 +112,7 @@ def side_by_side(
 def replay(results: Results, sampler: str, pruner: str, seeds: list[int]) -> Iterator[dict]:
     """A search with these seeds, the first of them first: what it found in each setting, beside
     what all runs say."""
-    space = load_space(f"grids/{STUDY}.yaml", (RANGE, f"seed={seeds}"))
+    space = load_space(f"grids/{STUDY}.yaml", (*GRID, f"seed={seeds}"))
     curves, table = curves_of(results), results.runs.set_index([MIXER, DEPTH, SEED, RATE])[RUN_ID]
     dense = {(one.setting[MIXER], one.setting[DEPTH]): one for one in accuracies(results.runs)}
     rates = np.unique(results.runs[RATE])
@@ -222,8 +225,7 @@ def main() -> None:
     rows = [*pruning(STUDY, results, rules())]
     for name, other in trained_studies().items():
         if name != STUDY and len(other.curves):
-            chosen = {f"plateau, patience {0.6:g}": PlateauPruner()}
-            rows += pruning(name, other, chosen)
+            rows += pruning(name, other, {f"plateau, patience {PATIENCE:g}": PlateauPruner()})
     write(pd.DataFrame(rows), "pruning")
     print_table(pd.DataFrame(rows).round(3))
     orders = [[*seeds[i:], *seeds[:i]] for i in range(len(seeds))]
@@ -234,6 +236,7 @@ def main() -> None:
     draw("tune", {"replay": found_and_spent(found)})
     print_table(by_sampler(found))
     print_table(by_sampler(found, MIXER, DEPTH))
+    print(missing_runs(STUDY, results))
 
 
 if __name__ == "__main__":
