@@ -87,7 +87,7 @@ def _halves(known: np.ndarray, mean: np.ndarray) -> list[int]:
         if b - a > widest:
             found.add((a + b) // 2)
     middle = int(known[first] + known[last]) // 2
-    if np.abs(known - middle).min() > 1:
+    if np.abs(known - middle).min() > (1 if solves else 0):
         found.add(middle)
     return sorted(found)
 
