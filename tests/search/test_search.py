@@ -143,15 +143,25 @@ def test_a_run_that_waits_for_ever_is_pruned_and_counts_as_one_that_fails(two):
     assert train(search, run, lambda run: 0.25) == run.train.num_steps
 
 
-@pytest.mark.parametrize(
-    ("where", "killed_after"),
-    [("study.log", 0), ("study.log", 4), ("study.log", 11), ("sqlite:///{}/study.db", 6)],
-)
+@pytest.fixture(autouse=True)
+def fast_files(monkeypatch):
+    """A journal that need not outlive a power cut."""
+    monkeypatch.setattr("os.fsync", lambda file: None)
+
+
+def test_a_database_is_a_storage_too_and_gone_on_with(two, tmp_path):
+    storage = f"sqlite:///{tmp_path}/study.db"
+    first = make(two, storage=storage)
+    over, running = first.ask(2)
+    train(first, over)
+    assert {run.run_id for run in make(two, storage=storage).ask(1)} == {running.run_id}
+
+
+@pytest.mark.parametrize("killed_after", [0, 4, 11])
 def test_after_a_kill_the_runs_that_were_not_over_are_asked_for_again_and_no_other(
-    where, killed_after, tmp_path
+    killed_after, two, tmp_path
 ):
-    two = space(tmp_path, TWO | {"model.num_layers": 1 if "://" in where else [1, 2]})
-    storage = where.format(tmp_path) if "://" in where else tmp_path / where
+    storage = tmp_path / "study.log"
     whole = [run.run_id for run in search_all(make(two))]
     first = make(two, storage=storage)
     over, running = [], {}
@@ -220,6 +230,14 @@ def test_budgets_of_runs_and_of_time(two, monkeypatch):
     assert search.ask(5) == [] and not search.finished
     train(search, run)
     assert search.finished
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_how_many_runs_are_expected_is_about_how_many_there_are(sampler, two):
+    search = make(two, sampler=sampler)
+    expected = search.expected_runs
+    assert abs(len(search_all(search)) - expected) <= (6 if sampler == "window" else 0)
+    assert make(two, sampler=sampler, runs=5).expected_runs == 5
 
 
 def test_a_trial_says_which_run_it_is(two, tmp_path):

@@ -34,6 +34,12 @@ class Searched:
     plan: Plan = field(repr=False)
     settings: tuple[Setting, ...] = field(repr=False)
 
+    @property
+    def first(self) -> RunConfig:
+        """The run at the first end of each range, with the first seed."""
+        values = {path: searched.values[0] for path, searched in self.ranges.items()}
+        return self.run(values, self.seeds[0])
+
     def run(self, values: Mapping[str, Any], seed: int) -> RunConfig:
         """The run with these values of what is searched; raises ValueError where they cannot go
         together."""
@@ -60,6 +66,7 @@ def load_space(path: str | Path, overrides: Sequence[str] = ()) -> Space:
 def _searches(root: Node, overrides: Sequence[Setting]) -> list[Searched]:
     faults = Faults()
     sections, plan = read_plan(root, overrides, faults)
+    faults.raise_first()  # a range that is wrong is not missing
     faults += _faults_of_ranges(sections, plan)
     check_points(sections, plan, faults)
     found: dict[tuple[str, ...], Searched] = {}
@@ -103,10 +110,11 @@ def _faults_of_ranges(sections: Mapping[str, Node], plan: Plan) -> Iterator[Faul
     about what is searched."""
     nodes = [sections["axes"], *sections["include"].children.values()]
     for node, part in zip(nodes, plan.parts, strict=False):
-        keys = [axis.key for axis in part if axis.searched]
-        if columns.SEED in keys:
-            yield Fault(node, columns.SEED, "is no setting to search, should be a list of seeds")
-        if not keys:
+        ranges = [axis for axis in part if axis.searched]
+        for axis in ranges:
+            if axis.key == columns.SEED:
+                yield Fault(axis.node, axis.key, "is not searched, should be a list of seeds")
+        if not ranges:
             text = "has no range to search, should have one such as train.learning_rate: "
             yield Fault(node, "axes", text + "{log: [1e-5, 1e-1]}; `zoorecall sweep` trains lists")
     searched = {axis.key for part in plan.parts for axis in part if axis.searched}

@@ -7,5 +7,6 @@ their end, and ends those that are not worth going on.
 from .pruners import PRUNERS
 from .samplers import SAMPLERS
 from .search import Answer, Search
+from .storage import JOURNAL
 
-__all__ = ["PRUNERS", "SAMPLERS", "Answer", "Search"]
+__all__ = ["JOURNAL", "PRUNERS", "SAMPLERS", "Answer", "Search"]

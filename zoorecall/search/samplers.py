@@ -51,6 +51,9 @@ class Sampler(Protocol):
         """The next runs, all of which may be trained side by side; none where no more are wanted
         before those that are running are over, or ever."""
 
+    def expected(self, setting: Searched) -> int:
+        """About how many runs a setting takes in all."""
+
 
 class Window:
     """For the learning rate alone; see `window`."""
@@ -65,6 +68,11 @@ class Window:
         accuracy = by_rate_and_seed(rates, setting.seeds, tried)
         places = window.next_runs(accuracy, sum(one.cost for one in tried))
         return [Wanted(setting.seeds[seed], {RATE: rates[rate]}) for rate, seed in places]
+
+    def expected(self, setting: Searched) -> int:
+        rates = len(values_of(setting.ranges[RATE]))
+        first_seed = math.ceil(rates / window.COARSE) + 6  # at its edges, and near the best
+        return min(rates, max(first_seed, round(window.SHARE * rates * len(setting.seeds))))
 
 
 class Grid:
@@ -82,6 +90,9 @@ class Grid:
         ]
         return [Wanted(*x) for x in every if repr((x[0], sorted(x[1].items()))) not in there]
 
+    def expected(self, setting: Searched) -> int:
+        return math.prod(map(len, map(values_of, setting.ranges.values()))) * len(setting.seeds)
+
 
 class Proposed:
     """By a sampler of Optuna's, so many runs with the seeds in turn; without end if None."""
@@ -98,6 +109,9 @@ class Proposed:
         if self._runs is not None and len(tried) >= self._runs:
             return []
         return [Wanted(setting.seeds[len(tried) % len(setting.seeds)])]
+
+    def expected(self, setting: Searched) -> int:
+        return RUNS if self._runs is None else self._runs
 
 
 SAMPLERS = ("window", "tpe", "gp", "grid")

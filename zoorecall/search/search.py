@@ -12,7 +12,7 @@ from optuna.storages import BaseStorage
 from .. import columns
 from ..config import RunConfig
 from ..errors import UserError
-from ..grid import Searched, Space
+from ..grid import Space
 from . import window
 from .pruners import PRUNERS
 from .samplers import Wanted, make_sampler
@@ -136,6 +136,12 @@ class Search:
             self._known[run_id] = test_accuracy
 
     @property
+    def expected_runs(self) -> int:
+        """About how many runs are still to come, before any budget of time."""
+        left = [self._sampler.expected(x.setting) - x.started for x in self._studies]
+        return int(min(sum(max(0, x) for x in left), self._max_runs))
+
+    @property
     def finished(self) -> bool:
         """Whether no run is being trained, here or by another search into the same storage, and
         none will be asked for."""
@@ -167,7 +173,7 @@ def _answer(study: Study) -> Answer | None:
 def study_names(space: Space) -> list[str]:
     """A name for the study of each setting, which holds for as long as setting and ranges do: its
     mixer, whatever else tells it from the others, and a hash."""
-    firsts = [_first(setting) for setting in space.settings]
+    firsts = [setting.first for setting in space.settings]
     told = [
         {".".join(path): node.value for path, node in setting.settings if path[:2] != MIXER_PATH}
         for setting in space.settings
@@ -180,9 +186,3 @@ def study_names(space: Space) -> list[str]:
         words = [f"{columns.name(key)} {value}" for key, value in varied.items()]
         names.append(", ".join([run.model.mixer.label, *words, code]))
     return names
-
-
-def _first(setting: Searched) -> RunConfig:
-    """The run at the first end of each range."""
-    values = {path: searched.values[0] for path, searched in setting.ranges.items()}
-    return setting.run(values, setting.seeds[0])
