@@ -237,7 +237,7 @@ def test_how_many_runs_are_expected_is_about_how_many_there_are(sampler, two):
     search = make(two, sampler=sampler)
     expected = search.expected_runs
     assert abs(len(search_all(search)) - expected) <= (6 if sampler == "window" else 0)
-    assert make(two, sampler=sampler, runs=5).expected_runs == 5
+    assert make(two, sampler=sampler, runs=20).expected_runs == 20
 
 
 def test_a_trial_says_which_run_it_is(two, tmp_path):

@@ -7,6 +7,7 @@ turn.
 
 import itertools
 import math
+import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -111,7 +112,7 @@ class Proposed:
         return [Wanted(setting.seeds[len(tried) % len(setting.seeds)])]
 
     def expected(self, setting: Searched) -> int:
-        return RUNS if self._runs is None else self._runs
+        return sys.maxsize if self._runs is None else self._runs
 
 
 SAMPLERS = ("window", "tpe", "gp", "grid")
