@@ -1,17 +1,20 @@
 """Searches by ask and tell, on landscapes that are known; storage, budgets, and going on after a
 kill."""
 
+import itertools
 import json
 import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import optuna
 import pytest
 from malformed_grids import write_grid
 from optuna.storages import InMemoryStorage
+from optuna.storages.journal import JournalFileSymlinkLock
 
 from zoorecall.config import RunConfig
 from zoorecall.errors import UserError
@@ -283,6 +286,20 @@ def test_half_a_line_that_a_kill_left_in_the_journal_is_cut_off(two, tmp_path):
     assert [json.loads(line) for line in storage.read_text().splitlines()]
 
 
+def test_a_lock_that_a_killed_process_left_is_taken_away(two, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = make(two, storage="study.log")
+    with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+        killed.setattr(JournalFileSymlinkLock, "release", Mock(side_effect=KeyboardInterrupt))
+        first.ask(1)
+    assert Path("study.log.lock").is_symlink()
+    clock = itertools.count(step=4)
+    monkeypatch.setattr("optuna.storages.journal._file.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("optuna.storages.journal._file.time.sleep", lambda seconds: None)
+    assert len(make(two, storage="study.log").ask(1)) == 1
+    assert not Path("study.log.lock").is_symlink()
+
+
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
@@ -290,7 +307,7 @@ def test_half_a_line_that_a_kill_left_in_the_journal_is_cut_off(two, tmp_path):
         ({"pruner": "media"}, "no pruner 'media', should be one of plateau, halving, none"),
         ({"storage": "nosuch://host/x"}, "storage nosuch://host/x cannot be opened: "),
         ({"storage": "sqlite:////no/such/folder/x.db"}, "cannot be opened: "),
-        ({"storage": "/"}, "storage / cannot be opened: "),
+        ({"storage": "/tmp"}, "storage /tmp cannot be opened: Is a directory"),
     ],
 )
 def test_what_a_user_gives_wrong_is_one_line(settings, says, two):
