@@ -288,16 +288,16 @@ def test_half_a_line_that_a_kill_left_in_the_journal_is_cut_off(two, tmp_path):
 
 def test_a_lock_that_a_killed_process_left_is_taken_away(two, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    first = make(two, storage="study.log")
+    first = make(two, storage="x/study.log")
     with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
         killed.setattr(JournalFileSymlinkLock, "release", Mock(side_effect=KeyboardInterrupt))
         first.ask(1)
-    assert Path("study.log.lock").is_symlink()
+    assert Path("x/study.log.lock").is_symlink()
     clock = itertools.count(step=4)
     monkeypatch.setattr("optuna.storages.journal._file.time.monotonic", lambda: next(clock))
     monkeypatch.setattr("optuna.storages.journal._file.time.sleep", lambda seconds: None)
-    assert len(make(two, storage="study.log").ask(1)) == 1
-    assert not Path("study.log.lock").is_symlink()
+    assert len(make(two, storage="x/study.log").ask(1)) == 1
+    assert not Path("x/study.log.lock").is_symlink()
 
 
 @pytest.mark.parametrize(
