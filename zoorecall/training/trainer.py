@@ -327,6 +327,7 @@ class PackTrainer:
             done.forget(slot.place)
             if slot.ended:
                 done.active[slot.place] = False
+                self.feed.cursor[slot.place] = 0  # steps go on, and look there
 
 
 def reached(train: TrainConfig, accuracy: float) -> bool:
