@@ -19,6 +19,7 @@ from zoorecall.config import RunConfig
 from zoorecall.mixers import MIXERS
 from zoorecall.sweeps import sweeper
 from zoorecall.sweeps.events import (
+    Died,
     Finished,
     Job,
     JobEvent,
@@ -143,7 +144,10 @@ class InThread:
 
     def _work(self) -> None:
         while job := self._jobs.get():
-            perform(job, self._setup, self._events.put, self._inbox)
+            try:
+                perform(job, self._setup, self._events.put, self._inbox)
+            except Exception as error:
+                self._events.put(Died(str(error)))
 
 
 @pytest.fixture
