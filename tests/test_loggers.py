@@ -41,7 +41,10 @@ axes:
 
 def trained(folder: Path, runs: list[RunConfig]) -> list:
     """The events of training these runs into a folder."""
-    return [Started(folder, "cpu", (RunGroup(tuple(runs), len(runs)),), 0), *train_into(folder, runs)]
+    return [
+        Started(folder, "cpu", (RunGroup(tuple(runs), len(runs)),), 0),
+        *train_into(folder, runs),
+    ]
 
 
 def curves(events: list) -> dict[str, list[dict[str, float]]]:

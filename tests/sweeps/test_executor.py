@@ -109,7 +109,9 @@ def test_a_run_takes_the_slot_of_one_that_has_ended_while_its_neighbour_goes_on(
         train([run], tmp_path / run.run_id, 1)
         alone = load_results(tmp_path / run.run_id).curves
         curves = load_results(tmp_path).curves.query("run_id == @run.run_id")
-        assert alone["test_loss"].to_list() == pytest.approx(curves["test_loss"].to_list(), rel=1e-4)
+        assert alone["test_loss"].to_list() == pytest.approx(
+            curves["test_loss"].to_list(), rel=1e-4
+        )
 
 
 def test_a_stop_saves_what_trains_and_a_job_goes_on_from_there(tmp_path):

@@ -10,7 +10,17 @@ from conftest import DOES, small_run
 
 from zoorecall.config import RunConfig
 from zoorecall.sweeps import local
-from zoorecall.sweeps.events import Died, Done, Finished, Interim, JobEvent, Measure, More, Raised, Train
+from zoorecall.sweeps.events import (
+    Died,
+    Done,
+    Finished,
+    Interim,
+    JobEvent,
+    Measure,
+    More,
+    Raised,
+    Train,
+)
 from zoorecall.sweeps.local import LocalExecutor
 
 CHANNELS = "[int(fd) for fd in os.listdir('/proc/self/fd') if int(fd) > 2]"

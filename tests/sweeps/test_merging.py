@@ -70,6 +70,42 @@ def test_merged_tables_say_what_the_shards_said_and_take_their_place(trained, fo
     assert before == {path: path.read_bytes() for path in folder.iterdir()}
 
 
+def test_rows_have_the_accuracy_of_each_slice_and_none_where_a_task_has_no_slices(
+    trained, tmp_path
+):
+    names = ["slice.AR.test_accuracy", "slice.non-AR.test_accuracy"]
+    both = load_results(trained)
+    for table in (both.runs, both.curves):
+        assert [name for name in table if name.startswith("slice")] == names
+        assert (table[names].dtypes == "float64").all()
+        has_slices = table["run_id"].isin(ids(SECOND))
+        assert table.loc[has_slices, names].notna().all(axis=None) and has_slices.any()
+        assert table.loc[~has_slices, names].isna().all(axis=None) and not has_slices.all()
+    last = both.curves.groupby("run_id").last()[names]
+    pd.testing.assert_frame_equal(last, both.runs.set_index("run_id")[names])
+    for runs in (FIRST, SECOND):  # in a folder of its own, the same
+        copy_shard(runs, trained, tmp_path / runs[0].run_id)
+        alone = load_results(tmp_path / runs[0].run_id).curves
+        assert (names[0] in alone) == (runs is SECOND)
+        together = both.curves[both.curves["run_id"].isin(alone["run_id"])]
+        pd.testing.assert_frame_equal(alone, together[list(alone)].reset_index(drop=True))
+
+
+def test_rows_of_an_earlier_version_are_read_without_what_it_did_not_measure(folder):
+    new = ["max_loss", "max_grad_norm"]
+    now, earlier = load_results(folder).curves, set()
+    for shard in (folder / "shards").iterdir():  # first a folder of both versions, then of one
+        rows = pd.read_parquet(shard)
+        rows.drop(columns=[f"curve.{name}" for name in new]).to_parquet(shard)
+        earlier |= set(rows["run_id"])
+        expected = now.copy()
+        expected.loc[now["run_id"].isin(earlier), new] = float("nan")
+        pd.testing.assert_frame_equal(
+            load_results(folder).curves, expected, check_like=True, check_exact=True
+        )
+    assert load_results(folder).curves[new].isna().all(axis=None)
+
+
 @pytest.mark.parametrize("written", [["curves.parquet"], ["curves.parquet", "runs.parquet"]])
 @pytest.mark.parametrize("merged_before", [False, True])
 def test_a_crash_in_a_merge_loses_and_doubles_no_row(written, merged_before, trained, tmp_path):

@@ -96,7 +96,10 @@ def test_a_gpu_has_one_job_of_a_queue_as_a_second_would_compile_its_program_agai
     one, other = group(9), group(9, width=16)
     schedule = Schedule([one, other], GPU)
     assert len(jobs := schedule.jobs()) == 2
-    assert {job.runs[0].pack_key for _, job in jobs} == {one.runs[0].pack_key, other.runs[0].pack_key}
+    assert {job.runs[0].pack_key for _, job in jobs} == {
+        one.runs[0].pack_key,
+        other.runs[0].pack_key,
+    }
     assert schedule.jobs() == []
     two = Schedule([one], ("cuda:0", "cuda:1") * 3)
     assert {place % 2 for place, _ in two.jobs()} == {0, 1}
@@ -287,7 +290,8 @@ def test_whatever_happens_each_run_finishes_or_fails_once(seed):
     draw = random.Random(seed)
     places = draw.choice([CPUS, ("cpu",), GPU, ("cuda:0", "cuda:1") * 3, 5 * ("cpu",)])
     groups = [
-        group(draw.randint(1, 12), draw.randint(1, 6), 8 * (i + 1)) for i in range(draw.randint(1, 4))
+        group(draw.randint(1, 12), draw.randint(1, 6), 8 * (i + 1))
+        for i in range(draw.randint(1, 4))
     ]
     schedule, told, turns = Schedule(groups, places), Counter[str](), 0
     while True:
