@@ -21,11 +21,6 @@ RUNS = tuple(
 GRID = Grid("parts", RUNS)
 
 
-@pytest.fixture(autouse=True)
-def one_worker(monkeypatch):
-    monkeypatch.setattr(sweeper, "places", lambda device: ["cpu"])
-
-
 def tables(folder):
     return [(folder / name).read_bytes() for name in ("runs.csv", "grid.yaml")]
 
@@ -50,12 +45,10 @@ def test_more_parts_than_runs_are_refused():
         share(RUNS, 7, 7)
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+@pytest.fixture
+def whole(tmp_path_factory, in_this_process):
     folder = tmp_path_factory.mktemp("whole")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sweeper, "places", lambda device: ["cpu"])
-        sweep(GRID, folder, device="cpu")
+    sweep(GRID, folder, device="cpu")
     return tables(folder)
 
 
@@ -73,8 +66,10 @@ def test_parts_one_after_the_other_are_a_whole_sweep(whole, tmp_path):
     assert [type(event) for event in again] == [Started]
 
 
-def test_parts_side_by_side_are_a_whole_sweep(whole, tmp_path):
-    """Each waits for the other to begin, so that they overlap."""
+def test_parts_side_by_side_are_a_whole_sweep(whole, tmp_path, monkeypatch):
+    """Each waits for the other to begin, so that they overlap; each has a worker process."""
+    monkeypatch.undo()
+    monkeypatch.setattr(sweeper, "places", lambda device: ["cpu"])
     begun, failed = threading.Barrier(2, timeout=60), []
 
     def train_part(part):
