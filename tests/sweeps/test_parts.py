@@ -7,10 +7,10 @@ from conftest import small_run
 
 from zoorecall import Grid, load_results, merge, sweep
 from zoorecall.cli import main
-from zoorecall.errors import ResultsError, UserError
+from zoorecall.errors import Interrupted, ResultsError, UserError
 from zoorecall.files import locked
 from zoorecall.sweeps import sweeper
-from zoorecall.sweeps.events import Started, Unmerged
+from zoorecall.sweeps.events import Progress, Started, Unmerged
 from zoorecall.sweeps.plan import RunGroup, share
 
 RUNS = tuple(
@@ -91,6 +91,26 @@ def test_parts_side_by_side_are_a_whole_sweep(whole, tmp_path, monkeypatch):
     assert not (tmp_path / "shards").exists()
 
 
+@pytest.mark.usefixtures("in_this_process")
+@pytest.mark.parametrize("error", [Interrupted(), SystemExit(-1)], ids=["SIGTERM", "submitit"])
+def test_a_part_that_is_terminated_goes_on(error, whole, tmp_path):
+    def listen(event):
+        if isinstance(event, Progress):
+            raise error
+
+    with pytest.raises(type(error)) as raised:
+        sweep(GRID, tmp_path, device="cpu", part=(1, 2), on_event=listen)
+    saved = len(list(tmp_path.glob("checkpoints/*.pt")))
+    assert saved
+    if isinstance(error, KeyboardInterrupt):
+        runs = len(share(RUNS, 1, 2))
+        assert raised.value.__notes__ == [f"0 of {runs} runs are finished, {saved} more are saved"]
+    for part in (2, 1):
+        sweep(GRID, tmp_path, device="cpu", part=(part, 2))
+    assert tables(tmp_path) == whole
+
+
+@pytest.mark.usefixtures("in_this_process")
 def test_what_no_part_merged_merge_does(whole, tmp_path):
     with locked(tmp_path, (3, 3)) as setting_up:
         with setting_up():

@@ -13,7 +13,7 @@ from zoorecall.cli import main
 from zoorecall.columns import PROVENANCE
 from zoorecall.errors import DeviceError, UserError
 from zoorecall.sweeps import ray_executor
-from zoorecall.sweeps.events import Progress, Retried
+from zoorecall.sweeps.events import Died, Progress, Retried, Train
 
 RUNS = tuple(small_run(learning_rate=rate, epochs=60) for rate in (1e-4, 1e-3, 3e-3, 1e-2))
 
@@ -80,6 +80,14 @@ def test_an_actor_that_is_killed_costs_nothing_but_time(cluster, tmp_path):
     assert actors() == []
     with pytest.raises(DeviceError, match="no GPU that is free"):
         ray_executor.RayExecutor(None, "cuda", 1, tmp_path, 60, "worker.log")
+
+
+def test_a_worker_that_cannot_start_is_an_event(tmp_path, monkeypatch):
+    monkeypatch.setattr(ray_executor, "POLL_SECONDS", 0)
+    node = ray_executor._Node([], ["cpu"], tmp_path / "none", 60, "worker.log")
+    node.give(0, Train(RUNS, 1))
+    ((place, event),) = node.events()
+    assert place == 0 and isinstance(event, Died) and str(tmp_path / "none") in event.reason
 
 
 def test_without_ray_a_sweep_says_what_to_install(monkeypatch, tmp_path, capsys):

@@ -183,13 +183,18 @@ class _Node:
         sys.path += [entry for entry in path if entry not in sys.path]  # of a user's mixers
         places, folder, checkpoint_seconds, log = given
         self._executor = LocalExecutor(places, folder, checkpoint_seconds, log, threads=1)
+        self._not_started: deque[tuple[int, JobEvent]] = deque()
 
     def ready(self) -> None:
         """Returns as soon as the actor has started."""
 
     def give(self, place: int, order: Job | More | Prune) -> None:
-        """As of the executor."""
-        self._executor.give(place, order)
+        """As of the executor; no one waits for what this might raise."""
+        try:
+            self._executor.give(place, order)
+        except OSError as error:
+            reason = f"its worker cannot be started: {error}"
+            self._not_started.append((place, Died(reason)))
 
     def kill(self, place: int, reason: str) -> None:
         """As of the executor."""
@@ -201,6 +206,8 @@ class _Node:
         while heard := self._executor.event(seconds):
             found.append(heard)
             seconds = 0
+        while self._not_started:
+            found.append(self._not_started.popleft())
         return found
 
     def end(self) -> None:
