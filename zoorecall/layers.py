@@ -73,13 +73,15 @@ class Linear(nn.Module):
 
     def multiply(self, x: Tensor) -> Tensor:
         """x W^T, without the bias."""
-        # not baddbmm: it first writes the bias out to the size of the product
-        weight, width = self.weight.to(x.dtype), sum(self.widths)
-        if width == 1 and x.device.type == "cpu":
+        weight, x_rows = self.weight.to(x.dtype), x.flatten(1, -2)
+        d_out, d_in = weight.shape[1:]
+        if x.device.type == "cpu" and 1 in (d_out, d_in):
             # a product with a vector is rounded otherwise for one run than for several
-            weight = F.pad(weight, (0, 0, 0, 1))
-        y = torch.bmm(x.flatten(1, -2), weight.mT)[..., :width]
-        return y.reshape(*x.shape[:-1], width)
+            weight = F.pad(weight, (0, int(d_in == 1), 0, int(d_out == 1)))
+            x_rows = F.pad(x_rows, (0, int(d_in == 1)))
+        # not baddbmm: it first writes the bias out to the size of the product
+        y = torch.bmm(x_rows, weight.mT)[..., :d_out]
+        return y.reshape(*x.shape[:-1], d_out)
 
 
 class Embedding(nn.Module):

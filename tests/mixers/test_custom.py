@@ -17,7 +17,7 @@ from zoorecall.grid import Grid
 from zoorecall.mixers import CustomConfig
 from zoorecall.model.cost import count_parameters, forward_flops, state_size
 from zoorecall.model.model import build_model
-from zoorecall.sweeps.plan import PlannedPack, plan
+from zoorecall.sweeps.plan import RunGroup
 from zoorecall.tasks import make_task
 from zoorecall.training.trainer import PackTrainer
 
@@ -113,13 +113,12 @@ def test_what_a_users_mixer_tells_of_itself_is_the_whole_of_it_and_what_it_does_
 
 
 def test_a_users_mixer_is_planned_by_an_estimate_without_calling_it(monkeypatch):
-    own = PlannedPack((small_run(),))
+    own = RunGroup((small_run(),), 1)
     tokens = 2 * 5 * 8 * 12  # epochs, steps, batch, length
     assert own.work == own.flops == 3 * forward_flops(small_run()) * tokens / 12
     runs = [custom_run(seed, "Plain", kind="linear") for seed in (1, 2)]
     monkeypatch.setattr(Plain, "forward", lambda *_: pytest.fail("called"))
-    assert PlannedPack(tuple(runs)).work == 2 * 6 * count_parameters(runs[0]) * tokens
-    assert len(plan(runs, lambda _: 2, at_least=2)) == 2
+    assert RunGroup(tuple(runs), 2).work == 2 * 6 * count_parameters(runs[0]) * tokens
 
 
 class ByLayer(nn.Linear):
@@ -138,11 +137,11 @@ def test_the_parameters_of_layers_that_differ_are_all_counted():
 
 def test_a_plan_shows_no_flops_where_they_are_not_known(capsys):
     runs = [custom_run(1, "Plain", kind=kind) for kind in ("fft", "linear")]
-    packs = [PlannedPack((run,)) for run in runs]
-    print_plan(Grid("g", tuple(runs)), packs, "cpu")
+    groups = [RunGroup((run,), 1) for run in runs]
+    print_plan(Grid("g", tuple(runs)), groups, "cpu")
     cells = capsys.readouterr().out.split()
-    assert packs[0].flops is None and "-" in cells
-    assert f"{packs[1].flops:.2e}" in cells
+    assert groups[0].flops is None and "-" in cells
+    assert f"{groups[1].flops:.2e}" in cells
 
 
 def test_a_pack_of_unknown_flops_is_measured_without_a_share_of_them(capsys):
@@ -156,13 +155,11 @@ def test_a_pack_of_unknown_flops_is_measured_without_a_share_of_them(capsys):
 
 def test_a_users_dropout_is_off_where_it_is_evaluated():
     trainer = PackTrainer([custom_run(1, "Dropping", keep=99)], CPU)
-    seen = []
-    trainer.pack.model.layers[0].mixer.register_forward_hook(
-        lambda module, x, y: seen.append(bool(y.any()))
-    )
-    trainer.measure(trainer.test_examples, 4)
+    (slot,), seen = trainer.running, []
+    trainer.pack.copies[0][0].register_forward_hook(lambda m, x, y: seen.append(bool(y.any())))
+    trainer.measure(slot, trainer.feed.tests(slot.run), 4)
     trainer.time_steps(1)
-    trainer.measure(trainer.test_examples, 4)
+    trainer.measure(slot, trainer.feed.tests(slot.run), 4)
     assert seen == [True, False, True]
 
 

@@ -28,8 +28,8 @@ from zoorecall.model.pack import Pack
 from zoorecall.ops.dropout import Dropped
 from zoorecall.results import read_checkpoint, write_checkpoint
 from zoorecall.seeding import Stream
-from zoorecall.sweeps.pack_job import train_pack
-from zoorecall.sweeps.plan import PlannedPack
+from zoorecall.sweeps.events import More, Setup, Train
+from zoorecall.sweeps.executor import Inbox, perform
 from zoorecall.tasks import make_task
 from zoorecall.training import step
 from zoorecall.training.optim import learning_rates
@@ -425,16 +425,39 @@ def held_by(module: nn.Module) -> dict[str, object]:
 def test_training_goes_on_from_a_saved_state_to_the_same_bytes(name, tmp_path):
     start()
     runs = pack_of_two(name)
-    whole, part = PackTrainer(runs, CPU), PackTrainer(runs, CPU)
+    whole, part = trained(PackTrainer(runs, CPU)), PackTrainer(runs, CPU)
     for _ in range(2):
         part.advance()
-    write_checkpoint(tmp_path, "pack", part.state())
-    again = PackTrainer(runs, CPU, read_checkpoint(tmp_path, "pack"))
-    assert trained(whole).step == trained(again).step > part.step > 0
+    again = PackTrainer(runs, CPU)
+    for r, slot in enumerate(part.running):
+        assert slot.step > 0
+        write_checkpoint(tmp_path, slot.run.run_id, part.state(slot))
+        again.restore(again.running[r], read_checkpoint(tmp_path, slot.run.run_id))
+    trained(again)
     for r in range(2):
         assert_close(again.pack.weights(r), whole.pack.weights(r), rtol=0, atol=0)
-        ours, theirs = vars(again.curves[r]), vars(whole.curves[r])
+        ours, theirs = vars(again.slots[r].curve), vars(whole.slots[r].curve)
         assert_close(ours, theirs, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_run_comes_to_the_same_in_a_slot_that_another_had(name):
+    """And its neighbour does, who trains on meanwhile."""
+    first, second = pack_of_two(name)
+    third = own_run(name, seed=3, epochs=3)
+    expected = {}
+    for run in (second, third):
+        start()
+        expected[run.run_id] = trained(PackTrainer([run], CPU)).pack.weights(0)
+    start()
+    trainer = PackTrainer([first, third], CPU)
+    while trainer.slots[0] and not trainer.slots[0].ended:
+        trainer.advance()
+    trainer.leave(trainer.slots[0])
+    trainer.enter(second)
+    trained(trainer)
+    for slot in trainer.ended:
+        assert_close(trainer.weights(slot), expected[slot.run.run_id], rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("name", ["Normed", "Assigning", "Drawing", "Capturable", "Replacing"])
@@ -444,23 +467,13 @@ def test_neither_neighbours_nor_evaluations_change_a_run_that_has_ended(name):
     for each in (trainer, alone):
         each.advance()
         each.advance()
-    trainer.active[0] = False
+    ended = trainer.slots[0]
+    ended.ended = True
+    trainer.do_step.active[0] = False
     trained(trainer)
-    trainer.measure(trainer.test_examples, 5)
-    assert trainer.step > alone.step
+    trainer.measure(ended, trainer.feed.tests(ended.run), 5)
+    assert trainer.slots[1].step > alone.slots[0].step
     assert_close(trainer.pack.weights(0), alone.pack.weights(0))
-
-
-@pytest.mark.parametrize("name", ["Normed", "Assigning", "Drawing"])
-def test_a_run_goes_on_where_its_neighbours_have_left(name):
-    runs = pack_of_two(name)
-    whole, other = (PackTrainer(runs, CPU) for _ in range(2))
-    other.advance()
-    other.advance()
-    other.active[0] = False
-    part = trained(other.of_active())
-    assert part.runs == (runs[1],)
-    assert_close(part.pack.weights(0), trained(whole).pack.weights(1), rtol=1e-4, atol=1e-6)
 
 
 def test_what_a_module_draws_is_of_its_run_and_step_and_leaves_the_generators_as_they_were():
@@ -490,7 +503,9 @@ def folder(tmp_path_factory) -> Path:
     for name in KINDS:
         start()
         run = own_run(name, keep="weights", learning_rate=1e-2)
-        train_pack(PlannedPack((run,)), folder, CPU, 60, lambda *_: None)
+        inbox = Inbox()
+        inbox.put(More(()))
+        perform(Train((run,), 1), Setup(folder, "cpu", 1, 60), lambda event: None, inbox)
     return folder
 
 
@@ -570,7 +585,7 @@ def test_what_cannot_be_carried_is_refused_as_soon_as_it_is_assigned(what, says)
     trainer = PackTrainer([own_run("Assigned", options={"what": what})], CPU)
     with pytest.raises(ValueError, match=says):
         trained(trainer)
-    assert trainer.step < 2
+    assert trainer.slots[0].step < 2
 
 
 class Strict(Linear):
@@ -666,10 +681,9 @@ def test_steps_that_warm_a_capture_up_leave_no_trace(monkeypatch):
     monkeypatch.setattr(step, "_side_stream", MagicMock())
     once, captured = (PackTrainer(pack_of_two("Capturable"), CPU) for _ in range(2))
     for each, run in ((once, once.do_step), (captured, captured.do_step._capture)):
-        each.feed.load(0)
         run()
     for r in range(2):
-        before = build_model(once.runs[r]).user_mixers[0].of_runs[0].saved()
+        before = build_model(once.slots[r].run).user_mixers[0].of_runs[0].saved()
         ours, theirs = captured.pack.weights(r), once.pack.weights(r)
         assert_close(ours, theirs, rtol=0, atol=0)
         moved = "module.norm.running_mean"
@@ -726,8 +740,8 @@ def test_a_module_that_looks_ahead_is_found_and_left_as_it_was(how):
     run = own_run("Looking", options={"how": how})
     pack = Pack([run, run], CPU)
     before = pack.weights(0)
-    with pack.evaluating():
-        assert pack.model.user_mixers[1].looks_ahead(CPU) == (how in AHEAD)
+    with pack.alone(0) as model:
+        assert model.user_mixers[1].looks_ahead(CPU) == (how in AHEAD)
     assert_close(pack.weights(0), before, rtol=0, atol=0)
 
 

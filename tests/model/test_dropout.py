@@ -73,7 +73,6 @@ def test_what_a_run_drops_does_not_depend_on_its_pack(option):
 @BOTH
 def test_every_step_drops_others(option):
     trainer = trained([dropping(0.5, option)], 1)
-    trainer.feed.load(0)
     batch = trainer.feed.batch()
     losses = []
     for step in (0, 1, 0):
@@ -86,7 +85,8 @@ def test_every_step_drops_others(option):
 def test_training_goes_on_from_a_saved_state_as_if_it_had_not_stopped(option):
     run = dropping(0.3, option)
     stopped = trained([run], 2)
-    resumed = PackTrainer([run], CPU, stopped.state())
+    resumed = PackTrainer([run], CPU)
+    resumed.restore(resumed.running[0], stopped.state(stopped.running[0]))
     resumed.advance()
     assert torch.equal(resumed.pack.flat, trained([run]).pack.flat)
 
@@ -94,7 +94,7 @@ def test_training_goes_on_from_a_saved_state_as_if_it_had_not_stopped(option):
 @BOTH
 def test_evaluations_drop_nothing(option):
     with_it, without = (trained([dropping(rate, option)], 1) for rate in (0.9, 0.0))
-    assert with_it.curves[0].test_loss == without.curves[0].test_loss
+    assert with_it.slots[0].curve.test_loss == without.slots[0].curve.test_loss
 
 
 def test_a_run_without_it_is_the_run_it_was_before_there_was_dropout():
@@ -109,7 +109,7 @@ def test_a_table_says_zero_of_runs_without_it(tmp_path):
         whole_row({"run_id": run.run_id, "config": run.model_dump_json(), "curve.step": [0]})
         for run in (dropping(0.0), dropping(0.1))
     ]
-    write_shard(tmp_path, "pack", rows)
+    write_shard(tmp_path, rows)
     assert sorted(load_results(tmp_path).runs["model.embed_dropout"]) == [0.0, 0.1]
 
 

@@ -7,20 +7,31 @@ from conftest import small_run
 from zoorecall import load_models, load_results
 from zoorecall.cli import main
 from zoorecall.errors import ResultsError
-from zoorecall.results import weights_path
-from zoorecall.sweeps.pack_job import train_pack
-from zoorecall.sweeps.plan import PlannedPack
+from zoorecall.results import finished_run_ids, weights_path
+from zoorecall.sweeps.events import More, Progress, Setup, Stop, Train
+from zoorecall.sweeps.executor import Inbox, perform
+from zoorecall.sweeps.pack_job import STEPS_TO_PAY
 from zoorecall.tasks import make_task
-from zoorecall.training.trainer import STEPS_TO_PAY
 
 RATES = (1e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 
 
-def finish(runs, folder, stopping=lambda: False) -> None:
-    while not train_pack(
-        PlannedPack(tuple(runs)), folder, torch.device("cpu"), 60, lambda *_: None, stopping
-    ):
-        pass
+def finish(runs, folder, stopping=False) -> None:
+    """Train runs as a worker does; `stopping`, it is told to stop at each evaluation."""
+    waiting = list(runs)
+    while waiting:
+        inbox, job = Inbox(), Train(tuple(waiting[:3]), len(runs))
+        inbox.put(More(tuple(waiting[3:])))
+        for _ in waiting:
+            inbox.put(More(()))
+
+        def emit(event, inbox=inbox):
+            if stopping and isinstance(event, Progress):
+                inbox.put(Stop())
+
+        perform(job, Setup(folder, "cpu", 1, 60), emit, inbox)
+        finished = finished_run_ids(folder)
+        waiting = [run for run in waiting if run.run_id not in finished]
 
 
 def accuracy(model, run) -> float:
@@ -33,13 +44,13 @@ def accuracy(model, run) -> float:
 
 @pytest.mark.parametrize("mixer", ["attention", "delta_net"])
 def test_kept_weights_are_those_that_the_rows_are_of(mixer, tmp_path, monkeypatch):
-    """Also of runs that left their pack early, and with a checkpoint at every evaluation."""
+    """Also of runs that left early, and with a checkpoint whenever it can be."""
     monkeypatch.setitem(STEPS_TO_PAY, "cpu", 1)
     settings = {"epochs": 12, "evaluations": 12, "train_examples": 320, "batch_size": 16}
     settings |= {"stop_at_accuracy": 0.25, "keep": "weights"}
     runs = [small_run(mixer, learning_rate=rate, **settings) for rate in RATES]
     finish(runs, tmp_path / "whole")
-    finish(runs, tmp_path / "broken", lambda: True)
+    finish(runs, tmp_path / "broken", stopping=True)
     for folder in (tmp_path / "whole", tmp_path / "broken"):
         rows = load_results(folder).runs.set_index("run_id")
         models = load_models(folder)

@@ -20,7 +20,8 @@ from zoorecall.layers import Linear
 from zoorecall.mixers import MIXERS
 from zoorecall.model.model import Model, build_model
 from zoorecall.tasks import make_task
-from zoorecall.training.trainer import PackTrainer
+from zoorecall.training.data import Feed
+from zoorecall.training.trainer import PackTrainer, reached
 
 WIDTH, LAYERS = 16, 3
 OWN_BLOCK = ("mamba", "mamba2")
@@ -295,14 +296,14 @@ def test_training_is_zoologys_loop(preset, epochs):
     trainer = PackTrainer([run], torch.device("cpu"))
     while not trainer.finished:
         trainer.advance()
-    assert trainer.curves[0].step == [3 * i for i in range(epochs + 1)]
+    assert trainer.ended[0].curve.step == [3 * i for i in range(epochs + 1)]
     for one, other in zip(trainer.pack.model.parameters(), net.parameters(), strict=True):
         assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
 def test_a_run_ends_above_an_accuracy_and_not_at_it():
-    trainer = PackTrainer([run_of("zoology", "attention")], torch.device("cpu"))
-    assert not trainer._reached(0.99) and trainer._reached(np.nextafter(0.99, 1))
+    train = run_of("zoology", "attention").train
+    assert not reached(train, 0.99) and reached(train, np.nextafter(0.99, 1))
 
 
 def test_runs_of_one_data_seed_see_the_same_and_start_apart():
@@ -310,7 +311,6 @@ def test_runs_of_one_data_seed_see_the_same_and_start_apart():
     runs.append(run_of("zoology", "attention", seed=1, data_seed=None))
     assert len({run.pack_key for run in runs}) == 1
     trainer = PackTrainer(runs, torch.device("cpu"))
-    trainer.feed.load(0)
     tokens, *_ = trainer.feed.batch()
     assert torch.equal(tokens[0], tokens[1]) and not torch.equal(tokens[0], tokens[2])
     flat = trainer.pack.flat
@@ -319,10 +319,10 @@ def test_runs_of_one_data_seed_see_the_same_and_start_apart():
 
 @pytest.mark.parametrize("order", ["fixed", "shuffled"])
 def test_an_epoch_has_every_example_once_and_each_batch_a_mean(order):
-    trainer = PackTrainer([run_of("zoology", "attention", order=order)], torch.device("cpu"))
-    feed, orders = trainer.feed, []
+    run, orders = run_of("zoology", "attention", order=order), []
+    feed = Feed(run, 1, torch.device("cpu"))
     for epoch in (0, 1):
-        feed.load(3 * epoch)
+        feed.load(0, run, epoch)
         weights = torch.stack([feed.weight[i] for i in range(3)])
         assert_close(weights.sum(1), torch.ones(3))
         orders.append(feed.order[0][weights > 0].tolist())

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from zoorecall.config import TrainConfig
 from zoorecall.model.pack import Matrix, Pack
-from zoorecall.training.optim import learning_rates, make_optimizer, orthogonalize
+from zoorecall.training.optim import Optimizer, learning_rates, make_optimizer, orthogonalize
 from zoorecall.training.trainer import PackTrainer
 
 COMMON = {"epochs": 3, "train_examples": 8, "batch_size": 2}
@@ -63,8 +63,23 @@ def settings(pack: str) -> list[TrainConfig]:
     return [TrainConfig(**COMMON, optimizer=pack.split()[0], **each) for each in SETTINGS[pack]]
 
 
-def make(runs: list[TrainConfig], flat: torch.Tensor):
-    return make_optimizer(runs, flat, MATRICES)
+def entered(runs: list[TrainConfig], flat: torch.Tensor, decayed=None) -> Optimizer:
+    """The optimizer of a pack with these runs in its slots, at their first step."""
+    cursor = torch.zeros(len(runs), dtype=torch.int64)
+    optimizer = make_optimizer(runs[0], flat, cursor, MATRICES, decayed)
+    for r, run in enumerate(runs):
+        optimizer.enter(r, run)
+        optimizer.load(r, run, 0)
+    return optimizer
+
+
+def at(optimizer: Optimizer, runs: list[TrainConfig], step: int) -> Optimizer:
+    """An optimizer whose runs are at a step."""
+    epoch, step = divmod(step, runs[0].steps_per_epoch)
+    for r, run in enumerate(runs):
+        optimizer.load(r, run, epoch)
+    optimizer.cursor.fill_(step)
+    return optimizer
 
 
 class WrittenOutLion(torch.optim.Optimizer):
@@ -134,11 +149,11 @@ def test_a_packed_step_is_that_of_torchs_optimizer_with_that_runs_settings(pack,
     start = torch.randn(len(runs), P, dtype=dtype)
     grads = torch.randn(runs[0].num_steps, len(runs), P, dtype=dtype)
     flat = start.clone()
-    packed = make(runs, flat)
+    packed = entered(runs, flat)
     solo = [SoloRun(run, row) for run, row in zip(runs, start, strict=True)]
     active = torch.ones(len(runs), dtype=torch.bool)
     for step in range(runs[0].num_steps):
-        updated, norm = packed.step(flat, grads[step].clone(), torch.tensor(step), active)
+        updated, norm = at(packed, runs, step).step(grads[step].clone(), active)
         assert updated.all()
         torch.testing.assert_close(norm, torch.linalg.vector_norm(grads[step], dim=1))
         for r, run in enumerate(solo):
@@ -157,15 +172,15 @@ def test_a_run_with_a_gradient_that_is_not_finite_is_left_as_it_was(bad, pack):
     runs = settings(pack)
     flat, grads = torch.randn(len(runs), P), torch.randn(2, len(runs), P)
     alone = flat.clone()
-    packed, clean = make(runs, flat), make(runs, alone)
+    packed, clean = entered(runs, flat), entered(runs, alone)
     active = torch.ones(len(runs), dtype=torch.bool)
-    packed.step(flat, grads[0], torch.tensor(0), active)
-    clean.step(alone, grads[0], torch.tensor(0), active)
+    packed.step(grads[0], active)
+    clean.step(grads[0], active)
     flat[0, 7] = math.inf  # a run that is lost may have any parameters
     before, poisoned = flat[0].clone(), grads[1].clone()
     poisoned[0, 2] = bad
-    updated, _ = packed.step(flat, poisoned, torch.tensor(1), active)
-    clean.step(alone, grads[1], torch.tensor(1), active)
+    updated, _ = at(packed, runs, 1).step(poisoned, active)
+    at(clean, runs, 1).step(grads[1], active)
     assert updated.tolist() == [False] + [True] * (len(runs) - 1)
     assert torch.equal(flat[0], before)
     assert torch.equal(flat[1:], alone[1:])
@@ -177,11 +192,11 @@ def test_what_is_exempt_has_no_weight_decay_and_all_else_stays_the_same(pack):
     none = [run.model_copy(update={"weight_decay": 0.0}) for run in runs]
     starts, grad = torch.randn(2, len(runs), P)
     flats = [starts.clone() for _ in range(3)]
-    partly = make_optimizer(runs, flats[0], MATRICES, ~exempt)
-    optimizers = (partly, make(runs, flats[1]), make(none, flats[2]))
+    partly = entered(runs, flats[0], ~exempt)
+    optimizers = (partly, entered(runs, flats[1]), entered(none, flats[2]))
     active = torch.ones(len(runs), dtype=torch.bool)
-    for optimizer, flat in zip(optimizers, flats, strict=True):
-        optimizer.step(flat, grad.clone(), torch.tensor(0), active)
+    for optimizer in optimizers:
+        optimizer.step(grad.clone(), active)
     ours, decayed, kept = flats
     assert torch.equal(ours, torch.where(exempt, kept, decayed)) and not torch.equal(ours, decayed)
 

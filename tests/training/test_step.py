@@ -15,9 +15,7 @@ def trainer(num_layers: int, preset: str = "paper_as_stated") -> PackTrainer:
     runs = [small_run(seed=seed, **options).model_dump() for seed in (1, 2)]
     for run in runs:
         run["model"] |= {"mixer": TWO_KINDS, "num_layers": num_layers} | PRESETS[preset]["model"]
-    made = PackTrainer([RunConfig.model_validate(r) for r in runs], torch.device("cpu"))
-    made.feed.load(0)
-    return made
+    return PackTrainer([RunConfig.model_validate(r) for r in runs], torch.device("cpu"))
 
 
 def graphs(num_layers: int, preset: str = "paper_as_stated") -> int:

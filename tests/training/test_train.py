@@ -10,19 +10,27 @@ from conftest import small_run
 
 from zoorecall.model.model import build_model
 from zoorecall.tasks import TASKS, make_task
+from zoorecall.training.data import Feed
 from zoorecall.training.outcome import RunResult
-from zoorecall.training.trainer import STEPS_TO_PAY, PackTrainer
+from zoorecall.training.trainer import PackTrainer
 
 CPU = torch.device("cpu")
 RATES = (1e-3, 3e-3, 1e-2)
 BOTH = {"name": "key_value_sum", "recall": "both"}
 
 
-def train(runs, state=None) -> list[RunResult]:
-    trainer = PackTrainer(runs, CPU, state)
+def trained(runs, states=()) -> PackTrainer:
+    """A trainer of runs that have ended; `states` are those from which the first go on."""
+    trainer = PackTrainer(runs, CPU)
+    for slot, state in zip(trainer.running, states, strict=False):
+        trainer.restore(slot, state)
     while not trainer.finished:
         trainer.advance()
-    return trainer.results()
+    return trainer
+
+
+def train(runs) -> list[RunResult]:
+    return trained(runs).results()
 
 
 def test_a_pack_starts_from_the_parameters_of_its_solo_runs(mixer):
@@ -36,26 +44,6 @@ def test_a_pack_starts_from_the_parameters_of_its_solo_runs(mixer):
     assert not torch.equal(pack.flat[0], pack.flat[1])
 
 
-@pytest.mark.parametrize("size", [2, 3])
-def test_a_runs_numbers_do_not_depend_on_its_pack(mixer, size):
-    runs = [small_run(mixer, seed=i % 2, learning_rate=rate) for i, rate in enumerate(RATES)]
-    runs = runs[:size]
-    trainers = [PackTrainer(runs, CPU)] + [PackTrainer([run], CPU) for run in runs]
-    for trainer in trainers:
-        while not trainer.finished:
-            trainer.advance()
-    assert trainers[0].step == 10
-    torch.testing.assert_close(
-        trainers[0].pack.flat, torch.cat([t.pack.flat for t in trainers[1:]]), rtol=1e-3, atol=1e-5
-    )
-    for packed, solo in zip(
-        trainers[0].results(), [t.results()[0] for t in trainers[1:]], strict=True
-    ):
-        assert packed.curve.step == solo.curve.step
-        np.testing.assert_allclose(packed.curve.test_loss, solo.curve.test_loss, rtol=1e-4)
-        np.testing.assert_allclose(packed.curve.train_loss, solo.curve.train_loss, rtol=1e-4)
-
-
 def test_a_run_that_diverges_leaves_its_neighbours_untouched_and_says_when():
     calm, wild = (small_run(task=BOTH, learning_rate=1e-3, seed=seed) for seed in (1, 2))
     trainer, undisturbed = PackTrainer([calm, wild], CPU), PackTrainer([calm, wild], CPU)
@@ -64,7 +52,7 @@ def test_a_run_that_diverges_leaves_its_neighbours_untouched_and_says_when():
         each.advance()
     with torch.no_grad():
         trainer.pack.flat[1, 0] = math.nan
-    at = trainer.step
+    at = trainer.running[1].step
     for each in (trainer, undisturbed):
         while not each.finished:
             each.advance()
@@ -79,42 +67,20 @@ def test_a_run_that_diverges_leaves_its_neighbours_untouched_and_says_when():
     assert ours.diverged_at is None and ours == undisturbed.results()[0]
 
 
-@pytest.mark.parametrize("task", [{"name": "mqar"}, BOTH], ids=str)
-@pytest.mark.parametrize("data", ["fixed", "fresh"])
-def test_training_goes_on_from_a_saved_state_as_if_it_had_not_stopped(data, task):
-    runs = [small_run(task=task, data=data, learning_rate=rate) for rate in RATES]
-    through = PackTrainer(runs, CPU)
-    while not through.finished:
-        through.advance()
-    stopped = PackTrainer(runs, CPU)
-    stopped.advance()
-    stopped.advance()
-    state = {k: v.clone() if torch.is_tensor(v) else v for k, v in stopped.state().items()}
-    again = PackTrainer(runs, CPU, state)
-    while not again.finished:
-        again.advance()
-    assert torch.equal(through.pack.flat, again.pack.flat)
-    assert through.results() == again.results()
-
-
 @pytest.mark.parametrize("optimizer", ["sgd", "lion", "muon"])
 def test_with_any_optimizer_a_run_learns_as_it_does_alone_and_goes_on_where_it_was(optimizer):
     rates = (3e-3, 1e-2, 1e38)  # the last diverges at once
     runs = [small_run(optimizer=optimizer, clip_norm=1.0, learning_rate=rate) for rate in rates]
-    through, stopped = PackTrainer(runs, CPU), PackTrainer(runs, CPU)
+    through, stopped = trained(runs), PackTrainer(runs, CPU)
     stopped.advance()
     stopped.advance()
-    state = {k: v.clone() if torch.is_tensor(v) else v for k, v in stopped.state().items()}
-    again = PackTrainer(runs, CPU, state)
-    for trainer in (through, again):
-        while not trainer.finished:
-            trainer.advance()
+    states = [stopped.state(slot) for slot in stopped.running[:2]]
+    again = trained(runs, states)
     assert torch.equal(through.pack.flat[:2], again.pack.flat[:2])
     *calm, wild = through.results()
     assert calm == again.results()[:2] and wild.diverged_at is not None
     for result, run in zip(calm, runs, strict=False):
-        (alone,) = train([run])
-        np.testing.assert_allclose(result.curve.test_loss, alone.curve.test_loss, rtol=1e-3)
+        assert train([run]) == [result]
         assert result.curve.train_loss[-1] < result.curve.train_loss[1]
 
 
@@ -122,11 +88,12 @@ def test_the_first_loss_is_that_of_guessing(mixer):
     run = small_run(mixer)
     trainer = PackTrainer([run], CPU)
     trainer.advance()
-    assert trainer.step == 0
-    assert trainer.curves[0].test_loss[0] == pytest.approx(math.log(run.task.vocab_size), abs=0.3)
+    (slot,) = trainer.running
+    assert slot.step == 0
+    assert slot.curve.test_loss[0] == pytest.approx(math.log(run.task.vocab_size), abs=0.3)
 
 
-def test_a_run_stops_at_the_given_accuracy_and_the_pack_ends_with_its_last_run():
+def test_a_run_stops_at_the_given_accuracy():
     run = small_run(stop_at_accuracy=0.01, epochs=40, learning_rate=1e-2)
     trainer = PackTrainer([run], CPU)
     while not trainer.finished:
@@ -136,62 +103,39 @@ def test_a_run_stops_at_the_given_accuracy_and_the_pack_ends_with_its_last_run()
     assert result.test_accuracy >= 0.01
 
 
-def test_a_pack_of_the_active_runs_goes_on_as_the_pack_of_all_would(monkeypatch):
-    monkeypatch.setitem(STEPS_TO_PAY, "cpu", 1)
-    runs = [small_run("delta_net", learning_rate=rate, seed=i) for i, rate in enumerate(RATES)]
-    both = [PackTrainer(runs, CPU) for _ in range(2)]
-    for trainer in both:
-        trainer.advance()
-        trainer.advance()
-        assert not trainer.half_empty
-        trainer.active[0] = trainer.active[2] = False
-        assert trainer.half_empty
-    whole, part = both[0], both[1].of_active()
-    while not whole.finished:
-        whole.advance()
-        part.advance()
-    assert part.finished and part.runs == (runs[1],)
-    torch.testing.assert_close(part.pack.flat[0], whole.pack.flat[1], rtol=1e-3, atol=1e-5)
-    ours, theirs = part.results()[0].curve, whole.results()[1].curve
-    assert ours.step == theirs.step and ours.train_loss[1:] == pytest.approx(theirs.train_loss[1:])
-    assert ours.test_loss == pytest.approx(theirs.test_loss, rel=1e-4)
-
-
 @pytest.mark.parametrize("task", [*({"name": name} for name in TASKS), BOTH], ids=str)
 def test_shuffled_labels_give_chance_where_a_run_has_learned_the_true_ones(task):
     settings = {"epochs": 30, "train_examples": 400, "test_examples": 200}
-    trainer = PackTrainer([small_run(task=task, learning_rate=1e-2, **settings)], CPU)
-    while not trainer.finished:
-        trainer.advance()
-    labels = trainer.test_examples.targets
+    trainer = trained([small_run(task=task, learning_rate=1e-2, **settings)])
+    (slot,) = trainer.ended
+    examples = trainer.feed.tests(slot.run)
+    labels = examples.targets
     count = labels.numel()
     shuffled = labels.flatten()[torch.randperm(count, generator=torch.Generator().manual_seed(0))]
     labels.copy_(shuffled.view_as(labels))
     most_frequent = float(labels.flatten().bincount().max()) / count
     chance = most_frequent + 4 * math.sqrt(most_frequent * (1 - most_frequent) / count)
-    assert trainer.measure(trainer.test_examples, 200)[0] < chance
+    assert trainer.measure(slot, examples, 200)[0] < chance
     assert trainer.results()[0].test_accuracy > chance
 
 
 def test_the_accuracy_of_a_slice_is_that_of_its_queries_alone():
-    trainer = PackTrainer([small_run(seed=s, epochs=20, learning_rate=1e-2) for s in (1, 2)], CPU)
-    while not trainer.finished:
-        trainer.advance()
-    examples, count = trainer.test_examples, 21  # not a multiple of the batch size
-    trainer.slices = ("one", "other")
-    examples.slices = (examples.targets % 3 - 1).to(torch.int8)  # a third in none
-    accuracy, _, _, *by_slice = trainer.measure(examples, count)
-    index = torch.arange(count).expand(2, -1)
-    tokens, positions, targets = examples.batch(trainer.feed.seed_index, index)
-    model = trainer.pack.model
-    x = model.through_layers(model.embed(tokens, torch.float32), positions.long())
-    _, correct = model.losses(x, targets)
-    assert accuracy.tolist() == pytest.approx(correct.double().mean(1).tolist())
-    for r in range(2):
-        of_query = examples.slices[r, :count].flatten()
-        expected = [float(correct[r][of_query == i].double().mean()) for i in range(2)]
-        assert [float(of_runs[r]) for of_runs in by_slice] == expected
-        assert len({float(accuracy[r]), *expected}) == 3
+    trainer = trained([small_run(seed=s, epochs=20, learning_rate=1e-2) for s in (1, 2)])
+    trainer.task_slices, count = ("one", "other"), 21  # not a multiple of the batch size
+    for slot in trainer.ended:
+        examples = trainer.feed.tests(slot.run)
+        examples.slices = (examples.targets % 3 - 1).to(torch.int8)  # a third in none
+        accuracy, _, _, *by_slice = trainer.measure(slot, examples, count).tolist()
+        parts = (examples.tokens, examples.positions, examples.targets)
+        tokens, positions, targets = (part[:, :count] for part in parts)
+        with trainer.pack.alone(slot.place) as model:
+            x = model.through_layers(model.embed(tokens, torch.float32), positions.long())
+            correct = model.losses(x, targets)[1].flatten()
+        assert accuracy == pytest.approx(float(correct.double().mean()))
+        of_query = examples.slices[0, :count].flatten()
+        expected = [float(correct[of_query == i].double().mean()) for i in range(2)]
+        assert by_slice == pytest.approx(expected)
+        assert len({accuracy, *expected}) == 3
 
 
 def test_a_curve_has_the_accuracy_of_each_slice_at_each_evaluation():
@@ -219,7 +163,7 @@ def test_a_curve_has_the_largest_loss_and_gradient_norm_of_the_steps_before():
     trainer.do_step._update = spy
     while not trainer.finished:
         trainer.advance()
-    for r, curve in enumerate(trainer.curves):
+    for r, curve in enumerate(slot.curve for slot in trainer.ended):
         assert len(curve.max_loss) == len(curve.max_grad_norm) == len(curve.step) > 3
         assert math.isnan(curve.max_loss[0]) and math.isnan(curve.max_grad_norm[0])
         for i, (start, end) in enumerate(itertools.pairwise(curve.step), 1):
@@ -243,7 +187,6 @@ def test_one_step_computes_no_logits_but_at_the_queries():
 
     torch.bmm, kept = spy, torch.bmm
     try:
-        trainer.feed.load(0)
         trainer.do_step()
     finally:
         torch.bmm = kept
@@ -251,10 +194,10 @@ def test_one_step_computes_no_logits_but_at_the_queries():
 
 
 def test_fresh_data_never_shows_an_example_twice_and_fixed_data_does():
-    fixed, fresh = (PackTrainer([small_run(data=d)], CPU) for d in ("fixed", "fresh"))
-    for trainer, repeats in ((fixed, True), (fresh, False)):
-        seen = []
+    for data, repeats in (("fixed", True), ("fresh", False)):
+        run, seen = small_run(data=data), []
+        feed = Feed(run, 1, CPU)
         for epoch in (0, 1):
-            trainer.feed.load(epoch * trainer.train.steps_per_epoch)
-            seen.append({tuple(row) for row in trainer.feed.examples.tokens[0].tolist()})
+            feed.load(0, run, epoch)
+            seen.append({tuple(row) for row in feed.of_slot(0).tokens[0].tolist()})
         assert (seen[0] == seen[1]) is repeats

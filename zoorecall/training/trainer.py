@@ -319,7 +319,7 @@ class PackTrainer:
             curve.test_sequence_accuracy.append(sequence_accuracy)
             for name, of_slice in zip(self.task_slices, by_slice, strict=True):
                 curve.slice_test_accuracy[name].append(of_slice)
-            if _reached(train, accuracy):
+            if reached(train, accuracy):
                 slot.stopped_at = slot.step
             slot.ended = diverged or slot.stopped_at is not None or slot.step == train.num_steps
             slot.due = next((s for s in train.evaluation_steps if s > slot.step), slot.step)
@@ -327,9 +327,10 @@ class PackTrainer:
             done.forget(slot.place)
             if slot.ended:
                 done.active[slot.place] = False
+                self.feed.cursor[slot.place] = 0  # steps go on, and look there
 
 
-def _reached(train: TrainConfig, accuracy: float) -> bool:
+def reached(train: TrainConfig, accuracy: float) -> bool:
     """Whether a run of this test accuracy is to end."""
     at, above = train.stop_at_accuracy, train.stop_above_accuracy
     return (at is not None and accuracy >= at) or (above is not None and accuracy > above)
