@@ -1,7 +1,12 @@
 """Small runs that every test of training builds on."""
 
+import itertools
+import math
 import os
-from collections.abc import Mapping, Sequence
+import queue
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -12,7 +17,23 @@ from torch.testing import assert_close
 
 from zoorecall.config import RunConfig
 from zoorecall.mixers import MIXERS
-from zoorecall.sweeps.events import Finished, Started, SweepEvent
+from zoorecall.sweeps import sweeper
+from zoorecall.sweeps.events import (
+    Died,
+    Finished,
+    Job,
+    JobEvent,
+    More,
+    Progress,
+    Prune,
+    Setup,
+    Started,
+    Stop,
+    SweepEvent,
+)
+from zoorecall.sweeps.executor import Inbox, perform
+from zoorecall.sweeps.plan import plan
+from zoorecall.sweeps.schedule import Schedule
 
 torch.set_num_threads(1)
 
@@ -69,8 +90,70 @@ def finished_runs(events: Sequence[SweepEvent]) -> list[RunConfig]:
     """The runs that a sweep trained, by its events."""
     (started,) = (event for event in events if isinstance(event, Started))
     runs = {run.run_id: run for group in started.groups for run in group.runs}
-    ids = [x for event in events if isinstance(event, Finished) for x in event.run_ids]
-    return [runs[run_id] for run_id in ids]
+    return [runs[x] for event in events if isinstance(event, Finished) for x in event.run_ids]
+
+
+def train_into(
+    folder: Path, runs: Sequence[RunConfig], slots: int = 8, stop_after: float = math.inf
+) -> list[JobEvent]:
+    """Train runs into a folder as a sweep of one worker does, but in this process, without the
+    sweep's own files; each job is told to stop once it has told so many times how far it is.
+    Returns the events."""
+    heard: list[JobEvent] = []
+    schedule = Schedule(plan(runs, lambda run: slots), ["cpu"])
+    while jobs := schedule.jobs():
+        inbox, told = Inbox(), itertools.count(1)
+
+        def emit(event: JobEvent, inbox: Inbox = inbox, told: Iterator[int] = told) -> None:
+            heard.append(event)
+            if isinstance(event, Progress) and next(told) >= stop_after:
+                inbox.put(Stop())
+            if isinstance(event, Finished):
+                inbox.put(More(schedule.more(0, event.run_ids, finished=True)))
+
+        perform(jobs[0][1], Setup(folder, "cpu", 1, math.inf), emit, inbox)
+        schedule.end(0, heard[-1])
+    return heard
+
+
+class InThread:
+    """An executor of one worker, a thread of this process."""
+
+    places = ("cpu",)
+
+    def __init__(self, places: Sequence[str], folder: Path, checkpoint_seconds: float):
+        self._setup, self._inbox = Setup(folder, "cpu", 1, checkpoint_seconds), Inbox()
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[JobEvent] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work)
+
+    def __enter__(self) -> "InThread":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._inbox.put(Stop())
+        self._jobs.put(None)
+        self._thread.join()
+
+    def give(self, place: int, order: Job | More | Prune) -> None:
+        self._jobs.put(order) if isinstance(order, Job) else self._inbox.put(order)
+
+    def event(self) -> tuple[int, JobEvent]:
+        return 0, self._events.get()
+
+    def _work(self) -> None:
+        while job := self._jobs.get():
+            try:
+                perform(job, self._setup, self._events.put, self._inbox)
+            except Exception as error:
+                self._events.put(Died(str(error)))
+
+
+@pytest.fixture
+def in_this_process(monkeypatch) -> None:
+    """Sweeps train in this process, which is quicker than to start others."""
+    monkeypatch.setattr(sweeper, "LocalExecutor", InThread)
 
 
 def gradients(y, tensors):

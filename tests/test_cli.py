@@ -9,15 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
-from conftest import small_run
+from conftest import small_run, train_into
 from matplotlib.figure import Figure
 
 import zoorecall
 from zoorecall import bench
 from zoorecall.cli import _parser, exit_code, main
-from zoorecall.sweeps.pack_job import train_pack
-from zoorecall.sweeps.plan import PlannedPack
 
 (COMMANDS,) = (
     action.choices
@@ -55,7 +52,7 @@ def folder(tmp_path_factory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("work")
     (folder / "grid.yaml").write_text(GRID)
     runs = tuple(small_run(learning_rate=rate, epochs=1) for rate in (1e-3, 1e-2))
-    train_pack(PlannedPack(runs), folder / "out", torch.device("cpu"), 60, lambda *_: None)
+    train_into(folder / "out", runs)
     before = Path.cwd()
     os.chdir(folder)
     yield folder

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import torch
+from conftest import train_into
 from made_up import made_up_runs
 
 from zoorecall import columns, load_grid, load_results, words
@@ -17,9 +17,7 @@ from zoorecall.config import RunConfig, current_defaults
 from zoorecall.errors import ResultsError
 from zoorecall.mixers import MIXERS
 from zoorecall.results import has_runs, read_rows
-from zoorecall.sweeps.pack_job import train_pack
-from zoorecall.sweeps.plan import PlannedPack
-from zoorecall.sweeps.sweeper import plan_packs
+from zoorecall.sweeps.sweeper import plan_groups
 from zoorecall.tasks import TASKS
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -183,7 +181,7 @@ def test_a_folder_of_the_version_before_reads_resumes_and_draws(tmp_path, capsys
     """Its rows have ids of their own, no sizes of the task, and no options that are newer."""
     (tmp_path / "small.yaml").write_text(SMALL_GRID)
     grid, folder = load_grid(tmp_path / "small.yaml"), tmp_path / "out"
-    train_pack(PlannedPack(grid.runs), folder, torch.device("cpu"), 60, lambda *_: None)
+    train_into(folder, grid.runs)
     (shard,) = (folder / "shards").iterdir()
     rows = pd.read_parquet(shard)
     configs = [json.loads(text) for text in rows["config"]]
@@ -194,7 +192,7 @@ def test_a_folder_of_the_version_before_reads_resumes_and_draws(tmp_path, capsys
     before.to_parquet(shard)
     (folder / "plan.json").write_text(json.dumps({"pack": ["0ld0", "0ld1", "0ld2"]}))
 
-    assert plan_packs(grid, "cpu", folder) == []
+    assert plan_groups(grid, "cpu", folder) == []
     again = load_results(folder)
     assert set(again.runs["run_id"]) == {run.run_id for run in grid.runs}
     assert set(again.runs["model.embed_dropout"]) == {0.0}
@@ -204,7 +202,7 @@ def test_a_folder_of_the_version_before_reads_resumes_and_draws(tmp_path, capsys
     merged = load_results(folder)
     pd.testing.assert_frame_equal(merged.runs, again.runs)
     pd.testing.assert_frame_equal(merged.curves, again.curves)
-    assert not (folder / "plan.json").exists() and plan_packs(grid, "cpu", folder) == []
+    assert not (folder / "plan.json").exists() and plan_groups(grid, "cpu", folder) == []
 
 
 SMALL_GRID = """

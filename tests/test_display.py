@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 
 import pandas as pd
@@ -14,8 +15,20 @@ from zoorecall.bench import RECORDS, Measurement, estimated_hours
 from zoorecall.config import RunConfig
 from zoorecall.display import SweepDisplay
 from zoorecall.model.cost import forward_flops
-from zoorecall.sweeps.events import Finished, Progress, Started, Warned
-from zoorecall.sweeps.plan import PlannedPack
+from zoorecall.sweeps.events import (
+    Evaluation,
+    Failed,
+    Finished,
+    Measuring,
+    Progress,
+    Pruned,
+    Reduced,
+    Retried,
+    Started,
+    SweepEvent,
+    Warned,
+)
+from zoorecall.sweeps.plan import RunGroup
 from zoorecall.sweeps.provenance import device_name
 from zoorecall.tables import print_table
 
@@ -29,23 +42,30 @@ def at(monkeypatch):
 
 
 @pytest.fixture
-def shown(at, tmp_path):
-    """A display of one pack of two runs, 1,000 steps each."""
+def runs() -> tuple[RunConfig, ...]:
+    """Two runs of 1,000 steps each."""
     train = {"train_examples": 100, "batch_size": 10, "epochs": 100}
-    runs = [RunConfig.model_validate({"seed": seed, "train": train}) for seed in (1, 2)]
-    pack = PlannedPack(tuple(runs))
-    shown = SweepDisplay(Console(file=io.StringIO(), width=200))
-    shown.show(Started(tmp_path, "cpu", (pack,), 0))
+    return tuple(RunConfig.model_validate({"seed": seed, "train": train}) for seed in (1, 2))
 
-    def progress(seconds, step):
+
+@pytest.fixture
+def shown(at, runs, tmp_path):
+    """Tells a display of these runs how far they are; returns what it says of the time."""
+    shown = SweepDisplay(Console(file=io.StringIO(), width=200))
+    shown.show(Started(tmp_path, "cpu", (RunGroup(runs, 2),), 0))
+
+    def progress(seconds, *steps):
+        """Both are at this step, or each at its own."""
         at(seconds)
-        shown.show(Progress(pack.pack_id, step, (0.1, 0.2), ()))
+        ids = [run.run_id for run in runs]
+        shown.show(Progress(dict(zip(ids, 2 * steps, strict=False)), ()))
         return shown._pace()
 
+    progress.display = shown
     return progress
 
 
-def test_the_time_left_is_told_once_a_pack_has_a_tenth_of_its_steps(shown):
+def test_the_time_left_is_told_once_a_run_has_a_tenth_of_its_steps(shown):
     """Before, it compiles, and is evaluated every few steps."""
     assert shown(20, 0) == "20s elapsed"
     assert shown(60, 50) == "1:00 elapsed"
@@ -54,27 +74,26 @@ def test_the_time_left_is_told_once_a_pack_has_a_tenth_of_its_steps(shown):
 
 
 def test_the_time_left_is_near_the_truth_from_the_first_time_it_is_told(at, tmp_path):
-    """A sweep of twelve packs, two at a time, whose evaluations cost ten times their steps: at each
+    """A sweep of twelve runs, two at a time, whose evaluations cost ten times their steps: at each
     of 60 a pace of the first steps would say half an hour or more of three minutes."""
     steps, evaluation, step = 400, 0.5, 0.01
     train = {"train_examples": 100, "batch_size": 10, "epochs": steps / 10}
     runs = [RunConfig.model_validate({"seed": seed, "train": train}) for seed in range(12)]
-    packs = [PlannedPack((run,)) for run in runs]
     shown = SweepDisplay(Console(file=io.StringIO(), width=200))
-    shown.show(Started(tmp_path, "cpu", tuple(packs), 0))
+    shown.show(Started(tmp_path, "cpu", (RunGroup(tuple(runs), 2),), 0))
     at_steps = runs[0].train.evaluation_steps
     of_one = [step * s + evaluation * (i + 1) for i, s in enumerate(at_steps)]
     timeline = sorted(
         (of_one[-1] * (k // 2) + seconds, k, s)
-        for k in range(len(packs))
+        for k in range(len(runs))
         for seconds, s in zip(of_one, at_steps, strict=True)
     )
     end, told = timeline[-1][0], []
     for seconds, k, s in timeline:
         at(seconds)
-        shown.show(Progress(packs[k].pack_id, s, (0.1,), ()))
+        shown.show(Progress({runs[k].run_id: s}, ()))
         if s == steps:
-            shown.show(Finished(packs[k].pack_id))
+            shown.show(Finished((runs[k].run_id,)))
         left = shown.bar.tasks[0].time_remaining
         if left is not None and end - seconds > 20:
             told.append(left / (end - seconds))
@@ -112,6 +131,42 @@ def test_the_time_left_follows_the_pace_of_the_last_minute(shown):
     assert pace == "20 run-steps/s, 4:30 elapsed, 10s left"
 
 
+def test_runs_that_end_early_or_go_on_from_a_checkpoint_leave_the_time_that_is_left(shown, runs):
+    """Each is at a step of its own, and where one first is heard of its training begins."""
+    display, ids = shown.display, [run.run_id for run in runs]
+    shown(0, 500, 0)
+    shown(10, 600, 100)
+    assert shown(20, 700, 200) == "20 run-steps/s, 20s elapsed, 55s left"
+    display.show(Finished((ids[0],)))
+    assert display.bar.tasks[0].remaining == 800
+    display.show(Retried((ids[1],), "died"))
+    display.show(Progress({ids[1]: 150}, ()))  # 50 steps are lost
+    assert display.bar.tasks[0].remaining == 850 and display.bar.tasks[0].completed == 400
+    display.show(Pruned((ids[1],)))
+    assert display.bar.tasks[0].remaining == 0
+
+
+LINES: dict[str, Callable[[tuple[str, ...]], SweepEvent]] = {
+    "measuring how many runs to train at once: 12 shapes, cuda": lambda ids: Measuring(12, "cuda"),
+    "out of memory: 2 runs go on, 1 at once": lambda ids: Reduced(ids, 1),
+    "2 runs: died; on from the last checkpoint": lambda ids: Retried(ids, "died"),
+    "1 run: died; on from the last checkpoint": lambda ids: Retried(ids[:1], "died"),
+    "2 runs of attention failed: no such luck": lambda ids: Failed(ids, "no such luck"),
+    "1/2 runs, 0s elapsed; best: attention x2 0.75": lambda ids: Finished(ids[:1]),
+}
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_what_happens_is_a_line(line, shown, runs):
+    ids = tuple(run.run_id for run in runs)
+    evaluations = (Evaluation(ids[0], 0, {"test_accuracy": 0.75}), Evaluation(ids[1], 0, {}))
+    shown.display.show(Progress(dict.fromkeys(ids, 0), evaluations))
+    before = shown.display.console.file.getvalue()
+    assert before.startswith("2 runs of 1 shape on cpu into ")
+    shown.display.show(LINES[line](ids))
+    assert shown.display.console.file.getvalue().removeprefix(before) == f"{line}\n"
+
+
 def test_the_hours_of_a_plan_are_those_of_steps_that_were_measured(tmp_path, monkeypatch):
     """Nothing is said of a mixer, or of a size, that nobody has measured on this device."""
     monkeypatch.chdir(tmp_path)
@@ -121,15 +176,15 @@ def test_the_hours_of_a_plan_are_those_of_steps_that_were_measured(tmp_path, mon
         *("attention", "attention", 2, 64, 64, 512, 1, "fp32", 1e3 * seconds, 1e5, share, 0.1),
         *(0.0, 1.0, "", []),
     )
-    pack, record = PlannedPack((run,)), tmp_path / RECORDS / "here.json"
-    assert estimated_hours([pack], cpu) == (0, 1)
+    group, record = RunGroup((run,), 1), tmp_path / RECORDS / "here.json"
+    assert estimated_hours([group], cpu) == (0, 1)
     record.parent.mkdir(parents=True)
     told = {"device": device_name(cpu), "flops_per_second": peak, "measurements": [asdict(step)]}
     record.write_text(json.dumps(told))
-    hours, unknown = estimated_hours([pack, pack], cpu)
+    hours, unknown = estimated_hours([group, group], cpu)
     assert unknown == 0 and hours == pytest.approx(2 * seconds * run.train.num_steps / 3600)
     for model in ({"mixer": {"name": "hyena"}}, {"d_model": 1024}):
-        other = PlannedPack((RunConfig.model_validate({"model": model}),))
+        other = RunGroup((RunConfig.model_validate({"model": model}),), 1)
         assert estimated_hours([other], cpu) == (0, 1)
     record.write_text(json.dumps(told | {"device": "another"}))
-    assert estimated_hours([pack], cpu) == (0, 1)
+    assert estimated_hours([group], cpu) == (0, 1)

@@ -136,7 +136,7 @@ def row(run: RunConfig) -> dict:
 def make_up(name: str, overrides=(), runs=slice(None)) -> None:
     """Results of a part of a grid, in results/NAME below the working directory."""
     grid = load_grid(f"grids/{name}.yaml", overrides)
-    write_shard(Path("results", name), "pack", [whole_row(row(run)) for run in grid.runs[runs]])
+    write_shard(Path("results", name), [whole_row(row(run)) for run in grid.runs[runs]])
 
 
 @pytest.mark.parametrize("script", PARTS)

@@ -7,19 +7,26 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import torch
-from conftest import small_run
+from conftest import finished_runs, small_run, train_into
 
 from zoorecall import load_results
 from zoorecall.cli import main
 from zoorecall.config import RunConfig
 from zoorecall.errors import ResultsError, UserError
 from zoorecall.loggers import WRITERS, Logger, logger, title
-from zoorecall.sweeps.events import Evaluation, Finished, Progress, Retried, Split, Started
-from zoorecall.sweeps.pack_job import train_pack
-from zoorecall.sweeps.plan import PlannedPack
+from zoorecall.sweeps.events import (
+    Evaluation,
+    Failed,
+    Finished,
+    Progress,
+    Pruned,
+    Reduced,
+    Retried,
+    Started,
+)
+from zoorecall.sweeps.pack_job import STEPS_TO_PAY
+from zoorecall.sweeps.plan import RunGroup
 from zoorecall.sweeps.replay import replay
-from zoorecall.training.trainer import STEPS_TO_PAY
 
 BOTH = {"name": "key_value_sum", "recall": "both"}
 GRID = """
@@ -33,11 +40,11 @@ axes:
 
 
 def trained(folder: Path, runs: list[RunConfig]) -> list:
-    """The events of training these runs as one pack into a folder."""
-    pack = PlannedPack(tuple(runs))
-    events: list = [Started(folder, "cpu", (pack,), 0)]
-    assert train_pack(pack, folder, torch.device("cpu"), 60, events.append)
-    return [*events, Finished(pack.pack_id)]
+    """The events of training these runs into a folder."""
+    return [
+        Started(folder, "cpu", (RunGroup(tuple(runs), len(runs)),), 0),
+        *train_into(folder, runs),
+    ]
 
 
 def curves(events: list) -> dict[str, list[dict[str, float]]]:
@@ -82,8 +89,7 @@ def test_a_folder_is_told_again_as_it_was(several):
     folder, events = several
     again = list(replay(folder, folder))
     assert curves(again) == curves(events)
-    ends = [event.pack_id for event in again if isinstance(event, Finished)]
-    assert len(ends) == len(curves(events)) == len(again[0].packs)
+    assert {run.run_id for run in finished_runs(again)} == curves(events).keys()
 
 
 def test_the_slices_of_a_task_are_told_too(tmp_path):
@@ -157,29 +163,36 @@ class Recorder:
         self.calls.append(("close", self.run_id))
 
 
-def test_a_pack_that_is_split_or_begun_again_has_new_writers(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda ids: Finished(ids),
+        lambda ids: Pruned(ids),
+        lambda ids: Failed(ids, "why"),
+        lambda ids: Retried(ids, "died"),
+        lambda ids: Reduced(ids, 1),
+    ],
+)
+def test_a_run_that_ends_or_is_begun_again_has_no_writer_and_its_neighbours_have(
+    end, tmp_path, monkeypatch
+):
     monkeypatch.setattr(Recorder, "calls", [])
     runs = (small_run(seed=1), small_run(seed=2))
-    pack, (a, b) = PlannedPack(runs), (run.run_id for run in runs)
-    halves = pack.halves()
-    log = Logger(Recorder)
+    log, (a, b) = Logger(Recorder), (run.run_id for run in runs)
 
-    def progress(of, step):
-        each = tuple(Evaluation(run.run_id, step, {}) for run in of.runs)
-        log(Progress(of.pack_id, step, (), each))
+    def progress(run_id, step):
+        log(Progress({a: step, b: step}, (Evaluation(run_id, step, {}),)))
 
-    log(Started(tmp_path, "cpu", (pack,), 0))
-    log(Split(pack.pack_id, halves))
-    progress(halves[0], 0)
-    progress(halves[0], 3)
-    log(Retried(halves[0].pack_id, "died"))
-    progress(halves[0], 3)
-    progress(halves[1], 0)
-    log(Finished(halves[0].pack_id))
-    first = [("open", a, 0), ("write", a, 0), ("write", a, 3), ("close", a)]
-    second = [("open", a, 3), ("write", a, 3)]
+    log(Started(tmp_path, "cpu", (RunGroup(runs, 2),), 0))
+    log(end((a,)))  # which has not begun
+    for run_id, step in ((a, 0), (b, 0), (a, 3)):
+        progress(run_id, step)
+    log(end((a,)))
+    progress(b, 3)
+    progress(a, 3)  # on from a checkpoint
     assert Recorder.calls == [
-        *first, *second, ("open", b, 0), ("write", b, 0), ("close", a)
+        ("open", a, 0), ("write", a, 0), ("open", b, 0), ("write", b, 0), ("write", a, 3),
+        ("close", a), ("write", b, 3), ("open", a, 3), ("write", a, 3),
     ]  # fmt: skip
 
 

@@ -7,8 +7,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-import torch
-from conftest import small_run
+from conftest import small_run, train_into
 
 from zoorecall import load_results, merge
 from zoorecall.cli import main
@@ -16,18 +15,16 @@ from zoorecall.columns import PROVENANCE, TASK_SIZES
 from zoorecall.errors import ResultsError
 from zoorecall.files import read_sealed
 from zoorecall.parquet import MEASURED, ROW
-from zoorecall.sweeps.pack_job import train_pack
-from zoorecall.sweeps.plan import PlannedPack
 
 RUNS = tuple(small_run(learning_rate=rate, epochs=1) for rate in (1e-3, 1e-2))
-SHARD = f"shards/{PlannedPack(RUNS).pack_id}.parquet"
+SHARD = f"shards/{RUNS[0].run_id}.parquet"
 
 
 @pytest.fixture(scope="session")
 def tables(tmp_path_factory) -> dict[str, pd.DataFrame]:
     """A shard, and the two tables that it is merged into."""
     folder = tmp_path_factory.mktemp("tables")
-    train_pack(PlannedPack(RUNS), folder, torch.device("cpu"), 60, lambda *_: None)
+    train_into(folder, RUNS)
     shard = pd.read_parquet(folder / SHARD)
     merge(folder)
     names = ("runs.parquet", "curves.parquet")

@@ -5,14 +5,11 @@ import re
 
 import numpy as np
 import pytest
-import torch
-from conftest import SMALL_TASKS, small_run
+from conftest import SMALL_TASKS, small_run, train_into
 
 from zoorecall import load_results
 from zoorecall.cli import main
 from zoorecall.results import weights_path
-from zoorecall.sweeps.pack_job import train_pack
-from zoorecall.sweeps.plan import PlannedPack
 from zoorecall.tasks import make_task
 
 BOTH = {"name": "key_value_sum", "recall": "both"}
@@ -25,8 +22,7 @@ def trained(tmp_path_factory):
     runs = [small_run(epochs=4, seed=seed, keep="weights") for seed in (1, 2)]
     runs.append(small_run(task=BOTH, keep="weights", learning_rate=1e-2))
     runs.append(small_run(seed=7, epochs=12, evaluations=30))
-    for run in runs:
-        train_pack(PlannedPack((run,)), folder, torch.device("cpu"), 60, lambda *_: None)
+    train_into(folder, runs)
     return folder, runs
 
 
@@ -168,7 +164,7 @@ def test_the_right_answer_stands_before_the_one_that_was_said(trained, capsys, m
 
 def test_weights_that_cannot_be_read_cost_one_line(tmp_path, capsys):
     run = small_run(epochs=1, keep="weights")
-    train_pack(PlannedPack((run,)), tmp_path, torch.device("cpu"), 60, lambda *_: None)
+    train_into(tmp_path, [run])
     weights_path(tmp_path, run.run_id).write_bytes(b"x")
     assert main(["show", str(tmp_path), run.run_id]) == 2
     assert "has no checksum" in capsys.readouterr().err

@@ -17,7 +17,7 @@ from zoorecall.analysis.summary import Summary
 from zoorecall.cli import main
 from zoorecall.plots.style import COLORS, MARKERS
 from zoorecall.reporting import charts, report, words
-from zoorecall.results import Results, read_plan, write_plan
+from zoorecall.results import Results, write_plan
 from zoorecall.words import MIXERS
 
 LR_FINE = Path(__file__).parents[2] / "results" / "lr_fine"
@@ -266,7 +266,7 @@ def test_looks_are_those_of_the_figures_and_can_be_seen_on_a_dark_page():
 def test_the_command_writes_the_page_and_says_where(tmp_path, capsys):
     folder = tmp_path / "study"
     shutil.copytree(LR_FINE, folder)
-    write_plan(folder, read_plan(folder) | {"more": ["never-trained"]})
+    write_plan(folder, ["never-trained"])
     assert main(["report", str(folder)]) == 0
     assert capsys.readouterr().out == f"{folder / 'report.html'}\n"
     page = (folder / "report.html").read_text()

@@ -1,6 +1,5 @@
 """Damage to any file of a results folder: never a number changed in silence, never a traceback."""
 
-import copy
 import json
 import random
 import shutil
@@ -10,44 +9,46 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from conftest import small_run
+from conftest import small_run, train_into
 
 from zoorecall import load_models, load_results, merge, results, sweep
 from zoorecall.cli import main
-from zoorecall.errors import DamagedError, ResultsError, UserError, ZoorecallWarning
+from zoorecall.errors import ResultsError, UserError, ZoorecallWarning
 from zoorecall.files import BLANK, MARK, read_sealed
 from zoorecall.grid import Grid
 from zoorecall.model import kept
-from zoorecall.sweeps.events import Setup, Started, Train, Warned
-from zoorecall.sweeps.executor import perform
-from zoorecall.sweeps.pack_job import train_pack
-from zoorecall.sweeps.plan import PlannedPack
-from zoorecall.sweeps.sweeper import plan_packs
+from zoorecall.sweeps.events import Started, Warned
+from zoorecall.sweeps.pack_job import PackJob
+from zoorecall.sweeps.sweeper import plan_groups
+from zoorecall.training.trainer import PackTrainer
 
 CPU = torch.device("cpu")
 DONE, HALF = (
-    PlannedPack(
-        tuple(small_run(mixer, learning_rate=rate, keep="weights") for rate in (1e-3, 1e-2))
-    )
+    tuple(small_run(mixer, learning_rate=rate, keep="weights") for rate in (1e-3, 1e-2))
     for mixer in ("attention", "hyena")
 )
-RUN = DONE.runs[0].run_id
-SHARD, MODEL = f"shards/{DONE.pack_id}.parquet", f"models/{RUN}.safetensors"
-CHECKPOINT = f"checkpoints/{HALF.pack_id}.pt"
+GRID = Grid("mine", (*DONE, *HALF))
+RUN, FIRST = DONE[0].run_id, HALF[0].run_id
+SHARD, MODEL = f"shards/{RUN}.parquet", f"models/{RUN}.safetensors"
+CHECKPOINT = f"checkpoints/{FIRST}.pt"
 TABLES, PLAN = ("runs.parquet", "curves.parquet"), "plan.json"
-
-
-def train(pack: PlannedPack, folder: Path, stopping=lambda: False) -> None:
-    train_pack(pack, folder, CPU, float("inf"), lambda *_: None, stopping)
 
 
 @pytest.fixture(scope="session")
 def unfinished(tmp_path_factory) -> Path:
-    """A folder of a finished pack, whose weights are kept, and of one with a checkpoint."""
+    """A folder of finished runs, whose weights are kept, and of some with checkpoints."""
     folder = tmp_path_factory.mktemp("unfinished")
-    train(DONE, folder)
-    train(HALF, folder, lambda: True)
-    results.write_plan(folder, {p.pack_id: [run.run_id for run in p.runs] for p in (DONE, HALF)})
+    train_into(folder, DONE)
+    train_into(folder, HALF, stop_after=2)
+    results.write_plan(folder, [run.run_id for run in GRID.runs])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory) -> Path:
+    """A folder of the same runs, none of which was stopped."""
+    folder = tmp_path_factory.mktemp("whole")
+    train_into(folder, GRID.runs)
     return folder
 
 
@@ -84,20 +85,21 @@ def spoiled(content: bytes, count: int, draw: random.Random):
         yield content[:at] + draw.randbytes(length) + content[at + length :]
 
 
+def in_full(state: dict | None) -> str:
+    """The state of a run with every number of its tensors."""
+    assert state is not None
+    return repr({k: x.tolist() if torch.is_tensor(x) else x for k, x in state.items()})
+
+
 def told(folder: Path, file: str):
     """What a reader is told by a file, as something that can be compared."""
     if file == PLAN:
-        return json.dumps(results.read_plan(folder))
+        return sorted(results.read_plan(folder))
     if file == CHECKPOINT:
-        state = results.read_checkpoint(folder, HALF.pack_id)
-        assert state is not None
-        return repr(sorted((name, x) for name, x in state["trainer"].items()))
+        return in_full(results.read_checkpoint(folder, FIRST))
     if file == MODEL:
-        return repr(
-            list(
-                kept.load_model(DONE.runs[0].model_dump_json(), folder / MODEL).state_dict().items()
-            )
-        )
+        model = kept.load_model(DONE[0].model_dump_json(), folder / MODEL)
+        return repr(list(model.state_dict().items()))
     found = load_results(folder)
     return found.runs.to_json(double_precision=15) + found.curves.to_json(double_precision=15)
 
@@ -123,9 +125,8 @@ def test_no_damage_changes_a_number_in_silence(file, count, unfinished, merged, 
 
 
 PLANS = [
-    3, None, "a", [], [1], {"a": 3}, {"a": []}, {"packs": None}, {"packs": 3}, {"packs": []},
-    {"packs": {"a": [1]}}, {"packs": {"a": "b"}}, {"packs": {"a": []}}, {"packs": {"a": {"b": 1}}},
-    {"packs": {"a": ["x", "x"]}},
+    3, None, "a", [], [1], {"planned": None}, {"planned": 3}, {"planned": "a"}, {"planned": {}},
+    {"planned": [1]}, {"planned": ["a", None]}, {"planned": [["a"]]},
 ]  # fmt: skip
 
 
@@ -138,61 +139,47 @@ def test_a_plan_that_is_none_is_named_set_aside_and_made_anew(text, folder, caps
         assert err.startswith(f"{folder / PLAN}: ") and err.count("\n") == 1
     (line,) = results.set_aside_damaged(folder)
     assert line.startswith(f"{folder / PLAN}: ") and line.endswith("it is now plan.json.damaged")
-    assert results.read_plan(folder) == {}
-    grid = Grid("mine", (*DONE.runs, *HALF.runs))
-    assert [run for pack in plan_packs(grid, "cpu", folder) for run in pack.runs] == [*HALF.runs]
+    assert results.read_plan(folder) == set()
+    (group,) = plan_groups(GRID, "cpu", folder)
+    assert group.runs == HALF
 
 
-@pytest.mark.parametrize("count", [50, pytest.param(1_000, marks=pytest.mark.slow)])
-def test_a_plan_of_any_structure_is_read_or_named(count, folder):
-    """Changed as JSON, without a seal; what is read makes packs of the grid's runs, each once."""
-    draw, grid = random.Random(0), Grid("mine", HALF.runs)
-    plan = {"packs": {p.pack_id: [run.run_id for run in p.runs] for p in (DONE, HALF)}}
-    values = [3, None, "a", [], {}, [1], ["a"], True, 1e308, *(run.run_id for run in HALF.runs)]
-    for _ in range(count):
-        changed = copy.deepcopy(plan)
-        for _ in range(draw.randint(1, 3)):
-            part, packs = changed, changed.get("packs")
-            if isinstance(packs, dict) and packs and draw.random() < 0.8:
-                part = packs
-                inner = draw.choice([*packs.values()])
-                if isinstance(inner, list) and inner and draw.random() < 0.6:
-                    inner[draw.randrange(len(inner))] = draw.choice(values)
-                    continue
-            part[draw.choice([*part, "a"])] = copy.deepcopy(draw.choice(values))
-        (folder / PLAN).write_text(json.dumps(changed))
-        try:
-            packs = plan_packs(grid, "cpu", folder)
-        except DamagedError as error:
-            assert str(error).startswith(f"{folder / PLAN}: ")
-        else:
-            runs = [run.run_id for pack in packs for run in pack.runs]
-            assert sorted(runs) == sorted(run.run_id for run in HALF.runs)
+@pytest.mark.parametrize("plan", [{}, {"a": ["b"]}, {"packs": {"a": ["b"]}}])
+def test_a_plan_of_another_version_is_as_good_as_none(plan, folder):
+    (folder / PLAN).write_text(json.dumps(plan))
+    assert results.read_plan(folder) == set() and results.set_aside_damaged(folder) == []
 
 
 def spoil_state(folder: Path, change) -> None:
-    """A checkpoint as this version seals it, of a state that is not the pack's."""
-    state = results.read_checkpoint(folder, HALF.pack_id)
+    """A checkpoint as this version seals it, of a state that is not the run's."""
+    state = results.read_checkpoint(folder, FIRST)
     assert state is not None
     change(state)
-    results.write_checkpoint(folder, HALF.pack_id, state)
+    results.write_checkpoint(folder, FIRST, state)
 
 
-def of_trainer(**changes):
-    """Change parts of the trainer's state; None takes one away."""
+def of_state(**changes):
+    """Change parts of the state; None takes one away."""
 
     def change(state):
         for name, of_old in changes.items():
-            old = state["trainer"].pop(name, None)
+            old = state.pop(name, None)
             if of_old:
-                state["trainer"][name] = of_old(old)
+                state[name] = of_old(old)
 
     return lambda folder: spoil_state(folder, change)
 
 
 def with_nan(weights):
-    weights[1, 3] = float("nan")
+    weights[3] = float("nan")
     return weights
+
+
+def each_list(change):
+    """Change every list of a curve, by name."""
+    return of_state(
+        curve=lambda c: {k: change(k, x) if isinstance(x, list) else x for k, x in c.items()}
+    )
 
 
 UNUSABLE = {
@@ -201,74 +188,81 @@ UNUSABLE = {
     "empty": lambda f: (f / CHECKPOINT).write_bytes(b""),
     "of an earlier version": lambda f: torch.save({"format": 2}, f / CHECKPOINT),
     "of another format": lambda f: spoil_state(f, lambda state: state.update(format=2)),
-    "without a part": lambda f: spoil_state(f, lambda state: state.pop("left")),
-    "other runs": of_trainer(runs=lambda ids: ids[::-1]),
-    "another pack size": of_trainer(flat=lambda x: x[:1]),
-    "another shape": of_trainer(flat=lambda x: x[:, :-1]),
-    "another type": of_trainer(flat=lambda x: x.double()),
-    "no tensor": of_trainer(flat=lambda x: x.tolist()),
-    "NaN": of_trainer(flat=with_nan),
-    "without weights": of_trainer(flat=None),
-    "more": of_trainer(more=lambda _: 1),
-    "no evaluation": of_trainer(step=lambda step: step + 1000),
-    "text for a step": of_trainer(step=str),
-    "text for a stop": of_trainer(stopped_at=lambda stops: ["a"] * len(stops)),
-    "no modules": of_trainer(modules=lambda modules: []),
-    "other modules": of_trainer(modules=lambda modules: [[{"a": 1}]] * len(modules)),
-    "no curves": of_trainer(curves=lambda curves: []),
-    "empty curves": of_trainer(curves=lambda curves: [{}] * len(curves)),
-    "unequal curves": of_trainer(curves=lambda c: [x | {"step": x["step"] * 2} for x in c]),
-    "text in a curve": of_trainer(curves=lambda c: [x | {"test_loss": ["a"]} for x in c]),
+    "of another run": lambda f: shutil.copy(
+        results.checkpoint_path(f, HALF[1].run_id), f / CHECKPOINT
+    ),
+    "another shape": of_state(flat=lambda x: x[:-1]),
+    "another type": of_state(flat=lambda x: x.double()),
+    "no tensor": of_state(flat=lambda x: x.tolist()),
+    "NaN": of_state(flat=with_nan),
+    "without weights": of_state(flat=None),
+    "without a number": of_state(steps_in_sum=None),
+    "more": of_state(more=lambda _: 1),
+    "a step behind its curve": of_state(step=lambda step: 0),
+    "a step beyond its next evaluation": of_state(step=lambda step: step + 1000),
+    "text for a step": of_state(step=str),
+    "more steps since an evaluation than steps": of_state(steps_in_sum=lambda n: n + 1000),
+    "no modules": of_state(modules=lambda modules: None),
+    "other modules": of_state(modules=lambda modules: [{"a": 1}]),
+    "no curve": of_state(curve=lambda curve: None),
+    "an empty curve": of_state(curve=lambda curve: {}),
+    "a curve without evaluations": each_list(lambda name, x: []),
+    "a curve that is over": each_list(lambda name, x: [0, 1, 4, 10] if name == "step" else x * 2),
+    "unequal lists": each_list(lambda name, x: x * 2 if name == "step" else x),
+    "other steps": each_list(lambda name, x: [0, 3] if name == "step" else x),
+    "text in a curve": each_list(lambda name, x: ["a"] * len(x) if name == "test_loss" else x),
 }
 
 
+def said_of_checkpoint(folder: Path, text: str) -> None:
+    """That it was set aside is said, and true."""
+    start, end = f"{folder / CHECKPOINT}: ", f"; it is now {FIRST}.pt.damaged, its run starts anew"
+    assert text.startswith(start) and text.endswith(end) and "\n" not in text
+    assert (folder / f"{CHECKPOINT}.damaged").exists() and not (folder / CHECKPOINT).exists()
+
+
 @pytest.mark.parametrize("name", UNUSABLE)
-def test_a_checkpoint_that_cannot_be_used_counts_as_absent_and_is_named(name, folder, tmp_path):
+def test_a_checkpoint_that_cannot_be_used_counts_as_absent_and_is_named(name, folder):
+    """Its run is where it begins, its neighbour goes on from its own checkpoint."""
     UNUSABLE[name](folder)
-    with pytest.warns(
-        ZoorecallWarning, match=f"{CHECKPOINT}: .*; it is now .*damaged, its"
-    ) as said:
-        train(HALF, folder)
-    assert len(said) == 1 and "\n" not in str(said[0].message)
-    assert [path.name for path in (folder / "checkpoints").iterdir()] == [
-        f"{HALF.pack_id}.pt.damaged"
-    ]
-    shutil.rmtree(folder / "models")
-    train(HALF, tmp_path / "whole")
-    curves, expected = (load_results(x).curves for x in (folder, tmp_path / "whole"))
-    curves = curves[curves["run_id"].isin(expected["run_id"])].reset_index(drop=True)
+    with pytest.warns(ZoorecallWarning) as said:
+        job = PackJob(HALF, 2, CPU, folder)
+    said_of_checkpoint(folder, *(str(warning.message) for warning in said))
+    job.save()
+    states = [results.read_checkpoint(folder, run.run_id) for run in HALF]
+    assert states[1]["step"] > 0
+    fresh = PackTrainer(HALF, CPU)
+    assert in_full(states[0]) == in_full(fresh.state(fresh.slots[0]))
+
+
+@pytest.mark.parametrize("name", ["NaN", "truncated"])
+def test_a_run_whose_checkpoint_cannot_be_used_ends_as_one_that_was_never_stopped(
+    name, folder, whole
+):
+    UNUSABLE[name](folder)
+    said = [event.text for event in train_into(folder, HALF) if isinstance(event, Warned)]
+    said_of_checkpoint(folder, *said)
+    curves, expected = (load_results(x).curves for x in (folder, whole))
     pd.testing.assert_frame_equal(curves, expected, check_exact=True)
 
 
-def test_a_run_that_diverged_may_have_any_weights(tmp_path):
-    """NaN is none of a checkpoint's faults where the loss says so, too."""
-    pack = PlannedPack((small_run(learning_rate=1e30), small_run(learning_rate=1e-3)))
-    for _ in range(9):
-        train(pack, tmp_path, stopping=lambda: True)
-    assert len(load_results(tmp_path)) == 2
-
-
-def test_a_worker_says_which_checkpoint_it_could_not_use(folder):
-    UNUSABLE["flipped"](folder)
-    events = []
-    perform(Train(HALF), Setup(folder, "cpu", 1, 60), events.append, lambda: False)
-    (warned,) = (event for event in events if isinstance(event, Warned))
-    assert f"{CHECKPOINT}: is damaged, as its checksum tells; it is now " in warned.text
+def test_a_run_that_diverged_may_have_any_weights(folder):
+    """NaN is none of a checkpoint's faults where the run is known to have diverged."""
+    of_state(flat=with_nan, diverged_at=lambda step: step * 0 + 1)(folder)
+    assert PackJob(HALF, 2, CPU, folder).steps[FIRST] > 0
 
 
 def flip_middle(path: Path) -> None:
     path.write_bytes(flip(content := path.read_bytes(), 4 * len(content)))
 
 
-def test_a_sweep_sets_aside_what_is_damaged_and_ends_as_an_undisturbed_one(folder, tmp_path):
+@pytest.mark.usefixtures("in_this_process")
+def test_a_sweep_sets_aside_what_is_damaged_and_ends_as_an_undisturbed_one(folder, whole):
     files = (SHARD, PLAN, CHECKPOINT, MODEL)
     for file in files:
         flip_middle(folder / file)
-    for pack in (DONE, HALF):
-        train(pack, tmp_path / "whole")
-    expected, events = load_results(tmp_path / "whole"), []
-    grid = Grid("mine", (*DONE.runs, *HALF.runs))
-    found = sweep(grid, folder, device="cpu", on_event=events.append)
+    expected, events = load_results(whole), []
+    found = sweep(GRID, folder, device="cpu", on_event=events.append)
     said = [event.text for event in events if isinstance(event, Warned)]
     assert len(said) == len(files)
     for file in files:
@@ -298,19 +292,17 @@ def test_weights_that_are_damaged_cost_their_own_run_only(merged, tmp_path):
     assert main(["table", str(folder)]) == 0
     (line,) = results.set_aside_damaged(folder)
     assert line.startswith(f"{folder / MODEL}: is damaged")
-    assert results.finished_run_ids(folder) == {DONE.runs[1].run_id}
+    assert results.finished_run_ids(folder) == {DONE[1].run_id}
     assert results.set_aside_damaged(folder) == []
-    other = folder / f"models/{DONE.runs[1].run_id}.safetensors"
+    other = folder / f"models/{DONE[1].run_id}.safetensors"
     other.write_bytes(b"")
     results.set_aside_damaged(folder)
     assert results.finished_run_ids(folder) == set() and not results.has_runs(folder)
 
 
-def test_weights_of_another_run_are_named(merged, tmp_path):
+def test_weights_of_another_run_are_named(merged, whole, tmp_path):
     folder = shutil.copytree(merged, tmp_path / "folder")
-    train(HALF, tmp_path / "other")
-    other = tmp_path / "other" / f"models/{HALF.runs[0].run_id}.safetensors"
-    shutil.copy(other, folder / MODEL)
+    shutil.copy(whole / f"models/{FIRST}.safetensors", folder / MODEL)
     with pytest.raises(ResultsError, match=f"{MODEL}: cannot be read as the weights of its run"):
         load_models(folder)
 
@@ -328,9 +320,9 @@ def test_the_grid_keeps_the_runs_of_a_table_that_is_set_aside(merged, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        sweep(Grid("mine", HALF.runs), folder, device="cpu", on_event=look)
+        sweep(Grid("mine", HALF), folder, device="cpu", on_event=look)
     after = {run.run_id for run in load_grid(folder / "grid.yaml").runs}
-    assert after == before | {run.run_id for run in HALF.runs} != before
+    assert after == before | {run.run_id for run in HALF} != before
 
 
 def test_a_merge_seals_tables_of_an_earlier_version_once(merged, tmp_path):

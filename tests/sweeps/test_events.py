@@ -8,23 +8,27 @@ from conftest import SMALL_TASKS, small_run
 
 from zoorecall.mixers import MIXERS
 from zoorecall.sweeps import events
-from zoorecall.sweeps.plan import PlannedPack
 
 RUN = small_run()
 ORDERS = [
     events.Setup(Path("a folder"), "cuda:1", 2, 0.5),
-    events.Train(PlannedPack((RUN, small_run(learning_rate=1e-5)))),
+    events.Train((RUN, small_run(learning_rate=1e-5)), 3),
     events.Measure(RUN),
+    events.More((RUN,)),
+    events.More(()),
+    events.Prune(("a", "b")),
     events.Stop(),
 ]
 EVENTS = [
-    events.Progress("a", 3, (0.1, 1 / 3), (events.Evaluation("b", 3, {"test_loss": 1e-9}),)),
+    events.Progress({"a": 3, "b": 1 << 40}, (events.Evaluation("b", 3, {"test_loss": 1 / 3}),)),
     events.Warned(("a", "b"), 'two\nlines, "quoted"'),
+    events.Finished(("a", "b")),
+    events.Pruned(("a",)),
     events.Measured("key", 5),
-    events.Finished("a"),
-    events.Stopped("a"),
-    events.Failed("a", "why ä"),
-    events.OutOfMemory("a", "why"),
+    events.Done(),
+    events.Stopped(),
+    events.Raised("why ä"),
+    events.OutOfMemory("why"),
     events.Unwritable("why"),
     events.Died("why"),
 ]
@@ -55,8 +59,9 @@ def test_a_run_of_any_mixer_and_task_comes_back_as_it_was():
         b"\xff\xfe\n",
         b"Finished\n",
         b"Finished {}\n",
-        b'Finished {"pack_id": 1}\n',
-        b'hiFinished {"pack_id": "a"}\n',
+        b'Finished {"run_ids": [1]}\n',
+        b'hiFinished {"run_ids": ["a"]}\n',
+        b'Failed {"run_ids": ["a"], "reason": "an event of the sweep"}\n',
         events.to_line(ORDERS[2]),
         1000 * b"x",
     ],
@@ -65,3 +70,8 @@ def test_a_line_that_is_no_event_is_a_short_error(line):
     with pytest.raises(ValueError, match="is no message") as error:
         events.event_from(line)
     assert "\n" not in str(error.value) and len(str(error.value)) < 200
+
+
+def test_an_evaluation_has_no_number_that_is_not_finite():
+    curve = {"step": 3, "test_loss": 0.5, "train_loss": float("nan"), "max_loss": float("inf")}
+    assert events.Evaluation.of("a", curve) == events.Evaluation("a", 3, {"test_loss": 0.5})

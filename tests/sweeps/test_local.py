@@ -1,20 +1,27 @@
 """Worker processes, whatever a user's mixer does to them: never a hang, and none is left alive."""
 
-import fcntl
 import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from conftest import DOES, small_run
 
 from zoorecall.config import RunConfig
-from zoorecall.sweeps.events import Died, Failed, Finished, Interim, JobEvent, Train
+from zoorecall.sweeps import local
+from zoorecall.sweeps.events import (
+    Died,
+    Done,
+    Finished,
+    Interim,
+    JobEvent,
+    Measure,
+    More,
+    Raised,
+    Train,
+)
 from zoorecall.sweeps.local import LocalExecutor
-from zoorecall.sweeps.plan import PlannedPack
 
 CHANNELS = "[int(fd) for fd in os.listdir('/proc/self/fd') if int(fd) > 2]"
 
@@ -63,22 +70,63 @@ def place(tmp_path_factory) -> Path:
         yield folder
 
 
+BEGIN_AND = "pathlib.Path('{}').touch(); time.sleep({})"
+"""Make a file known, and go on for so long."""
+
+
+def wait_for(path: Path) -> None:
+    while not path.exists():
+        time.sleep(0.05)
+
+
+class CarriedOut(NamedTuple):
+    """How the jobs of all cases ended, by case, and how long it then took to end the workers."""
+
+    endings: dict[str, JobEvent]
+    workers: list[local._Worker]
+    closing_seconds: float
+
+
 @pytest.fixture(scope="module")
-def endings(place) -> dict[str, JobEvent]:
-    """How the packs of all cases ended, by case."""
-    packs = [PlannedPack((run_that(code),)) for code in CASES.values()]
-    cases = {pack.pack_id: case for pack, case in zip(packs, CASES, strict=True)}
-    found = {}
-    with LocalExecutor(["cpu", "cpu"], place, 60) as executor:
-        for job, event in executor.carry_out([*map(Train, packs)], lambda jobs: jobs.pop(0)):
-            if not isinstance(event, Interim):
-                found[cases[job.pack.pack_id]] = event
-    return found
+def carried_out(place) -> CarriedOut:
+    """All cases, on two workers; a third measures for longer than the others train."""
+    waiting, at_work, found = list(CASES), dict[int, str](), dict[str, JobEvent]()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(local, "CLOSING_SECONDS", 0.5)
+        with LocalExecutor(["cpu"] * 4, place, 60) as executor:
+            executor.give(2, Measure(run_that(BEGIN_AND.format(place / "measures", 60))))
+            while waiting or at_work:
+                for worker in {0, 1} - at_work.keys():
+                    if waiting:
+                        at_work[worker] = waiting.pop(0)
+                        code = CASES[at_work[worker]]
+                        executor.give(worker, Train((run_that(code),), 1))
+                worker, event = executor.event()
+                if isinstance(event, Finished):
+                    executor.give(worker, More(()))
+                if not isinstance(event, Interim):
+                    found[at_work.pop(worker)] = event
+            wait_for(place / "measures")
+            started = time.monotonic()
+    return CarriedOut(found, executor._started, time.monotonic() - started)
+
+
+@pytest.fixture(scope="module")
+def endings(carried_out) -> dict[str, JobEvent]:
+    return carried_out.endings
+
+
+def test_a_worker_starts_when_first_needed_and_goes_at_once_where_it_has_nothing_to_save(
+    carried_out,
+):
+    deaths = sum(isinstance(event, Died) for event in carried_out.endings.values())
+    assert len(carried_out.workers) <= 3 + deaths and carried_out.closing_seconds < 5
+    assert all(worker.process.poll() is not None for worker in carried_out.workers)
 
 
 @pytest.mark.parametrize("case", GO_ON)
 def test_a_mixer_may_use_the_standard_streams_and_processes(case, endings):
-    assert isinstance(endings[case], Finished)
+    assert isinstance(endings[case], Done)
 
 
 def test_what_is_printed_is_in_the_log(endings, place):
@@ -92,10 +140,10 @@ def test_what_is_printed_is_in_the_log(endings, place):
         ("writes into every channel", Died, "channel of events: b'hi' is no message"),
         ("closes every channel", Died, "killed by signal 9"),
         ("forks and is killed", Died, "killed by signal 9 (SIGKILL: out of memory?)"),
-        ("exits", Failed, "SystemExit: 0"),
+        ("exits", Raised, "SystemExit: 0"),
     ],
 )
-def test_a_worker_that_is_lost_is_an_event_of_its_pack(case, kind, reason, endings):
+def test_a_worker_that_is_lost_is_the_event_that_ends_its_job(case, kind, reason, endings):
     assert isinstance(endings[case], kind) and reason in endings[case].reason
 
 
@@ -104,42 +152,13 @@ def test_every_case_ends_and_none_waits_for_what_a_worker_forked(endings, place)
     assert not (place / "outlived").exists()
 
 
-LOCKED = "lock = open({path!r}, 'w'); fcntl.flock(lock, fcntl.LOCK_EX); time.sleep(3600)"
-
-
 def test_a_worker_dies_with_its_sweep_though_its_mixer_hangs(place, tmp_path):
-    (tmp_path / "held").touch()
-    run = run_that(LOCKED.format(path=str(tmp_path / "held")))
-    code = f"""
-from pathlib import Path
-from zoorecall.config import RunConfig
-from zoorecall.sweeps.events import Train
-from zoorecall.sweeps.local import LocalExecutor
-from zoorecall.sweeps.plan import PlannedPack
-job = Train(PlannedPack((RunConfig.model_validate_json({run.model_dump_json()!r}),)))
-with LocalExecutor(["cpu"], Path({str(tmp_path)!r}), 60) as executor:
-    list(executor.carry_out([job], lambda jobs: jobs.pop(0)))
-"""
-    path = os.pathsep.join([str(place), *sys.path])
-    parent = subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": path})
-    held = (tmp_path / "held").open()
-
-    def wait_until_locked(locked: bool, seconds: float) -> bool:
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            try:
-                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                fcntl.flock(held, fcntl.LOCK_UN)
-                found = False
-            except BlockingIOError:
-                found = True
-            if found == locked:
-                return True
-            time.sleep(0.05)
-        return False
-
-    with held:
-        assert wait_until_locked(True, 60)
-        parent.send_signal(signal.SIGKILL)
-        parent.wait()
-        assert wait_until_locked(False, 15)
+    """It hears that nobody is there to give it orders; a real kill is tested of whole sweeps."""
+    run = run_that(BEGIN_AND.format(tmp_path / "begun", 3600))
+    with LocalExecutor(["cpu"], tmp_path, 60) as executor:
+        executor.give(0, Train((run,), 1))
+        wait_for(tmp_path / "begun")
+        (worker,) = executor._started
+        worker._orders.close()
+        worker._orders = open(os.devnull, "wb")  # noqa: SIM115 - which the executor closes
+        assert worker.process.wait(15) == 1

@@ -4,8 +4,7 @@ import shutil
 
 import pandas as pd
 import pytest
-import torch
-from conftest import small_run
+from conftest import small_run, train_into
 
 from zoorecall import load_grid, load_results, merge, results
 from zoorecall.cli import main
@@ -13,32 +12,21 @@ from zoorecall.errors import ResultsError
 from zoorecall.grid import Grid
 from zoorecall.results import read_plan, write_plan
 from zoorecall.sweeps.merging import HEADER, write_grid
-from zoorecall.sweeps.pack_job import train_pack
-from zoorecall.sweeps.plan import PlannedPack
-from zoorecall.sweeps.sweeper import plan_packs
+from zoorecall.sweeps.sweeper import plan_groups
 
 TASKS = ({"name": "mqar"}, {"name": "key_value_sum", "recall": "both"})
-PACKS = tuple(
-    PlannedPack(tuple(small_run(task=task, learning_rate=rate) for rate in (1e-3, 1e-2)))
-    for task in TASKS
+FIRST, SECOND = (
+    [small_run(task=task, learning_rate=rate) for rate in (1e-3, 1e-2)] for task in TASKS
 )
-
-
-def train(packs, folder, stopping=lambda: False) -> None:
-    for pack in packs:
-        train_pack(pack, folder, torch.device("cpu"), float("inf"), lambda *_: None, stopping)
-
-
-def planned(packs) -> dict[str, list[str]]:
-    return {pack.pack_id: [run.run_id for run in pack.runs] for pack in packs}
+BOTH = (*FIRST, *SECOND)
 
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
     """A folder of two shards: of a task without slices and of one with slices."""
     folder = tmp_path_factory.mktemp("trained") / "folder"
-    train(PACKS, folder)
-    write_plan(folder, planned(PACKS))
+    train_into(folder, BOTH)
+    write_plan(folder, ids(BOTH))
     return folder
 
 
@@ -47,9 +35,9 @@ def folder(trained, tmp_path):
     return shutil.copytree(trained, tmp_path / "folder")
 
 
-def copy_shard(pack, folder, other) -> None:
+def copy_shard(runs, folder, other) -> None:
     (other / "shards").mkdir(parents=True, exist_ok=True)
-    shutil.copy(folder / "shards" / f"{pack.pack_id}.parquet", other / "shards")
+    shutil.copy(folder / "shards" / f"{runs[0].run_id}.parquet", other / "shards")
 
 
 def assert_same(folder, other) -> None:
@@ -60,12 +48,12 @@ def assert_same(folder, other) -> None:
     pd.testing.assert_frame_equal(one.curves, two.curves, check_exact=True, check_like=True)
 
 
+def ids(runs) -> list[str]:
+    return [run.run_id for run in runs]
+
+
 def ids_of_grid(folder) -> set[str]:
-    return {run.run_id for run in load_grid(folder / "grid.yaml").runs}
-
-
-def ids(*packs) -> set[str]:
-    return {run.run_id for pack in packs for run in pack.runs}
+    return {*ids(load_grid(folder / "grid.yaml").runs)}
 
 
 def test_merged_tables_say_what_the_shards_said_and_take_their_place(trained, folder):
@@ -76,10 +64,46 @@ def test_merged_tables_say_what_the_shards_said_and_take_their_place(trained, fo
     assert left == {"grid.yaml", "runs.csv", "provenance.csv", *tables}
     curves = pd.read_parquet(folder / "curves.parquet")
     assert list(curves)[:2] == ["run_id", "step"] and "slice.AR.test_accuracy" in curves
-    assert ids_of_grid(folder) == set(curves["run_id"]) == ids(*PACKS)
+    assert ids_of_grid(folder) == set(curves["run_id"]) == {*ids(BOTH)}
     before = {path: path.read_bytes() for path in folder.iterdir()}
     merge(folder)
     assert before == {path: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_rows_have_the_accuracy_of_each_slice_and_none_where_a_task_has_no_slices(
+    trained, tmp_path
+):
+    names = ["slice.AR.test_accuracy", "slice.non-AR.test_accuracy"]
+    both = load_results(trained)
+    for table in (both.runs, both.curves):
+        assert [name for name in table if name.startswith("slice")] == names
+        assert (table[names].dtypes == "float64").all()
+        has_slices = table["run_id"].isin(ids(SECOND))
+        assert table.loc[has_slices, names].notna().all(axis=None) and has_slices.any()
+        assert table.loc[~has_slices, names].isna().all(axis=None) and not has_slices.all()
+    last = both.curves.groupby("run_id").last()[names]
+    pd.testing.assert_frame_equal(last, both.runs.set_index("run_id")[names])
+    for runs in (FIRST, SECOND):  # in a folder of its own, the same
+        copy_shard(runs, trained, tmp_path / runs[0].run_id)
+        alone = load_results(tmp_path / runs[0].run_id).curves
+        assert (names[0] in alone) == (runs is SECOND)
+        together = both.curves[both.curves["run_id"].isin(alone["run_id"])]
+        pd.testing.assert_frame_equal(alone, together[list(alone)].reset_index(drop=True))
+
+
+def test_rows_of_an_earlier_version_are_read_without_what_it_did_not_measure(folder):
+    new = ["max_loss", "max_grad_norm"]
+    now, earlier = load_results(folder).curves, set()
+    for shard in (folder / "shards").iterdir():  # first a folder of both versions, then of one
+        rows = pd.read_parquet(shard)
+        rows.drop(columns=[f"curve.{name}" for name in new]).to_parquet(shard)
+        earlier |= set(rows["run_id"])
+        expected = now.copy()
+        expected.loc[now["run_id"].isin(earlier), new] = float("nan")
+        pd.testing.assert_frame_equal(
+            load_results(folder).curves, expected, check_like=True, check_exact=True
+        )
+    assert load_results(folder).curves[new].isna().all(axis=None)
 
 
 @pytest.mark.parametrize("written", [["curves.parquet"], ["curves.parquet", "runs.parquet"]])
@@ -90,10 +114,10 @@ def test_a_crash_in_a_merge_loses_and_doubles_no_row(written, merged_before, tra
     merge(after)
     broken = tmp_path / "broken"
     if merged_before:
-        copy_shard(PACKS[0], trained, broken)
+        copy_shard(FIRST, trained, broken)
         merge(broken)
-    for pack in PACKS:
-        copy_shard(pack, trained, broken)
+    for runs in (FIRST, SECOND):
+        copy_shard(runs, trained, broken)
     for name in written:
         shutil.copy(after / name, broken)
     assert_same(broken, trained)
@@ -110,20 +134,19 @@ def test_a_shard_that_is_merged_while_a_folder_is_read_is_not_missed(trained, fo
 
 
 def test_of_an_unfinished_sweep_stays_what_it_goes_on_from(trained, tmp_path):
-    done, rest = PACKS
-    folder = tmp_path / "folder"
-    train([done], folder)
-    train([rest], folder, stopping=lambda: True)
-    write_plan(folder, planned(PACKS))
-    grid = Grid("mine", (*done.runs, *rest.runs), "Mine.")
+    folder, grid = tmp_path / "folder", Grid("mine", BOTH, "Mine.")
+    train_into(folder, FIRST)
+    train_into(folder, SECOND, stop_after=1)
+    write_plan(folder, ids(BOTH))
     write_grid(folder, grid.runs, grid.description)
     merge(folder)
-    assert read_plan(folder) == planned([rest])
-    assert [path.stem for path in (folder / "checkpoints").iterdir()] == [rest.pack_id]
-    assert ids_of_grid(folder) == ids(done, rest)
+    assert read_plan(folder) == {*ids(BOTH)}
+    assert {path.stem for path in (folder / "checkpoints").iterdir()} == {*ids(SECOND)}
+    assert ids_of_grid(folder) == {*ids(BOTH)}
     assert load_grid(folder / "grid.yaml").description == "Mine."
-    assert [pack.pack_id for pack in plan_packs(grid, "cpu", folder)] == [rest.pack_id]
-    train([rest], folder)
+    (group,) = plan_groups(grid, "cpu", folder)
+    assert [*group.runs] == SECOND
+    train_into(folder, SECOND)
     curves, expected = load_results(folder).curves, load_results(trained).curves
     pd.testing.assert_frame_equal(curves, expected, check_exact=True, check_like=True)
     merge(folder)
@@ -132,8 +155,8 @@ def test_of_an_unfinished_sweep_stays_what_it_goes_on_from(trained, tmp_path):
 
 def test_runs_trained_elsewhere_are_taken_in_from_folders_and_from_shards(trained, tmp_path):
     one, other, both = (tmp_path / name for name in ("one", "other", "both"))
-    for place, pack in ((one, PACKS[0]), (other, PACKS[1])):
-        copy_shard(pack, trained, place)
+    for place, runs in ((one, FIRST), (other, SECOND)):
+        copy_shard(runs, trained, place)
     merge(one)
     before = (one / "runs.parquet").read_bytes()
     shutil.copytree(one, both)
@@ -141,15 +164,15 @@ def test_runs_trained_elsewhere_are_taken_in_from_folders_and_from_shards(traine
     assert_same(both, trained)
     assert main(["merge", str(other), str(one), str(one)]) == 0
     assert_same(other, trained)
-    assert ids_of_grid(other) == ids(*PACKS)
+    assert ids_of_grid(other) == {*ids(BOTH)}
     assert len(pd.read_csv(other / "runs.csv")) == 4
     assert (one / "runs.parquet").read_bytes() == before
 
 
 def test_files_that_disagree_on_a_run_are_named(folder, capsys):
     merge(folder)
-    shard = folder / "shards" / f"{PACKS[0].pack_id}.parquet"
-    train(PACKS[:1], folder)
+    shard = folder / "shards" / f"{FIRST[0].run_id}.parquet"
+    train_into(folder, FIRST)
     rows = pd.read_parquet(shard)
     assert len(load_results(folder)) == 4  # a clock is no disagreement
     rows.assign(test_loss=rows["test_loss"] + 1e-9).to_parquet(shard)
@@ -193,8 +216,8 @@ def test_a_folder_without_runs_is_not_merged(tmp_path):
 def test_a_grid_of_ones_own_is_not_overwritten(tmp_path):
     (tmp_path / "grid.yaml").write_text("# mine\naxes: {seed: [1, 2]}\n")
     with pytest.raises(ResultsError, match="a grid of your own"):
-        write_grid(tmp_path, PACKS[0].runs, "")
+        write_grid(tmp_path, FIRST, "")
     assert (tmp_path / "grid.yaml").read_text().startswith("# mine")
     (tmp_path / "grid.yaml").write_text(HEADER + "axes: {seed: [1, 2]}\n")
-    write_grid(tmp_path, PACKS[0].runs, "")
-    assert ids_of_grid(tmp_path) == ids(PACKS[0])
+    write_grid(tmp_path, FIRST, "")
+    assert ids_of_grid(tmp_path) == {*ids(FIRST)}

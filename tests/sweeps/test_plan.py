@@ -1,4 +1,4 @@
-"""What a plan refuses, and how long it takes to make one."""
+"""What a plan groups, what it refuses, and how long it takes to make one."""
 
 import time
 from collections.abc import Iterator
@@ -6,14 +6,15 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import small_run
 from malformed_grids import load
 
-from zoorecall.config import ModelConfig, RunConfig, TrainConfig
+from zoorecall.config import PER_RUN, ModelConfig, RunConfig, TrainConfig
 from zoorecall.errors import DeviceError, UserError
 from zoorecall.mixers import MIXERS
 from zoorecall.model.cost import count_parameters
-from zoorecall.sweeps.plan import check_fits
-from zoorecall.sweeps.sweeper import plan_packs
+from zoorecall.sweeps.plan import RunGroup, check_fits, plan
+from zoorecall.sweeps.sweeper import plan_groups
 from zoorecall.tasks import TASKS
 
 CPU = torch.device("cpu")
@@ -44,7 +45,7 @@ def test_an_option_of_any_size_is_planned_or_refused_in_one_line_at_once(value):
     for option, form in every_option():
         try:
             grid = load({"base": with_value(option, form, value)})
-            plan_packs(grid, "cpu")
+            plan_groups(grid, "cpu")
         except UserError as error:
             refused += 1
             assert len(str(error).splitlines()) == 1, option
@@ -85,6 +86,27 @@ def test_what_fits_is_not_refused():
     check_fits([RunConfig()], CPU)
 
 
+def test_runs_are_grouped_by_pack_key_in_the_order_of_the_grid():
+    runs = [small_run(mixer, seed) for seed in (1, 2, 3) for mixer in ("hyena", "attention")]
+    slots = {"hyena": 2, "attention": 100}
+    groups = plan(runs, lambda run: slots[run.model.mixer.name])
+    assert groups == [RunGroup(tuple(runs[::2]), 2), RunGroup(tuple(runs[1::2]), 3)]
+    assert plan([], lambda run: 1) == []
+
+
+@pytest.mark.parametrize("name", PER_RUN)
+def test_runs_that_differ_in_what_each_may_have_of_its_own_are_one_group(name):
+    """How long each trains, too: its sequences are counted run by run."""
+    other = {"data": "fresh", "order": "permutation", "schedule": "constant", "betas": (0.5, 0.6)}
+    other |= {"evaluate": "epoch", "keep": "weights", "epochs": 3, "evaluations": 7}
+    run = small_run()
+    value = other.get(name, 0.125)
+    both = (run, run.model_copy(update={"train": run.train.model_copy(update={name: value})}))
+    (group,) = plan(both, lambda run: 8)
+    assert group.slots == 2 and getattr(both[0].train, name) != getattr(both[1].train, name)
+    assert group.sequences == 8 * sum(run.train.num_steps for run in both)
+
+
 MANY = {
     "base": {"task": {"vocab_size": 256}, "model": {"d_model": 32}},
     "axes": {
@@ -96,9 +118,10 @@ MANY = {
 
 
 def test_ten_thousand_runs_are_read_and_planned_in_seconds():
-    """As many packs as runs, of four shapes: a hundred thousand take ten times as long."""
+    """They are of four shapes: a hundred thousand take ten times as long."""
     count_parameters(RunConfig())  # what is only once to do is done
     started = time.process_time()
     grid = load(MANY)
-    assert len(plan_packs(grid, "cpu")) == len(grid.runs) == 10_000
+    groups = plan_groups(grid, "cpu")
+    assert [len(group.runs) for group in groups] == [2500] * 4 and len(grid.runs) == 10_000
     assert time.process_time() - started < 2

@@ -1,28 +1,22 @@
 """How many runs train at once: from two measured packs, and in a sweep that measures them."""
 
 import gc
-import io
+import json
 import math
-import os
-import signal
 import sys
-import threading
-import time
 import weakref
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import finished_runs, small_run
-from rich.console import Console
+from conftest import DOES, finished_runs, small_run
 
 from zoorecall import display, load_grid, sweep
-from zoorecall.display import SweepDisplay, print_plan
+from zoorecall.display import print_plan
 from zoorecall.results import load_results
-from zoorecall.sweeps import local as workers
 from zoorecall.sweeps import sizing, sweeper
 from zoorecall.sweeps.events import Measuring, Started, SweepEvent
-from zoorecall.sweeps.plan import MAX_RUNS, SAMPLE_SIZES, PlannedPack
+from zoorecall.sweeps.plan import MAX_RUNS, SAMPLE_SIZES, RunGroup
 from zoorecall.sweeps.sizing import Sample, best_size, measured_size, sample
 from zoorecall.training.trainer import PackTrainer
 
@@ -90,7 +84,8 @@ def test_a_measurement_makes_few_examples_and_leaves_nothing_in_memory(monkeypat
             super().__init__(*arguments, **options)
             made.append(weakref.ref(self))
             assert len([ref for ref in made if ref() is not None]) == 1
-            assert self.train.train_examples == self.train.batch_size
+            train = self.running[0].run.train
+            assert train.train_examples == train.batch_size
             assert options == {"compiled": False}
 
     monkeypatch.setattr(sizing, "PackTrainer", Recorded)
@@ -137,15 +132,15 @@ def test_the_size_is_an_estimate_where_two_packs_do_not_fit(monkeypatch, runs_th
     assert bool(sampled) == (runs_that_fit > SAMPLE_SIZES[0] + 1)
 
 
-# ---- in a sweep: real worker processes, on CPU cores that pass for GPUs
+# ---- in a sweep, on a CPU core that passes for a GPU
 
 GRID = """
 base:
   task: {name: mqar, vocab_size: 32, seq_len: 12, num_kv_pairs: 2}
   model: {d_model: 8, num_layers: 1}
-  train: {batch_size: 8, train_examples: 80, test_examples: 24, epochs: 1, evaluations: 3}
+  train: {batch_size: 8, train_examples: 40, test_examples: 24, epochs: 1, evaluations: 1}
 axes:
-  model.mixer: [attention, "fussy:Fussy"]
+  model.mixer: [attention, {name: "does_in_sizing:Does", options: {code: CODE}}]
   train.learning_rate: {logspace: [1e-3, 1e-1, 4]}
   seed: [1, 2]
 include:
@@ -154,122 +149,62 @@ include:
 
 
 @pytest.fixture
-def sweep_that_measures(tmp_path, monkeypatch):
-    """A sweep of `GRID` whose estimate is one run a pack and whose mixer `Fussy` first does what
+def sweep_that_measures(tmp_path, monkeypatch, in_this_process):
+    """A sweep of `GRID` whose estimate is one run at a time and whose second mixer first does what
     it is given; returns its events."""
 
-    def run(first: str) -> list[SweepEvent]:
-        (tmp_path / "fussy.py").write_text(
-            "import os, pathlib, time, torch\n"
-            "class Fussy(torch.nn.Linear):\n"
-            "    def __init__(self, d_model): super().__init__(d_model, d_model)\n"
-            "    def forward(self, x):\n"
-            "        began = pathlib.Path(__file__).with_name('began')\n"
-            "        if not began.exists():\n"
-            "            began.touch()\n"
-            f"            {first}\n"
-            "        return super().forward(x)\n"
-        )
-        (tmp_path / "grid.yaml").write_text(GRID)
+    def run(code: str) -> list[SweepEvent]:
+        (tmp_path / "does_in_sizing.py").write_text(DOES)
+        (tmp_path / "grid.yaml").write_text(GRID.replace("CODE", json.dumps(code)))
         events: list[SweepEvent] = []
         sweep(load_grid(tmp_path / "grid.yaml"), tmp_path / "out", on_event=events.append)
         return events
 
-    monkeypatch.delitem(sys.modules, "fussy", raising=False)  # that of another test
+    monkeypatch.delitem(sys.modules, "does_in_sizing", raising=False)  # that of another test
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sweeper, "resolve_device", lambda device: "cuda")
     monkeypatch.setattr(sweeper, "check_fits", lambda runs, device: None)
-    monkeypatch.setattr(sweeper, "places", lambda device: ["cpu", "cpu"])
+    monkeypatch.setattr(sweeper, "places", lambda device: ["cpu"])
     monkeypatch.setattr(sweeper, "pack_size", lambda run, device: 1)
+    monkeypatch.setattr(sizing, "SAMPLE_SECONDS", 0)
     return run
 
 
-@pytest.fixture
-def started_workers(monkeypatch):
-    """The worker processes that a sweep starts, in order."""
-    started: list[workers._Worker] = []
-
-    class Recorded(workers._Worker):
-        def __init__(self, *arguments):
-            super().__init__(*arguments)
-            started.append(self)
-
-    monkeypatch.setattr(workers, "_Worker", Recorded)
-    return started
-
-
-def pack_sizes(folder: Path, events: list[SweepEvent]) -> dict[str, list[int]]:
+def slots(folder: Path, events: list[SweepEvent]) -> dict[str, int]:
+    """Of each mixer how many runs were planned to train at once; that is how many did."""
     (started,) = (event for event in events if isinstance(event, Started))
-    sizes: dict[str, list[int]] = {}
-    for pack in started.packs:
-        name = pack.runs[0].model.mixer.name.rpartition(":")[2]
-        sizes.setdefault(name, []).append(len(pack.runs))
-    trained = load_results(folder).runs["pack_id"]
-    assert set(trained) == {pack.pack_id for pack in started.packs}
-    return sizes
+    found = {group.runs[0].model.mixer.name: group.slots for group in started.groups}
+    trained = load_results(folder).runs.groupby("mixer.name")["pack_size"].unique()
+    assert found == {name: size for name, (size,) in trained.items()}
+    return found
 
 
-def test_a_sweep_measures_groups_that_may_be_several_packs(sweep_that_measures, tmp_path):
+def test_a_sweep_measures_groups_that_may_be_too_large(sweep_that_measures, tmp_path):
     events = sweep_that_measures("pass")
     assert events[0] == Measuring(2, "cuda") and isinstance(events[1], Started)
-    sizes = pack_sizes(tmp_path / "out", events)
-    assert sizes == {"attention": [8], "Fussy": [8], "hyena": [1, 1]}
+    assert slots(tmp_path / "out", events) == {"attention": 8, "does_in_sizing:Does": 8, "hyena": 1}
     assert len(finished_runs(events)) == 18
     again = sweep_that_measures("pass")
     assert again == [Started(tmp_path / "out", "cuda", (), 18)]
 
 
-@pytest.mark.parametrize("first", ["raise RuntimeError('no such luck')", "os._exit(1)"])
-def test_a_group_whose_measurement_fails_is_trained_as_estimated_by_a_new_worker(
-    first, sweep_that_measures, started_workers, tmp_path
-):
-    events = sweep_that_measures(first)
-    sizes = pack_sizes(tmp_path / "out", events)
-    assert sizes == {"attention": [8], "Fussy": [1] * 8, "hyena": [1, 1]}
+def test_a_group_whose_measurement_fails_is_trained_as_estimated(sweep_that_measures, tmp_path):
+    """That of a worker that dies likewise: both are told as its death."""
+    began = tmp_path / "began"
+    once = f"b = pathlib.Path({str(began)!r})\nif not b.exists():\n b.touch()\n raise OSError('x')"
+    events = sweep_that_measures(once)
+    assert slots(tmp_path / "out", events) == {"attention": 8, "does_in_sizing:Does": 1, "hyena": 1}
     assert len(finished_runs(events)) == 18
-    assert len(started_workers) == 2 + 1
-    log = (tmp_path / "out" / "worker.log").read_text()
-    assert ("no such luck" in log) == ("luck" in first)
 
 
-@pytest.fixture
-def interrupts():
-    """Raise KeyboardInterrupt: a shell has commands in the background ignore them."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("interrupts")
-def test_an_interrupt_ends_a_measurement_at_once(sweep_that_measures, started_workers, tmp_path):
-    interrupted = []
-
-    def interrupt() -> None:
-        while not (tmp_path / "began").exists():
-            time.sleep(0.05)
-        interrupted.append(time.monotonic())
-        os.kill(os.getpid(), signal.SIGINT)
-
-    threading.Thread(target=interrupt, daemon=True).start()
-    with pytest.raises(KeyboardInterrupt):
-        sweep_that_measures("time.sleep(60)")
-    assert time.monotonic() - interrupted[0] < 15
-    assert len(started_workers) == 2
-    assert all(worker.process.poll() is not None for worker in started_workers)
-    assert not (tmp_path / "out" / "plan.json").exists()
-
-
-def test_the_display_says_what_is_measured_and_what_is_estimated(tmp_path, capsys, monkeypatch):
+def test_a_plan_says_that_how_many_runs_train_at_once_is_an_estimate(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(display, "estimated_hours", lambda packs, device: (1.5, 0))
-    console = Console(file=io.StringIO(), width=80)
-    SweepDisplay(console).show(Measuring(12, "cuda"))
-    assert console.file.getvalue() == "measuring pack sizes for 12 shapes on cuda\n"
     (tmp_path / "grid.yaml").write_text("{}")
     grid = load_grid(tmp_path / "grid.yaml")
     for device in ("cuda", "cpu"):
-        print_plan(grid, [PlannedPack(grid.runs)], device)
+        print_plan(grid, [RunGroup(grid.runs, 1)], device)
         out = capsys.readouterr().out
-        assert ("estimates" in out) == (device == "cuda") == ("about 1.5 GPU-hours" in out)
+        assert ("is an estimate" in out) == (device == "cuda") == ("about 1.5 GPU-hours" in out)
 
 
 # ---- on a GPU
@@ -292,12 +227,12 @@ def test_a_gpu_may_go_on_with_the_last_steps_of_all():
     device = torch.device("cuda")
     run = small_run("delta_net", epochs=1, evaluations=5)
     through = PackTrainer([run], device, compiled=False)
-    while through.step < 3:
+    while through.slots[0].step < 3:
         through.advance()
-    state = {k: v.clone() if torch.is_tensor(v) else v for k, v in through.state().items()}
-    again = PackTrainer([run], device, state, compiled=False)
+    again = PackTrainer([run], device, compiled=False)
+    again.restore(again.slots[0], through.state(through.slots[0]))
     for trainer in (through, again):
         while not trainer.finished:
             trainer.advance()
-    assert through.step == again.step == run.train.num_steps == 5
+    assert through.slots[0].step == again.slots[0].step == run.train.num_steps == 5
     torch.testing.assert_close(through.pack.flat, again.pack.flat, rtol=1e-3, atol=1e-5)

@@ -1,38 +1,36 @@
-"""The sweep as a user runs it: real processes, killed and resumed, on folders that fail."""
+"""The sweep as a user runs it: resumed, on folders that fail, with mixers that do.
+
+It trains in this process where the property is not one of processes.
+"""
 
 import json
-import os
-import random
 import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
-import torch
-from conftest import finished_runs, small_run
+from conftest import DOES, InThread, finished_runs, small_run, train_into
 from malformed_grids import MALFORMED
 
 from zoorecall import load_grid, load_results, sweep
 from zoorecall.cli import main
-from zoorecall.errors import ResultsError
+from zoorecall.errors import ResultsError, SweepFailed
 from zoorecall.files import clear_temporaries, locked
-from zoorecall.results import SUBFOLDERS, read_checkpoint
-from zoorecall.sweeps.events import Progress, Started, Train
-from zoorecall.sweeps.pack_job import train_pack
-from zoorecall.sweeps.plan import PlannedPack
-from zoorecall.sweeps.sweeper import _next, plan_packs
-from zoorecall.training.trainer import STEPS_TO_PAY
+from zoorecall.results import SUBFOLDERS
+from zoorecall.sweeps import sweeper
+from zoorecall.sweeps.events import Failed, Progress, Reduced, Retried, Started
 
 TINY = """
 base:
   task: {name: mqar, vocab_size: 32, seq_len: 12, num_kv_pairs: 2}
   model: {d_model: 8, num_layers: 1}
-  train: {batch_size: 8, train_examples: 80, test_examples: 24, epochs: EPOCHS, evaluations: 30}
+  train: {batch_size: 8, train_examples: 80, test_examples: 24, epochs: 1, evaluations: 30}
 axes:
   model.mixer: [attention, hyena]
   train.learning_rate: {logspace: [1e-3, 1e-1, 3]}
@@ -40,11 +38,24 @@ axes:
 """
 
 
-@pytest.fixture
-def grid_file(tmp_path) -> Path:
-    path = tmp_path / "tiny.yaml"
-    path.write_text(TINY.replace("EPOCHS", "4"))
+ONE_RUN = TINY.replace("[attention, hyena]", "[MIXER]").replace("[1, 2]", "1").replace("3]", "1]")
+
+
+@pytest.fixture(scope="module")
+def grid_file(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("grid") / "tiny.yaml"
+    path.write_text(TINY)
     return path
+
+
+@pytest.fixture(scope="module")
+def swept(grid_file, tmp_path_factory) -> Path:
+    """The folder of a sweep of the grid; tests change copies of it."""
+    folder = tmp_path_factory.mktemp("swept") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sweeper, "LocalExecutor", InThread)
+        sweep(load_grid(grid_file), folder, device="cpu")
+    return folder
 
 
 def command(grid: Path, folder: Path, *more: str) -> list[str]:
@@ -52,34 +63,26 @@ def command(grid: Path, folder: Path, *more: str) -> list[str]:
     return [sys.executable, "-m", "zoorecall.cli", *words]
 
 
-def test_a_sweep_killed_at_random_moments_ends_with_the_table_of_one_that_was_not(tmp_path):
-    grid = tmp_path / "tiny.yaml"
-    grid.write_text(TINY.replace("EPOCHS", "40"))
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    started = time.monotonic()
-    subprocess.run(command(grid, whole), check=True, capture_output=True)
-    seconds = time.monotonic() - started
-    draw, codes = random.Random(0), []
-    for kind in (signal.SIGKILL, signal.SIGINT, signal.SIGKILL):
-        process = subprocess.Popen(
-            command(grid, broken, "--checkpoint-seconds", "0"),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        while process.poll() is None and not codes and not list(broken.glob("checkpoints/*")):
-            time.sleep(0.01)  # the first kill comes once there is something to lose
-        try:
-            codes.append(process.wait(draw.uniform(0.45, 0.8) * seconds if codes else 0))
-        except subprocess.TimeoutExpired:
-            process.send_signal(kind)
-            codes.append(process.wait(60))
-    assert codes[0] != 0, "the first kill came after the end: make the grid longer"
-    final = subprocess.run(command(grid, broken), capture_output=True, text=True)
-    assert final.returncode == 0, final.stderr
-    assert (whole / "runs.csv").read_bytes() == (broken / "runs.csv").read_bytes()
-    pd.testing.assert_frame_equal(load_results(whole).curves, load_results(broken).curves)
-    left = [p.name for p in broken.rglob("*") if p.suffix in (".tmp", ".pt")]
-    assert not left
+def test_a_sweep_that_is_killed_goes_on_to_the_table_of_one_that_was_not(grid_file, tmp_path):
+    """Once, as soon as there is something to go on from; test_interruptions.py has more."""
+    longer = ("train.epochs=40", "seed=1", "model.mixer=attention")
+    sets = [word for each in longer for word in ("--set", each)]
+    words = [*command(grid_file, tmp_path / "broken"), *sets, "--checkpoint-seconds", "0"]
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not list(tmp_path.glob("broken/checkpoints/*")):
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    grid, heard = load_grid(grid_file, longer), []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sweeper, "LocalExecutor", InThread)
+        sweep(grid, tmp_path / "broken", device="cpu", on_event=heard.append)
+    first = next(event for event in heard if isinstance(event, Progress))
+    assert max(first.steps.values()) > 0 or heard[0].finished_runs
+    train_into(tmp_path / "whole", grid.runs)
+    whole, broken = (load_results(tmp_path / name).curves for name in ("whole", "broken"))
+    pd.testing.assert_frame_equal(whole, broken, check_exact=True)
+    assert not [p.name for p in tmp_path.rglob("*") if p.suffix in (".tmp", ".pt")]
 
 
 COMPLETE = {"grid.yaml", "runs.parquet", "curves.parquet", "runs.csv", "provenance.csv"}
@@ -89,152 +92,61 @@ def files_of(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()} - {".lock", "worker.log"}
 
 
-def test_a_sweep_from_python_reports_events_and_trains_only_what_is_missing(grid_file, tmp_path):
-    grid, events = load_grid(grid_file), []
-    results = sweep(grid, tmp_path / "out", device="cpu", on_event=events.append)
-    assert isinstance(events[0], Started) and events[0].finished_runs == 0
-    assert len(finished_runs(events)) == 12
-    assert any(isinstance(e, Progress) for e in events)
-    assert sorted(results.runs["run_id"]) == sorted(run.run_id for run in grid.runs)
-    assert files_of(tmp_path / "out") == COMPLETE
-
+@pytest.mark.usefixtures("in_this_process")
+def test_a_sweep_from_python_reports_events_and_trains_only_what_is_missing(
+    grid_file, swept, tmp_path
+):
+    assert files_of(swept) == COMPLETE
+    folder, events = shutil.copytree(swept, tmp_path / "out"), []
     more = load_grid(grid_file, ["seed=[1,2,3]"])
-    events.clear()
-    results = sweep(more, tmp_path / "out", device="cpu", on_event=events.append)
-    assert events[0].finished_runs == 12
-    assert len(finished_runs(events)) == 6
-    assert len(results) == 18 and results.runs["run_id"].is_unique
-    assert files_of(tmp_path / "out") == COMPLETE
-    again = load_grid(tmp_path / "out" / "grid.yaml").runs
+    results = sweep(more, folder, device="cpu", on_event=events.append)
+    assert isinstance(events[0], Started) and events[0].finished_runs == 12
+    assert any(isinstance(event, Progress) for event in events)
+    assert {run.seed for run in finished_runs(events)} == {3} and len(finished_runs(events)) == 6
+    assert sorted(results.runs["run_id"]) == sorted(run.run_id for run in more.runs)
+    assert files_of(folder) == COMPLETE
+    again = load_grid(folder / "grid.yaml").runs
     assert {run.run_id for run in again} == set(results.runs["run_id"])
 
 
-def test_shards_of_parts_trained_elsewhere_are_a_whole_sweep(grid_file, tmp_path):
+@pytest.mark.usefixtures("in_this_process")
+def test_shards_of_parts_trained_elsewhere_are_a_whole_sweep(grid_file, swept, tmp_path):
     one, other = tmp_path / "one", tmp_path / "other"
     for mixer, folder in (("hyena", other), ("attention", one)):
-        train_packs(plan_packs(load_grid(grid_file, (f"model.mixer={mixer}",)), "cpu"), folder)
+        train_into(folder, load_grid(grid_file, (f"model.mixer={mixer}",)).runs)
     for shard in (other / "shards").glob("*.parquet"):
         shutil.copy(shard, one / "shards")
     events = []
     sweep(load_grid(grid_file), one, device="cpu", on_event=events.append)
     assert [type(event) for event in events] == [Started] and events[0].finished_runs == 12
-    whole = tmp_path / "whole"
-    sweep(load_grid(grid_file), whole, device="cpu")
-    assert (one / "runs.csv").read_bytes() == (whole / "runs.csv").read_bytes()
+    assert (one / "runs.csv").read_bytes() == (swept / "runs.csv").read_bytes()
 
 
-def test_runs_that_are_done_leave_their_pack_and_a_stop_in_between_changes_nothing(
-    tmp_path, monkeypatch
-):
-    monkeypatch.setitem(STEPS_TO_PAY, "cpu", 1)
-    rates = (1e-4, 1e-3, 3e-3, 1e-2, 3e-2)
-    settings = {"epochs": 12, "evaluations": 12, "train_examples": 320, "batch_size": 16}
-    settings |= {"stop_at_accuracy": 0.25}
-    runs = tuple(small_run("delta_net", learning_rate=rate, **settings) for rate in rates)
-    pack, sizes = PlannedPack(runs), set()
-    cpu, never = torch.device("cpu"), float("inf")
-
-    def heard(event):
-        assert len(event.accuracy) == len(runs)
-
-    train_pack(pack, tmp_path / "whole", cpu, never, heard)
-    while not train_pack(pack, tmp_path / "broken", cpu, never, heard, lambda: True):
-        saved = read_checkpoint(tmp_path / "broken", pack.pack_id)
-        sizes.add(len(saved["trainer"]["curves"]))
-        assert len(saved["left"]) + len(saved["trainer"]["curves"]) == len(runs)
-    assert max(sizes) == len(runs) and min(sizes) <= len(runs) // 2
-    whole, broken = (load_results(tmp_path / name) for name in ("whole", "broken"))
-    clocks = ["seconds", "tokens_per_second"]
-    pd.testing.assert_frame_equal(whole.runs.drop(columns=clocks), broken.runs.drop(columns=clocks))
-    pd.testing.assert_frame_equal(whole.curves, broken.curves)
-    assert set(whole.runs["run_id"]) == {run.run_id for run in runs}
-    assert whole.runs["stopped_at"].nunique() > 1
-
-
-@pytest.fixture
-def packs() -> list[PlannedPack]:
-    """A pack of a task without slices and one of a task with slices."""
-    tasks: list[dict] = [{"name": "mqar"}, {"name": "key_value_sum", "recall": "both"}]
-    rates = (1e-3, 1e-2)
-    return [PlannedPack(tuple(small_run(task=t, learning_rate=r) for r in rates)) for t in tasks]
-
-
-def train_packs(packs, folder, stopping=lambda: False) -> None:
-    for pack in packs:
-        train_pack(pack, folder, torch.device("cpu"), float("inf"), lambda *_: None, stopping)
-
-
-def test_rows_have_the_accuracy_of_each_slice_and_none_where_a_task_has_no_slices(packs, tmp_path):
-    names = ["slice.AR.test_accuracy", "slice.non-AR.test_accuracy"]
-    train_packs(packs, tmp_path)
-    results = load_results(tmp_path)
-    for table in (results.runs, results.curves):
-        assert [name for name in table if name.startswith("slice")] == names
-        assert (table[names].dtypes == "float64").all()
-        has_slices = table["run_id"].isin([run.run_id for run in packs[1].runs])
-        assert table.loc[has_slices, names].notna().all(axis=None) and has_slices.any()
-        assert table.loc[~has_slices, names].isna().all(axis=None) and not has_slices.all()
-    last = results.curves.groupby("run_id").last()[names]
-    pd.testing.assert_frame_equal(last, results.runs.set_index("run_id")[names])
-    for pack in packs:  # in a folder of its own, the same
-        train_packs([pack], tmp_path / "alone" / pack.pack_id)
-        alone = load_results(tmp_path / "alone" / pack.pack_id).curves
-        assert (names[0] in alone) == (pack is packs[1])
-        together = results.curves[results.curves["run_id"].isin(alone["run_id"])]
-        pd.testing.assert_frame_equal(alone, together[list(alone)].reset_index(drop=True))
-
-
-def test_rows_of_an_earlier_version_are_read_without_what_it_did_not_measure(packs, tmp_path):
-    train_packs(packs, tmp_path)
-    new = ["max_loss", "max_grad_norm"]
-    now, earlier = load_results(tmp_path).curves, set()
-    for shard in (tmp_path / "shards").iterdir():  # first a folder of both versions, then of one
-        rows = pd.read_parquet(shard)
-        rows.drop(columns=[f"curve.{name}" for name in new]).to_parquet(shard)
-        earlier |= set(rows["run_id"])
-        expected = now.copy()
-        expected.loc[now["run_id"].isin(earlier), new] = float("nan")
-        pd.testing.assert_frame_equal(
-            load_results(tmp_path).curves, expected, check_like=True, check_exact=True
-        )
-    assert load_results(tmp_path).curves[new].isna().all(axis=None)
-
-
-def test_the_last_packs_start_with_the_longest():
-    cheap, dear = (small_run("attention", epochs=epochs) for epochs in (2, 4))
-    packs = [
-        Train(PlannedPack((run.model_copy(update={"seed": i}),)))
-        for i in range(3)
-        for run in (cheap, dear)
-    ]
-    waiting = list(packs)
-    order = [_next(waiting, 2) for _ in packs]
-    assert order == [*packs[:2], packs[3], packs[5], packs[2], packs[4]]
-
-
-def test_a_row_says_what_was_trained_and_how_it_went(grid_file, tmp_path):
-    results = sweep(load_grid(grid_file), tmp_path / "out", device="cpu")
+def test_a_row_says_what_was_trained_and_how_it_went(swept):
+    results = load_results(swept)
     row = results.runs.iloc[0]
     config = {name for name in results.runs if name.split(".")[0] in ("task", "model", "train")}
     assert {"task.seq_len", "model.d_model", "train.learning_rate"} <= config
     for name in ("parameters", "state_size", "forward_flops", "seconds", "tokens_per_second"):
         assert row[name] > 0, name
-    assert row["device"] and row["torch_version"] and row["num_steps"] == 40
+    assert row["device"] and row["torch_version"] and row["num_steps"] == 10
     curve = results.curves[results.curves["run_id"] == row["run_id"]]
-    assert curve["step"].iloc[0] == 0 and curve["step"].iloc[-1] == 40
+    assert curve["step"].iloc[0] == 0 and curve["step"].iloc[-1] == 10
     assert curve["test_accuracy"].iloc[-1] == row["test_accuracy"]
     assert row["best_test_accuracy"] == curve["test_accuracy"].max()
-    csv = pd.read_csv(tmp_path / "out" / "runs.csv")
+    csv = pd.read_csv(swept / "runs.csv")
     assert len(csv) == 12 and "seconds" not in csv
 
 
-def test_fresh_moves_earlier_results_aside(grid_file, tmp_path, capsys):
-    folder = tmp_path / "out"
-    assert main(command(grid_file, folder)[3:]) == 0
-    before = (folder / "runs.csv").read_bytes()
+@pytest.mark.usefixtures("in_this_process")
+def test_fresh_moves_earlier_results_aside(grid_file, swept, tmp_path, capsys):
+    folder = shutil.copytree(swept, tmp_path / "out")
+    (folder / "notes").write_text("mine")
     assert main([*command(grid_file, folder)[3:], "--fresh"]) == 0
-    assert (tmp_path / "out.1" / "runs.csv").read_bytes() == before
-    assert (folder / "runs.csv").read_bytes() == before
+    assert (tmp_path / "out.1" / "notes").exists()
+    assert files_of(folder) == COMPLETE | {"learning_rates.png"}
+    for path in (tmp_path / "out.1", folder):
+        assert (path / "runs.csv").read_bytes() == (swept / "runs.csv").read_bytes()
     capsys.readouterr()
 
 
@@ -242,7 +154,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(grid_file, tmp_path, capsy
     folder = tmp_path / "out"
     assert main([*command(grid_file, folder)[3:], "--dry-run"]) == 0
     printed = capsys.readouterr().out
-    assert "12 runs in" in printed and "hyena" in printed and not folder.exists()
+    assert "12 runs of 2 shapes on cpu" in printed and "hyena" in printed and not folder.exists()
     assert "hours are not known" in printed  # nobody has measured steps that small
 
 
@@ -285,6 +197,7 @@ def test_a_missing_grid_is_one_line_and_exit_code_2(tmp_path, capsys):
     assert err.count("\n") == 1 and "none.yaml" in err
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_a_sweep_clears_what_a_killed_one_was_writing(grid_file, tmp_path):
     (tmp_path / "out" / "shards").mkdir(parents=True)
     for name in (".runs.csv.12.zoorecall.tmp", "shards/.x.parquet.12.zoorecall.tmp"):
@@ -317,9 +230,9 @@ def test_a_sweep_clears_no_one_elses_files(tmp_path, monkeypatch):
 
 
 def test_the_folders_of_a_sweep_are_known(tmp_path):
-    pack = PlannedPack((small_run(epochs=1, keep="weights"),))
-    train_packs([pack], tmp_path, stopping=lambda: True)
-    train_packs([pack], tmp_path)
+    run = small_run(epochs=1, keep="weights")
+    train_into(tmp_path, [run], stop_after=1)
+    train_into(tmp_path, [run])
     assert {path.name for path in tmp_path.iterdir()} == set(SUBFOLDERS)
 
 
@@ -384,8 +297,7 @@ def test_the_working_folder_hides_no_module_and_its_mixers_are_found(tmp_path):
         "class Mine(torch.nn.Linear):\n"
         "    def __init__(self, d_model): super().__init__(d_model, d_model)\n"
     )
-    text = TINY.replace("EPOCHS", "1").replace("[attention, hyena]", "['mine:Mine']")
-    (tmp_path / "g.yaml").write_text(text.replace("[1, 2]", "1").replace("3]", "1]"))
+    (tmp_path / "g.yaml").write_text(ONE_RUN.replace("MIXER", "'mine:Mine'"))
     done = subprocess.run(
         command(Path("g.yaml"), Path("out")), cwd=tmp_path, capture_output=True, text=True
     )
@@ -393,25 +305,29 @@ def test_the_working_folder_hides_no_module_and_its_mixers_are_found(tmp_path):
     assert set(load_results(tmp_path / "out").runs["mixer.name"]) == {"mine:Mine"}
 
 
-def test_a_disk_that_fills_up_loses_nothing_finished(tmp_path):
+@pytest.fixture
+def full_disk() -> Iterator[None]:
     """A limit on the size of files stands in for a full disk: writing fails in the same way."""
-    grid, folder = tmp_path / "tiny.yaml", tmp_path / "out"
-    grid.write_text(TINY.replace("EPOCHS", "4"))
-    half = command(grid, folder, "--set", "seed=1")
-    assert subprocess.run(half, capture_output=True).returncode == 0
-    before = load_results(folder).runs
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, handler)
 
-    def limit() -> None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
 
-    full = subprocess.run(command(grid, folder), capture_output=True, text=True, preexec_fn=limit)
-    assert full.returncode == 2, full.stderr
-    assert "cannot be written" in full.stderr and "Traceback" not in full.stderr
-    assert set(before["run_id"]) <= set(load_results(folder).runs["run_id"])
-    again = subprocess.run(command(grid, folder), capture_output=True, text=True)
-    assert again.returncode == 0, again.stderr
-    assert len(load_results(folder)) == 12
+@pytest.mark.usefixtures("in_this_process")
+def test_a_disk_that_fills_up_loses_nothing_finished(grid_file, tmp_path, capsys, request):
+    grid, folder = load_grid(grid_file), tmp_path / "out"
+    train_into(folder, grid.runs[:3])
+    before = set(load_results(folder).runs["run_id"])
+    request.getfixturevalue("full_disk")
+    assert main(command(grid_file, folder)[3:]) == 2
+    resource.setrlimit(resource.RLIMIT_FSIZE, (-1, -1))
+    err = capsys.readouterr().err
+    assert "cannot be written" in err.splitlines()[-1] and "the same command goes on" in err
+    assert before == set(load_results(folder).runs["run_id"]) and len(before) == 3
+    assert len(sweep(grid, folder, device="cpu")) == 12
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(grid_file, tmp_path, capsys):
@@ -421,62 +337,64 @@ def test_a_folder_that_cannot_be_written_is_one_line(grid_file, tmp_path, capsys
     assert err.count("\n") == 1 and "cannot be written" in err
 
 
-def test_a_pack_whose_mixer_fails_is_reported_and_the_others_are_kept(tmp_path, capsys):
-    (tmp_path / "broken_mixer.py").write_text(
-        "import torch\n"
-        "class Broken(torch.nn.Module):\n"
-        "    def __init__(self, d_model): super().__init__()\n"
-        "    def forward(self, x): raise RuntimeError('no such luck')\n"
+@pytest.fixture
+def sweep_of(tmp_path, monkeypatch):
+    """Sweeps attention and a mixer whose forward first does what it is given, or this alone;
+    returns the folder, the events, and what the sweep raised."""
+    (tmp_path / "does_in_sweep.py").write_text(DOES)
+    monkeypatch.delitem(sys.modules, "does_in_sweep", raising=False)  # that of another test
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def run(code: str, text: str):
+        does = json.dumps({"name": "does_in_sweep:Does", "options": {"code": code}})
+        (tmp_path / "g.yaml").write_text(text.replace("hyena", does).replace("MIXER", does))
+        events, failed = [], ""
+        try:
+            sweep(
+                load_grid(tmp_path / "g.yaml"),
+                tmp_path / "out",
+                device="cpu",
+                on_event=events.append,
+            )
+        except SweepFailed as error:
+            failed = str(error)
+        return tmp_path / "out", events, failed
+
+    return run
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_a_mixer_that_fails_is_reported_and_the_others_are_kept(sweep_of, grid_file):
+    folder, events, failed = sweep_of("raise RuntimeError('no such luck')", TINY)
+    assert failed.startswith("6 of 12 runs failed, the first (does_in_sweep:Does")
+    assert failed.endswith(f"with: RuntimeError: no such luck; see {folder / 'worker.log'}")
+    told = [run_id for event in events if isinstance(event, Failed) for run_id in event.run_ids]
+    assert len(told) == len(set(told)) == 6
+    assert set(load_results(folder).runs["mixer"]) == {"attention"}
+    assert (folder / "runs.csv").exists() and (folder / "plan.json").exists()
+
+
+def test_a_run_whose_worker_is_killed_goes_on(sweep_of, tmp_path):
+    """Real processes. Where it is killed again, see test_schedule.py."""
+    died = str(tmp_path / "died")
+    code = f"p = pathlib.Path({died!r})\nif not p.exists():\n p.touch()\n os.kill(os.getpid(), 9)"
+    folder, events, failed = sweep_of(code, ONE_RUN)
+    (retried,) = (event for event in events if isinstance(event, Retried))
+    assert retried.reason == "its worker was killed by signal 9 (SIGKILL: out of memory?)"
+    assert not failed and len(load_results(folder)) == 1
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_runs_that_do_not_fit_go_on_in_half_as_many_slots(sweep_of, tmp_path):
+    fed = str(tmp_path / "fed")
+    code = (
+        f"p = pathlib.Path({fed!r})\n"
+        "if self.training and not p.exists():\n p.touch()\n raise torch.OutOfMemoryError"
     )
-    path = tmp_path / "g.yaml"
-    path.write_text(TINY.replace("EPOCHS", "1").replace("hyena", "{name: 'broken_mixer:Broken'}"))
-    env = os.environ | {"PYTHONPATH": str(tmp_path)}
-    done = subprocess.run(command(path, tmp_path / "out"), env=env, capture_output=True, text=True)
-    assert done.returncode == 1 and "no such luck" in done.stderr
-    assert set(load_results(tmp_path / "out").runs["mixer"]) == {"attention"}
-
-
-@pytest.mark.parametrize("deaths", [1, 2])
-def test_a_pack_whose_worker_is_killed_goes_on_once(deaths, tmp_path):
-    (tmp_path / "deadly.py").write_text(
-        "import os, pathlib, signal, torch\n"
-        "class Deadly(torch.nn.Linear):\n"
-        "    def __init__(self, d_model): super().__init__(d_model, d_model)\n"
-        "    def forward(self, x):\n"
-        "        died = sorted(pathlib.Path(__file__).parent.glob('death*'))\n"
-        f"        if len(died) < {deaths}:\n"
-        "            pathlib.Path(__file__).with_name(f'death{len(died)}').touch()\n"
-        "            os.kill(os.getpid(), signal.SIGKILL)\n"
-        "        return super().forward(x)\n"
-    )
-    path = tmp_path / "g.yaml"
-    text = TINY.replace("EPOCHS", "1").replace("[attention, hyena]", "['deadly:Deadly']")
-    path.write_text(text.replace("[1, 2]", "1").replace("3]", "1]"))
-    env = os.environ | {"PYTHONPATH": str(tmp_path)}
-    done = subprocess.run(command(path, tmp_path / "out"), env=env, capture_output=True, text=True)
-    assert "killed by signal 9 (SIGKILL: out of memory?); it goes on" in done.stderr, done.stderr
-    assert done.returncode == deaths - 1, done.stderr
-    assert done.stderr.count("failed: its worker was killed") == deaths - 1
-
-
-def test_a_pack_that_runs_out_of_memory_goes_on_as_two(tmp_path):
-    (tmp_path / "hungry.py").write_text(
-        "import pathlib, torch\n"
-        "class Hungry(torch.nn.Linear):\n"
-        "    def __init__(self, d_model): super().__init__(d_model, d_model)\n"
-        "    def forward(self, x):\n"
-        "        fed = pathlib.Path(__file__).with_name('fed')\n"
-        "        if self.training and not fed.exists():\n"
-        "            fed.touch()\n"
-        "            raise torch.OutOfMemoryError('no more')\n"
-        "        return super().forward(x)\n"
-    )
-    path = tmp_path / "g.yaml"
-    path.write_text(TINY.replace("EPOCHS", "1").replace("[attention, hyena]", "['hungry:Hungry']"))
-    env = os.environ | {"PYTHONPATH": str(tmp_path)}
-    done = subprocess.run(command(path, tmp_path / "out"), env=env, capture_output=True, text=True)
-    assert done.returncode == 0 and "6 runs go on as 3 and 3" in done.stderr, done.stderr
-    assert list(load_results(tmp_path / "out").runs["pack_size"]) == [3] * 6
+    folder, events, failed = sweep_of(code, TINY.replace("[attention, hyena]", "[MIXER]"))
+    (reduced,) = (event for event in events if isinstance(event, Reduced))
+    assert len(reduced.run_ids) == 6 and reduced.slots == 3 and not failed
+    assert list(load_results(folder).runs["pack_size"]) == [3] * 6
 
 
 def test_help_is_light():
@@ -489,10 +407,8 @@ def test_help_is_light():
 
 
 @pytest.mark.parametrize("style", ["text", "csv", "markdown", "json"])
-def test_the_table_comes_in_every_format(style, grid_file, tmp_path, capsys):
-    folder = tmp_path / "out"
-    train_packs(plan_packs(load_grid(grid_file), "cpu"), folder)
-    assert main(["table", str(folder), "--format", style]) == 0
+def test_the_table_comes_in_every_format(style, swept, capsys):
+    assert main(["table", str(swept), "--format", style]) == 0
     printed = capsys.readouterr().out
     assert "attention" in printed and "hyena" in printed
     if style == "json":

@@ -8,7 +8,7 @@ from importlib import import_module
 
 import numpy as np
 import pytest
-import torch
+from conftest import train_into
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
@@ -16,8 +16,6 @@ from pydantic import TypeAdapter, ValidationError
 from zoorecall import columns, load_results
 from zoorecall.cli import main
 from zoorecall.config import RunConfig
-from zoorecall.sweeps.pack_job import train_pack
-from zoorecall.sweeps.plan import PlannedPack
 from zoorecall.tasks import TASKS, AnyTaskConfig, Examples, TaskConfig, make_task
 from zoorecall.tasks.base import CHUNK
 
@@ -158,11 +156,11 @@ def train(folder, tasks) -> None:
     """Two learning rates of a small model on each task, into a results folder."""
     for task in tasks:
         settings = {"task": task, "model": {"d_model": 8, "num_layers": 1}}
-        runs = tuple(
+        runs = [
             RunConfig.model_validate(settings | {"train": SMALL | {"learning_rate": rate}})
             for rate in (1e-3, 1e-2)
-        )
-        assert train_pack(PlannedPack(runs), folder, torch.device("cpu"), 60, lambda *_: None)
+        ]
+        train_into(folder, runs)
 
 
 def shown(folder, capsys) -> list[dict]:

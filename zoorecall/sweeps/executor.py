@@ -139,7 +139,7 @@ def _ending(job: Train, setup: Setup, device: torch.device, emit: Emit, inbox: I
 def _train(job: Train, setup: Setup, device: torch.device, emit: Emit, inbox: Inbox) -> JobEvent:
     """Train runs until none is left and no more come, or a `Stop`."""
     run_ids = tuple(run.run_id for run in job.runs)
-    told = saved = time.monotonic()
+    saved = time.monotonic()
 
     def pause() -> bool:
         return inbox.stopped.is_set() or time.monotonic() - told > TELL_SECONDS
@@ -147,9 +147,9 @@ def _train(job: Train, setup: Setup, device: torch.device, emit: Emit, inbox: In
     with _warnings_told(lambda: run_ids, emit):
         pack = PackJob(job.runs, job.slots, device, setup.folder)
         while pack.running:
+            told = time.monotonic()  # after what was saved: else a slow disk might end all training
             evaluations: tuple[Evaluation, ...] = pack.advance(pause)
             emit(Progress(pack.steps, evaluations))
-            told = time.monotonic()
             left: list[Finished | Pruned] = []
             if taken := pack.take():
                 for row, weights in taken:

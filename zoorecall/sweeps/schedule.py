@@ -104,7 +104,7 @@ class Schedule:
             return []
         runs, run_ids = list(work.runs.values()), tuple(work.runs)
         if isinstance(event, OutOfMemory) and work.slots > 1:
-            work.queue.slots = work.slots // 2
+            work.queue.slots = min(work.queue.slots, work.slots // 2)
             work.queue.waiting.extendleft(reversed(runs))
             return [Reduced(run_ids, work.queue.slots)]
         if isinstance(event, Died | Raised) and (len(runs) > 1 or isinstance(event, Died)):
