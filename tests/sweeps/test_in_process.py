@@ -13,7 +13,7 @@ CLOCKS = ["seconds", "tokens_per_second"]
 
 @pytest.mark.parametrize("slots", [2, 8])
 def test_it_comes_to_the_same_table_and_curves_as_a_sweep(slots, tmp_path, monkeypatch):
-    """Runs of one pack key, one of which diverges and makes room for another that waits, and a run of another key."""
+    """Runs of one key, one of which diverges and makes room for another, and a run beside."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(in_process, "pack_size", lambda run, device: slots)
     rates = [small_run(learning_rate=rate) for rate in (1e-3, 1e30, 1e-2)]

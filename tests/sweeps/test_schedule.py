@@ -295,7 +295,7 @@ def test_whatever_happens_each_run_finishes_or_fails_once(seed):
     ]
     schedule, told, turns = Schedule(groups, places), Counter[str](), 0
     while True:
-        for place, job in schedule.jobs():
+        for _, job in schedule.jobs():
             assert 0 < len(job.runs) <= job.slots and len({run.pack_key for run in job.runs}) == 1
         if not schedule.busy:
             break

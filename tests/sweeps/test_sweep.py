@@ -1,5 +1,7 @@
-"""The sweep as a user runs it: resumed, on folders that fail, with mixers that do. It trains in this
-process where the property is not one of processes."""
+"""The sweep as a user runs it: resumed, on folders that fail, with mixers that do.
+
+It trains in this process where the property is not one of processes.
+"""
 
 import json
 import resource
