@@ -1,6 +1,7 @@
 """A sweep that is interrupted at random moments, in every way that there is, ends with the table of
 one that was not; nothing it had saved is trained again, and no process outlives it."""
 
+import contextlib
 import json
 import os
 import random
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -70,22 +71,31 @@ class Command:
             preexec_fn=lambda: os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores]),
         )
 
-    def processes(self) -> list[int]:
-        """Of this sweep, those that live: they have the mark in their environment."""
-        found = []
+    def processes(self) -> dict[int, bytes]:
+        """The command line of each that lives: they have the mark in their environment."""
+        found = {}
         for place in Path("/proc").iterdir():
             if place.name.isdecimal():
                 try:
                     state = (place / "stat").read_text().rpartition(")")[2].split()[0]
                     marked = self._mark.encode() in (place / "environ").read_bytes().split(b"\0")
+                    words = (place / "cmdline").read_bytes()
                 except OSError:
                     continue
                 if marked and state not in "ZX":
-                    found.append(int(place.name))
+                    found[int(place.name)] = words
         return found
 
     def workers(self) -> list[int]:
-        return [pid for pid in self.processes() if pid != self.process.pid]
+        """Without the processes of a Ray cluster."""
+        found = self.processes().items()
+        return [pid for pid, words in found if b"zoorecall.sweeps.child" in words]
+
+    def send(self, number: int, pids: Sequence[int] | None = None) -> None:
+        """A signal to these or, as a scheduler does, to the sweep and all its workers."""
+        for pid in (self.process.pid, *self.workers()) if pids is None else pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     def told(self) -> list[dict[str, int]]:
         """The steps of each run as the sweep told them, in this order."""
@@ -106,14 +116,6 @@ class Command:
         return self.process.returncode, said
 
 
-def send(pids: list[int], number: int) -> None:
-    for pid in pids:
-        try:
-            os.kill(pid, number)
-        except ProcessLookupError:
-            continue
-
-
 def fill_the_disk(command: Command) -> None:
     """A limit on the size of files stands in for a full disk: writing fails in the same way."""
     for pid in command.processes():
@@ -128,14 +130,14 @@ def interrupt_twice(command: Command) -> None:
 
 WAYS = {
     "kill": (lambda x: x.process.kill(), {-9}),
-    "kill all": (lambda x: send(x.processes(), signal.SIGKILL), {-9}),
-    "kill a worker": (lambda x: send(x.workers()[:1], signal.SIGKILL), {0}),
+    "kill all": (lambda x: x.send(signal.SIGKILL), {-9}),
+    "kill a worker": (lambda x: x.send(signal.SIGKILL, x.workers()[:1]), {0}),
     "SIGINT": (lambda x: x.process.send_signal(signal.SIGINT), {130}),
     "SIGINT twice": (interrupt_twice, {130}),
     "SIGTERM": (lambda x: x.process.terminate(), {75}),
-    "SIGTERM to all": (lambda x: send(x.processes(), signal.SIGTERM), {75}),
-    "SIGHUP to all": (lambda x: send(x.processes(), signal.SIGHUP), {75}),
-    "SIGUSR1 to all": (lambda x: send(x.processes(), signal.SIGUSR1), {75}),
+    "SIGTERM to all": (lambda x: x.send(signal.SIGTERM), {75}),
+    "SIGHUP to all": (lambda x: x.send(signal.SIGHUP), {75}),
+    "SIGUSR1 to all": (lambda x: x.send(signal.SIGUSR1), {75}),
     "full disk": (fill_the_disk, {2}),
     "folder removed": (lambda x: shutil.rmtree(x.folder, ignore_errors=True), {0, 2}),
 }
