@@ -24,6 +24,9 @@ if INTERPRETED:
         return interpreter._LangPatchScope()
 
     interpreter._patch_lang = patch_once
+    tl.core._type_for_tuple_values = lambda values, fields=None: (
+        None
+    )  # which only compilers ask for
     # sizes as small as these overflow nowhere
     interpreter.interpreter_builder.options = interpreter.InterpreterOptions(
         sanitize_overflow=False

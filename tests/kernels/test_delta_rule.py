@@ -72,7 +72,7 @@ def repeated(q, k, v, beta, noise):
 
 SMALL = {
     "delta rule": partial(case, B=1, L=17, H=2, K=8, V=5),
-    "delta rule of chunks": partial(chunks_case, B=1, L=130, H=2, K=8, V=5),
+    "delta rule of chunks": partial(chunks_case, B=1, L=66, H=2, K=8, V=5),
 }
 LARGE = {
     "delta rule": partial(case, 17, 31, 64, 1, 64, 64, dtype=torch.bfloat16),
