@@ -86,7 +86,9 @@ FIGURES = {
         sums(trained=("one form", "both forms"))
     ),
     "recall by size": lambda: plots.recall_by_size(sums(depths=(1, 2, 3, 4))),
-    "learning rates": lambda: plots.accuracy_by_learning_rate(study(layers=(2,))),
+    "learning rates": lambda: plots.accuracy_by_learning_rate(
+        study(layers=(2,), lengths=(64, 256))
+    ),
     "few learning rates": lambda: plots.accuracy_by_learning_rate(
         study(layers=(2,), lengths=(64,), rates=(2e-3, 5e-3, 1e-2, 3e-2))
     ),
