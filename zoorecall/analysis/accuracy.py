@@ -86,8 +86,12 @@ def _varying(runs: pd.DataFrame, keys: list[str], names: list[str]) -> list[str]
 
 def num_pairs(runs: pd.DataFrame) -> pd.Series:
     """The pairs of an example of each run; NaN where its task does not count them."""
-    columns = runs.reindex(columns=list(PAIRS)).astype(float)
-    return columns.bfill(axis=1).iloc[:, 0]
+    found = np.full(len(runs), np.nan)
+    for name in PAIRS:
+        if name in runs:
+            pairs = runs[name].to_numpy(float, na_value=np.nan)
+            found = np.where(np.isnan(found), pairs, found)
+    return pd.Series(found, runs.index)
 
 
 def with_pairs(setting: Mapping[str, Any], runs: pd.DataFrame) -> dict[str, Any]:
