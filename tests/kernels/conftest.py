@@ -24,9 +24,17 @@ if INTERPRETED:
         return interpreter._LangPatchScope()
 
     interpreter._patch_lang = patch_once
-    tl.core._type_for_tuple_values = lambda values, fields=None: (
-        None
-    )  # which only compilers ask for
+    # the type of a tuple, for which only the compiler asks
+    tl.core._type_for_tuple_values = lambda values, fields=None: None
+    find_dtype, found = interpreter._get_np_dtype, {}
+
+    def find_dtype_once(dtype):
+        name = dtype.scalar.name
+        if name not in found:
+            found[name] = find_dtype(dtype)
+        return found[name]
+
+    interpreter._get_np_dtype = find_dtype_once
     # sizes as small as these overflow nowhere
     interpreter.interpreter_builder.options = interpreter.InterpreterOptions(
         sanitize_overflow=False
