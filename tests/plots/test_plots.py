@@ -23,7 +23,7 @@ def accuracy(mixer, layers, width, length, x, seed):
 
 def study(**axes):
     sizes = {"layers": (1, 2), "widths": (64, 128, 256), "lengths": (64, 128, 256)}
-    sizes["rates"] = tuple(np.logspace(-5, -1, 9))
+    sizes["rates"] = tuple(np.logspace(-5, -1, 5))
     return made_up_runs(accuracy, mixers=MIXERS, **{**sizes, **axes})
 
 
