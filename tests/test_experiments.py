@@ -28,20 +28,21 @@ ROOT = Path(__file__).parents[1]
 ONE_LENGTH = ("task={seq_len: 64, num_kv_pairs: 4}", "train.batch_size=512")
 FEW_RATES = "train.learning_rate={logspace: [1e-4, 1e-2, 4]}"
 FINE_RATES = "train.learning_rate={logspace: [1e-4, 1e-2, 5]}"
+FEW_MIXERS = "model.mixer=[attention, mamba, hyena]"
 PARTS = {
     "lr_sensitivity": ("lr_fine", (FINE_RATES, "seed=42")),
-    "width_and_length": ("lengths", (FEW_RATES, "model.d_model=64", *ONE_LENGTH)),
+    "width_and_length": ("lengths", (FEW_RATES, FEW_MIXERS, "model.d_model=64", *ONE_LENGTH)),
     "scaling": ("width_depth", (FEW_RATES, "model.d_model=[64, 128]")),
     "dynamics": ("dynamics", ("model.d_model=64",)),
     "ablations": ("ablations", (FEW_RATES, "model.d_model=64", *ONE_LENGTH)),
     "newer_mixers": ("lr_fine", (FINE_RATES, "model.num_layers=1")),
-    "zoology_figure": ("zoology", (FEW_RATES, "model.d_model=64", "seed=42")),
+    "zoology_figure": ("zoology", (FEW_RATES, FEW_MIXERS, "model.d_model=64", "seed=42")),
     "precision": ("precision", (FINE_RATES,)),
     "conv_on_values": ("conv_on_values", ()),
     "embed_dropout": ("embed_dropout", (FEW_RATES, "model.d_model=64", *ONE_LENGTH)),
     "embed_dropout_small": ("embed_dropout_small", ()),
     "mamba_norm_small": ("mamba_norm_small", ()),
-    "roster_small": ("roster_small", ("train.learning_rate=[1e-3, 1e-2]",)),
+    "roster_small": ("roster_small", (FEW_MIXERS, "train.learning_rate=[1e-3, 1e-2]")),
     "key_value_sum": ("key_value_sum", ("train.learning_rate=[1e-3, 1e-2]", "task.num_pairs=10")),
 }
 """The grid of each script, and what part of it is made up here."""

@@ -47,13 +47,15 @@ class InAThread:
     def __init__(self, folder):
         self._setup = Setup(folder, "cpu", 1, 60)
         self._events: queue.Queue[tuple[int, JobEvent]] = queue.Queue()
+        self._thread = None
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        self._inbox.put(Stop())
-        self._thread.join()
+        if self._thread:
+            self._inbox.put(Stop())
+            self._thread.join()
 
     def give(self, place, order):
         if isinstance(order, Train):
