@@ -60,7 +60,10 @@ def slices(names: Iterable[Hashable]) -> dict[str, str]:
 CURVE = "curve."
 """What the columns of a curve begin with in a shard, where each is a list."""
 
-CONFIG_PREFIXES = ("task.", "model.", "train.")
+PARTS = ("task", "model", "train")
+"""Of a config, besides the seed."""
+
+CONFIG_PREFIXES = tuple(f"{name}." for name in PARTS)
 ATTENTION_SHARE = "attention_share"
 MIXER_SOURCE = "mixer.source"
 """Tells the versions of a user's own mixer apart."""
@@ -170,7 +173,7 @@ def with_defaults(config: Options) -> dict[str, Any]:
     def whole(part: Options, default: Options) -> dict[str, Any]:
         return {**part, **{key: x for key, x in default.items() if key not in part}}
 
-    return _by_part(config, whole)
+    return {**config, **{name: _changed(name, config[name], whole) for name in PARTS}}
 
 
 def read_config(text: str) -> dict[str, Any]:
@@ -197,11 +200,16 @@ def _is_number(value: object) -> bool:
 def identity(config: Options) -> dict[str, Any]:
     """What of a resolved config, as JSON holds it, is not at its default; names and seed always
     count."""
+    return {**config, **{name: identity_of(name, config[name]) for name in PARTS}}
+
+
+def identity_of(name: str, part: Options) -> dict[str, Any]:
+    """What of one of a config's `PARTS` is not at its default."""
 
     def changed(part: Options, default: Options) -> dict[str, Any]:
         return {key: x for key, x in part.items() if key not in default or x != default[key]}
 
-    return _by_part(config, changed)
+    return _changed(name, part, changed)
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -288,23 +296,22 @@ def _each(mixer: Mapping[str, Any]) -> list[Any]:
     return list(mixer["mixers"]) if mixer["name"] == "pattern" else [mixer]
 
 
-def _by_part(
-    config: Options, change: Callable[[Options, Options], dict[str, Any]]
+def _changed(
+    name: str, part: Options, change: Callable[[Options, Options], dict[str, Any]]
 ) -> dict[str, Any]:
-    """A config with each mapping that holds options changed, given the defaults of these."""
-    task, model, train = config["task"], config["model"], config["train"]
+    """One of a config's `PARTS` with each mapping that holds options changed, given the defaults of
+    these."""
 
     def changed(mixer: Options) -> dict[str, Any]:
         if mixer["name"] == "pattern":
             mixer = {**mixer, "mixers": [changed(one) for one in mixer["mixers"]]}
         return change(mixer, _of_mixer(mixer["name"]))
 
-    return {
-        **config,
-        "task": change(task, defaults()["task"][task["name"]]),
-        "model": change({**model, "mixer": changed(model["mixer"])}, defaults()["model"]),
-        "train": change(train, defaults()["train"]),
-    }
+    if name == "task":
+        return change(part, defaults()["task"][part["name"]])
+    if name == "model":
+        part = {**part, "mixer": changed(part["mixer"])}
+    return change(part, defaults()[name])
 
 
 def _of_mixer(name: str) -> dict[str, Any]:
