@@ -11,6 +11,7 @@ Nothing here needs torch: tables are read and shown without it.
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
@@ -59,6 +60,8 @@ def slices(names: Iterable[Hashable]) -> dict[str, str]:
 
 CURVE = "curve."
 """What the columns of a curve begin with in a shard, where each is a list."""
+
+MAX_LAYERS = 2**10
 
 PARTS = ("task", "model", "train")
 """Of a config, besides the seed."""
@@ -190,11 +193,14 @@ def read_config(text: str) -> dict[str, Any]:
         for key, number in default.items():
             if _is_number(number) and not _is_number(part.get(key)):
                 raise ValueError(f"no config of a run: {key} is {part.get(key)!r}, not a number")
+    if (depth := config["model"]["num_layers"]) not in range(1, MAX_LAYERS + 1):
+        raise ValueError(f"no config of a run: num_layers is {depth}, not from 1 to {MAX_LAYERS}")
     return config
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Whether it is a number that an option may have: none is negative."""
+    return isinstance(value, int | float) and type(value) is not bool and 0 <= value < math.inf
 
 
 def identity(config: Options) -> dict[str, Any]:

@@ -44,7 +44,7 @@ class ModelConfig(Config):
     """
 
     d_model: int = Field(64, ge=1, le=2**16)
-    num_layers: int = Field(2, ge=1, le=2**10)
+    num_layers: int = Field(2, ge=1, le=columns.MAX_LAYERS)
     mixer: AnyMixerConfig = Field(default_factory=Attention.Config)
     mixer_defaults: Literal["own", "zoology"] = Field(
         "own",
