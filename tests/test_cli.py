@@ -202,3 +202,36 @@ def test_bench_reads_mixers_as_a_grid_does(monkeypatch, capsys):
 def test_a_misspelt_setting_is_met_with_the_right_one(override, says, folder, capsys):
     assert main(["sweep", "grid.yaml", "--dry-run", "--set", override]) == 2
     assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "begins", "ends"),
+    [
+        (["plot"], b"\x89PNG", b"IEND\xaeB`\x82"),
+        (["plot", "--format", "svg"], b"<?xml", b"</svg>\n"),
+        (["report"], b"<!doctype html>", b"</html>"),
+    ],
+)
+def test_a_figure_or_page_for_the_standard_output_is_all_that_comes_there(
+    words, begins, ends, folder, capfdbinary
+):
+    command, *options = words
+    assert main([command, "out", *options, "--out", "/dev/stdout"]) == 0
+    out, err = capfdbinary.readouterr()
+    assert out.lower().startswith(begins.lower()) and out.rstrip().endswith(ends.rstrip()), out[:9]
+    assert err == b""
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["bench", "--json"], "is no regular file, should be one"),
+        (["sweep", "grid.yaml", "--out"], "is a file, should be a folder"),
+        (["export", "out", "--out"], "Not a directory"),
+        (["merge"], "no such results folder"),
+    ],
+)
+def test_what_cannot_be_a_stream_says_so(words, says, folder, capsys):
+    assert main([*words, "/dev/stdout"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("/dev/stdout: ") and says in err and err.count("\n") == 1
