@@ -110,7 +110,7 @@ class OneRun(nn.Module):
 
 def batches(run: RunConfig, device: torch.device) -> list[tuple[Tensor, Tensor]]:
     """Tokens and labels [B, L] of an epoch's batches; a label is -100 where nothing is asked."""
-    made = make_task(run.task).examples(run.train.train_examples, run.seed, "train")
+    made = make_task(run.task).examples(run.train.train_examples, run.data_seed, "train")
     tokens, positions, targets = (torch.from_numpy(x).long() for x in made[:3])
     labels = torch.full_like(tokens, -100).scatter_(1, positions, targets)
     size = run.train.batch_size
