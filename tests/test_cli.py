@@ -235,3 +235,15 @@ def test_what_cannot_be_a_stream_says_so(words, says, folder, capsys):
     assert main([*words, "/dev/stdout"]) == 2
     err = capsys.readouterr().err
     assert err.startswith("/dev/stdout: ") and says in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_stream_that_is_closed_takes_nothing_and_stops_nothing(stream, folder, monkeypatch):
+    """Where the shell closes one (`>&-`), Python has None."""
+    monkeypatch.setattr(sys, stream, None)
+    assert main(["ls", "."]) == 0
+    monkeypatch.setattr(sys, stream, None)
+    assert main(["table", "no such"]) == 2
+    monkeypatch.setattr(sys, stream, None)
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])

@@ -37,6 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def exit_code(command: Callable[[], int | None]) -> int:
     """Run a command or script; what goes wrong for its user becomes one line and an exit code:
     1 (some packs failed), 2 (bad input), 130 (interrupted)."""
+    nowhere = Path(os.devnull)  # in the place of what is closed
+    sys.stdout, sys.stderr = (x or nowhere.open("w") for x in (sys.stdout, sys.stderr))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what a terminal cannot show, it shows escaped
             stream.reconfigure(errors="backslashreplace")
