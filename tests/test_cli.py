@@ -166,6 +166,18 @@ def test_ls_has_a_line_a_folder_and_a_grid(folder, tmp_path, capsys):
     ]
 
 
+def test_ls_lists_what_cannot_be_read_beside_the_rest(folder, tmp_path, capsys):
+    (tmp_path / "a/runs.parquet").mkdir(parents=True)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b/runs.parquet").write_text("no table")
+    os.mkfifo(tmp_path / "pipe.yaml")
+    (tmp_path / "trained").symlink_to(folder / "out")
+    assert main(["ls", str(tmp_path)]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    kinds = [["unreadable"], ["unreadable"], ["grid"], ["2", "runs"]]
+    assert [rest for _, *rest in lines] == kinds
+
+
 def test_a_shell_completes_every_command(capsys):
     pytest.importorskip("shtab")
     assert main(["completion", "bash"]) == 0
