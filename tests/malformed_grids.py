@@ -49,9 +49,12 @@ class Malformed(NamedTuple):
 def load(grid: str | dict[str, Any], *overrides: str) -> Grid:
     """Load a grid from its text, or from a mapping, which as JSON is YAML too."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "grid.yaml"
-        path.write_text(grid if isinstance(grid, str) else json.dumps(grid))
-        return load_grid(path, overrides)
+        return load_grid(write_grid(Path(folder) / "grid.yaml", grid), overrides)
+
+
+def write_grid(path: Path, grid: str | dict[str, Any]) -> Path:
+    path.write_text(grid if isinstance(grid, str) else json.dumps(grid))
+    return path
 
 
 # fmt: off

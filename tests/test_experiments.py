@@ -193,6 +193,25 @@ def test_precision_writes_what_it_compared(top):
     assert (table["within_seed_spread"][["attention", "delta_net"]] == "yes").all()
 
 
+def test_searches_are_replayed_on_what_is_there(top, monkeypatch, capsys):
+    make_up("lr_fine", (FINE_RATES, "seed=42", "model.num_layers=1"))
+    make_up("quick", runs=slice(2))
+    script = importlib.import_module("tune_replay")
+    monkeypatch.setattr(script, "SAMPLERS", (("window", "plateau"),))
+    monkeypatch.setattr(script, "GRID", (script.RANGE, "model.num_layers=1"))
+    script.main()
+    replayed = pd.read_csv("results/tune/replay.csv")
+    # made up is one peak, of 1e-3, which solves by itself
+    assert len(replayed) == 6 and (replayed["best_rate"] == 1e-3).all()
+    assert (replayed["width_off"] < 0.3).all() and (replayed["steps"] > 1).all()
+    pruned = pd.read_csv("results/tune/pruning.csv").set_index("rule")
+    assert set(pruned["folder"]) == {"lr_fine"}
+    assert pruned.loc["plateau, patience 0.6", "solving_ended"] == 0
+    assert "runs of grids/lr_fine.yaml are not trained yet" in capsys.readouterr().out
+    drawn = sorted(path.name for path in Path("results/tune").glob("replay.*"))
+    assert drawn == ["replay.csv", "replay.pdf", "replay.png"]
+
+
 def test_curve_classes_draws_every_result_but_the_quick_one_and_the_same_each_time(top):
     make_up("lr_fine", ("train.learning_rate=1e-3", "seed=42"), slice(3))
     make_up("quick", runs=slice(2))
@@ -373,7 +392,8 @@ def test_every_committed_figure_is_one_that_a_script_draws(monkeypatch):
     folders = filter(has_runs, Path("results").iterdir())
     of_folders = {f"{x}/learning_rates.png" for x in folders if x.name != "quick"}
     of_bench = {str(path.with_suffix(".png")) for path in Path("results/bench").glob("*.json")}
-    drawn = of_scripts | of_folders | of_bench | {"results/curve_classes.png"}
+    others = {f"results/{x}" for x in ("curve_classes.png", "tune/replay.png", "tune/replay.pdf")}
+    drawn = of_scripts | of_folders | of_bench | others
     assert listed.returncode or set(listed.stdout.split()) == drawn  # or this is no repository
 
 

@@ -985,6 +985,41 @@ def overview():
     yield f"does not recall ({at_best(small, mixer='attention').mean():.2f})"
 
 
+def tune():
+    pruned = pd.read_csv(ROOT / "results/tune/pruning.csv")
+    fine = pruned[pruned["folder"] == "lr_fine"]
+    for one in fine.to_dict("records"):
+        saved = [f"{100 * one[x]:.0f} %" for x in ("steps_saved", "of_failing_saved")]
+        yield row(one["rule"], one["solving_ended"], *saved)
+    first = fine.iloc[0]
+    yield f"Of the {first['runs']} runs of `lr_fine` {first['solving']} solve"
+    others = pruned[pruned["folder"] != "lr_fine"]
+    assert set(others["folder"]) == {*FOLDERS} - {"", "bench", "lr_fine", "tune"}
+    yield f"{others['solving_ended'].sum()} of {others['solving'].sum()} solving runs"
+    yield f"saves {span(100 * others['steps_saved'], 0)} % of the run-steps"
+    replayed = pd.read_csv(ROOT / "results/tune/replay.csv")
+    for names, found in replayed.groupby(["sampler", "pruner"]):
+        steps = [f"{100 * x:.0f} %" for x in (found["steps"].mean(), found["steps"].max())]
+        best, good, wide = (
+            f"{(found[x] <= 0.25 + 1e-6).sum()} of {len(found)}"
+            for x in ("best_off", "off_as_good", "width_off")
+        )
+        lost = f"{found['accuracy_lost'].max():.3f}"
+        yield row(*names, f"{found['runs'].mean():.1f}", *steps, best, good, lost, wide)
+    ours = replayed[(replayed["sampler"] == "window") & (replayed["pruner"] == "plateau")]
+    for key, found in ours.groupby(["mixer", COLUMNS["layers"]]):
+        most = found[["width_off", "best_off", "accuracy_lost"]].max()
+        off = [f"{most.iloc[0]:.3f}", f"{most.iloc[1]:.2f}", f"{most.iloc[2]:.3f}"]
+        yield row(*key, f"{100 * found['steps'].mean():.0f} %", *off)
+    far = ours[ours["best_off"] > 0.25 + 1e-6]["mixer"].value_counts()
+    yield f"The {far.sum()} searches of `window` whose rate is not close to the best are "
+    yield f"{far['attention']} of 1-layer attention"
+    yield f"and {far['attention (conv=qkv)']} of attention with a convolution"
+    toss = runs_of("lr_fine", mixer="attention", layers=2, rate=0.1)["steps_to_solve"]
+    late = [f"{round(x, -2):,.0f}" for x in sorted(toss.dropna())]
+    yield f"{' and '.join(late)} steps of 9,750 and then solves"
+
+
 FOLDERS = {
     "": overview,
     "ablations": ablations,
@@ -1004,6 +1039,7 @@ FOLDERS = {
     "precision": precision,
     "recipe": recipe,
     "roster_small": roster_small,
+    "tune": tune,
     "width_depth": width_depth,
     "zoology": zoology,
 }

@@ -25,7 +25,7 @@ FLOORS = (
     "mixers results",
     "analysis config listing",
     "claims grid model plots",
-    "reporting training",
+    "reporting search training",
     "sweeps",
     "bench loggers show",
     "display",

@@ -1,15 +1,17 @@
 """The axes of a grid: which settings vary, over which values.
 
+An axis that is a range (`ranges`) has its two ends, or its choices, as points.
+
 A *point* is settings that go together, an *axis* a list of points: `train.epochs: [5, 50]` has two
 points of one setting each, `size: [{task.seq_len: 64, train.batch_size: 512}, ...]`, under a key
 that is no setting, has points of several.
 """
 
 import itertools
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, get_origin
 
+from .ranges import RANGES, Range, read_range, spaced
 from .settings import (
     Path,
     Setting,
@@ -29,6 +31,12 @@ SPACES = ("linspace", "logspace")
 class Axis(NamedTuple):
     key: str
     points: list[tuple[Setting, ...]]
+    searched: Range | None = None
+
+    @property
+    def node(self) -> Node:
+        """Of its first value."""
+        return self.points[0][0].node
 
 
 def read_axes(node: Node, faults: Faults) -> list[Axis]:
@@ -54,17 +62,17 @@ def _given_by_two(axes: Iterable[Axis]) -> Iterator[Fault]:
 
 
 def _read_axis(key: str, node: Node) -> Axis:
-    path = parse_path(key)
+    path, searched = parse_path(key), None
     if isinstance(node.value, list):
         values = list(node.children.values())
     elif _is_space(path, node):
-        values = _read_space(key, node)
+        searched, values = _read_space(key, node)
     else:
         values = [node]
     if not values:
         raise Fault(node, key, "is an empty list, should have a value")
     if types_at(path):
-        return Axis(key, [read_point(path, value) for value in values])
+        return Axis(key, [read_point(path, value) for value in values], searched)
     mappings = isinstance(node.value, list) and all(isinstance(v.value, dict) for v in values)
     if "." in key or not mappings:
         hint = "" if "." in key else " (a key of your own takes a list of mappings)"
@@ -78,15 +86,23 @@ def _is_space(path: Path, node: Node) -> bool:
     return bool(node.children and types_at(path)) and not mapping
 
 
-def _read_space(key: str, node: Node) -> list[Node]:
+def _read_space(key: str, node: Node) -> tuple[Range | None, list[Node]]:
+    """The range that a mapping says, or None, and its values."""
+    for name, part in node.children.items():
+        if name not in (*SPACES, *RANGES):
+            raise Fault(part, key, f"unknown key {name!r} here, {suggest(name, SPACES + RANGES)}")
+    kind, part = next(iter(node.children.items()))
+    if len(node.children) > 1:
+        raise Fault([*node.children.values()][1], key, f"is {kind} already, should be one of them")
+    if kind in RANGES:
+        return read_range(kind, key, part)
+    return None, _read_spaced(kind, f"{key}.{kind}", part)
+
+
+def _read_spaced(kind: str, key: str, part: Node) -> list[Node]:
     """The values of `{logspace: [first, last, count]}`, to 12 significant digits, so that the same
     rate is the same run in every grid; integers where both ends are and the value is one."""
-    for name, part in node.children.items():
-        if name not in SPACES:
-            raise Fault(part, key, f"unknown key {name!r} here, {suggest(name, SPACES)}")
-    kind, part = next(iter(node.children.items()))
-    key = f"{key}.{kind}"
-    if len(node.children) > 1 or not isinstance(part.value, list) or len(part.value) != 3:
+    if not isinstance(part.value, list) or len(part.value) != 3:
         raise Fault(part, key, "should be one list, [first, last, count]")
     first, last, count = part.value
     for end in (first, last):
@@ -98,9 +114,7 @@ def _read_space(key: str, node: Node) -> list[Node]:
         raise Fault(part, key, f"the count {describe(count)}, should be an integer")
     if not 1 <= count <= MAX_RUNS:
         raise Fault(part, key, f"a count of {show(count)} should be from 1 to {MAX_RUNS:,}")
-    to, back = (math.log10, lambda x: 10.0**x) if kind == "logspace" else (float, float)
-    step = (to(last) - to(first)) / max(1, count - 1)
-    values = [float(f"{back(to(first) + i * step):.12g}") + 0.0 for i in range(count)]
+    values = spaced(first, last, count, log=kind == "logspace")
     if type(first) is type(last) is int:
         values = [int(value) if value.is_integer() else value for value in values]
     return [Node(value, part.line, part.source) for value in values]
@@ -143,5 +157,7 @@ def _without(axes: Sequence[Axis], paths: Sequence[Path]) -> list[Axis]:
     def keep(setting: Setting) -> bool:
         return not any(setting.path[: len(path)] == path for path in paths)
 
-    kept = [Axis(axis.key, [tuple(filter(keep, point)) for point in axis.points]) for axis in axes]
+    kept = [
+        axis._replace(points=[tuple(filter(keep, point)) for point in axis.points]) for axis in axes
+    ]
     return [axis for axis in kept if any(axis.points)]

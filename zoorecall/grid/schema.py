@@ -51,6 +51,15 @@ def grid_schema() -> dict[str, Any]:
             "properties": {
                 "linspace": _ends_and_count({"type": "number"}),
                 "logspace": _ends_and_count({"type": "number", "exclusiveMinimum": 0}),
+                "log": _two_ends({"type": "number", "exclusiveMinimum": 0}),
+                "float": _two_ends({"type": "number"}),
+                "int": _two_ends({"type": "integer"}),
+                "choices": {
+                    "type": "array",
+                    "description": "searched by zoorecall tune",
+                    "minItems": 2,
+                    "uniqueItems": True,
+                },
             },
             "additionalProperties": False,
             "minProperties": 1,
@@ -91,6 +100,16 @@ def _ends_and_count(end: dict[str, Any]) -> dict[str, Any]:
         "prefixItems": [end, end, {"type": "integer", "minimum": 1}],
         "minItems": 3,
         "maxItems": 3,
+    }
+
+
+def _two_ends(end: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "array",
+        "description": "low, high: searched by zoorecall tune",
+        "prefixItems": [end, end],
+        "minItems": 2,
+        "maxItems": 2,
     }
 
 

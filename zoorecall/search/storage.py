@@ -1,0 +1,59 @@
+"""Where searches are kept: Optuna's own storage, a journal file or a database."""
+
+from pathlib import Path
+
+import optuna
+from optuna.exceptions import OptunaError
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+from sqlalchemy.exc import SQLAlchemyError
+
+from ..errors import UserError
+
+JOURNAL = "study.log"
+"""The journal's name in a results folder."""
+
+PATIENCE = 10
+"""Seconds without a line in the journal after which a lock is that of a process that was killed."""
+
+
+def open_storage(where: str | Path | BaseStorage) -> BaseStorage:
+    """The storage of a journal's path, or of a database's URL such as `sqlite:///study.db`; one of
+    Optuna's is itself.
+
+    Raises UserError where it cannot be opened or is damaged.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    if isinstance(where, BaseStorage):
+        return where
+    try:
+        if "://" in str(where):
+            return RDBStorage(str(where))
+        return _journal(Path(where).absolute())
+    except OSError as error:
+        reason = error.strerror or str(error)
+    except (SQLAlchemyError, OptunaError, ImportError, ValueError, KeyError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+    raise UserError(f"the storage {where} cannot be opened: {reason}")
+
+
+def _journal(path: Path) -> JournalStorage:
+    """The journal of an absolute path: by another, Optuna does not see how old a lock is that a
+    killed process has left, and waits for ever."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.open("ab").close()
+    lock = JournalFileSymlinkLock(str(path), grace_period=PATIENCE)
+    lock.acquire()
+    try:
+        _drop_half_a_line(path)
+    finally:
+        lock.release()
+    return JournalStorage(JournalFileBackend(str(path), lock))
+
+
+def _drop_half_a_line(path: Path) -> None:
+    """Cut off what a process that was killed while it wrote has left behind its last line."""
+    text = path.read_bytes()
+    if text and not text.endswith(b"\n"):
+        with path.open("r+b") as file:
+            file.truncate(text.rfind(b"\n") + 1)
