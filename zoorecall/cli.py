@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import Interrupted, SweepFailed, UserError
+from .files import is_stream
 from .search_path import working_folder_last
 from .version import __version__
 
@@ -38,6 +39,8 @@ def exit_code(command: Callable[[], int | None]) -> int:
     """Run a command or script; what goes wrong for its user becomes one line and an exit code:
     1 (some runs failed), 2 (bad input), 75 (a signal asked for the end: go on later), 130 (Ctrl-C).
     """
+    nowhere = Path(os.devnull)  # in the place of what is closed
+    sys.stdout, sys.stderr = (x or nowhere.open("w") for x in (sys.stdout, sys.stderr))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what a terminal cannot show, it shows escaped
             stream.reconfigure(errors="backslashreplace")
@@ -530,11 +533,18 @@ def _print_table(folders: Sequence[Path], style: str) -> None:
 def _plot(args: argparse.Namespace) -> int:
     name = "learning_rates" if args.kind == "rates" else args.kind
     path = args.out or _default_place(args.folders) / f"{name}.{args.format or 'png'}"
-    if args.format and path.suffix.lower() != f".{args.format}":
-        raise UserError(f"{path}: does not end with .{args.format}, as --format says")
-    _draw(args.folders, path, args.kind, args.mixers, args.labels, args.width)
-    print(path)
+    style = args.format or ("png" if is_stream(path) and not path.suffix else "")
+    if style and not is_stream(path) and path.suffix.lower() != f".{style}":
+        raise UserError(f"{path}: does not end with .{style}, as --format says")
+    _draw(args.folders, path, args.kind, args.mixers, args.labels, args.width, style)
+    _tell(path)
     return 0
+
+
+def _tell(path: Path) -> None:
+    """Say where a file is; not in the middle of one that goes to the standard output."""
+    if not is_stream(path):
+        print(path)
 
 
 def _default_place(folders: Sequence[Path]) -> Path:
@@ -545,7 +555,7 @@ def _default_place(folders: Sequence[Path]) -> Path:
 def _report(args: argparse.Namespace) -> int:
     from .reporting import report
 
-    print(report(args.folders, args.out or _default_place(args.folders) / "report.html"))
+    _tell(report(args.folders, args.out or _default_place(args.folders) / "report.html"))
     return 0
 
 
@@ -556,11 +566,12 @@ def _draw(
     mixers: Sequence[str] = (),
     labels: Sequence[str] = (),
     width: float = 5.5,
+    style: str = "",
 ) -> None:
     from .plots import figure, save, selected
     from .results import load_folders
 
-    save(figure(kind, selected(load_folders(folders), mixers, labels), width), path)
+    save(figure(kind, selected(load_folders(folders), mixers, labels), width), path, style)
 
 
 def _bench(args: argparse.Namespace) -> int:
@@ -578,6 +589,10 @@ def _bench(args: argparse.Namespace) -> int:
     from .sweeps.plan import check_fits
     from .sweeps.sweeper import resolve_device
 
+    if args.json and is_stream(args.json):
+        raise UserError(
+            f"{args.json}: is no regular file, should be one; --json adds to what it has"
+        )
     device = torch.device(resolve_device(args.device))
     torch.set_num_threads(1)  # as a sweep's workers have, one a core
     try:
