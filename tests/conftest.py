@@ -1,5 +1,6 @@
 """Small runs that every test of training builds on."""
 
+import contextlib
 import itertools
 import math
 import os
@@ -121,7 +122,7 @@ class InThread:
 
     places = ("cpu",)
 
-    def __init__(self, places: Sequence[str], folder: Path, checkpoint_seconds: float):
+    def __init__(self, places: Sequence[str], folder: Path, checkpoint_seconds: float, log: str):
         self._setup, self._inbox = Setup(folder, "cpu", 1, checkpoint_seconds), Inbox()
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._events: queue.SimpleQueue[JobEvent] = queue.SimpleQueue()
@@ -139,8 +140,13 @@ class InThread:
     def give(self, place: int, order: Job | More | Prune) -> None:
         self._jobs.put(order) if isinstance(order, Job) else self._inbox.put(order)
 
-    def event(self) -> tuple[int, JobEvent]:
-        return 0, self._events.get()
+    def event(self, seconds: float) -> tuple[int, JobEvent] | None:
+        with contextlib.suppress(queue.Empty):
+            return 0, self._events.get(timeout=seconds)
+        return None
+
+    def kill(self, place: int, reason: str) -> None:
+        raise NotImplementedError("a thread cannot be ended")
 
     def _work(self) -> None:
         while job := self._jobs.get():

@@ -217,7 +217,7 @@ def measure(prepared: Prepared, job: Job) -> Measurement:
     slot = trainer.running[0]
     trainer.time_steps(2)
     times = [trainer.time_steps(1)[0] for _ in range(3)]
-    trainer.measure(slot, trainer.feed.tests(slot.run), 1)  # shows which kernels run
+    trainer.measure(slot, trainer.feed.tests(slot.run))  # shows which kernels run
     times = trainer.time_steps(max(3, round(job.seconds / max(statistics.median(times), 1e-5))))
     per_run, sequences = statistics.median(times) / job.pack_size, run.train.batch_size
     flops = forward_flops(run)

@@ -7,23 +7,24 @@ import argparse
 import contextlib
 import io
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import SweepFailed, UserError
+from .errors import Interrupted, SweepFailed, UserError
 from .search_path import working_folder_last
 from .version import __version__
 
 if TYPE_CHECKING:
     from .sweeps.events import SweepEvent
 
-USER_ERROR, INTERRUPTED = 2, 130
+USER_ERROR, RESUME, INTERRUPTED = 2, 75, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0, 1 (some runs failed), 2 (bad input), 130."""
+    """Run one command; returns the exit code, as `exit_code` has them."""
     sys.path[:] = working_folder_last(sys.path)  # before anything heavy is imported
 
     def command() -> int:
@@ -35,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def exit_code(command: Callable[[], int | None]) -> int:
     """Run a command or script; what goes wrong for its user becomes one line and an exit code:
-    1 (some runs failed), 2 (bad input), 130 (interrupted)."""
+    1 (some runs failed), 2 (bad input), 75 (a signal asked for the end: go on later), 130 (Ctrl-C).
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what a terminal cannot show, it shows escaped
             stream.reconfigure(errors="backslashreplace")
@@ -44,8 +46,10 @@ def exit_code(command: Callable[[], int | None]) -> int:
             return command() or 0
         finally:
             sys.stdout.flush()
-    except KeyboardInterrupt:
-        return _fail("\ninterrupted; the same command goes on from here", INTERRUPTED)
+    except KeyboardInterrupt as error:
+        notes = getattr(error, "__notes__", [])
+        line = "; ".join(["\ninterrupted", *notes, "the same command goes on from here"])
+        return _fail(line, RESUME if isinstance(error, Interrupted) else INTERRUPTED)
     except BrokenPipeError:  # e.g. `zoorecall table DIR | head`
         _discard_output()
         return 0
@@ -69,6 +73,27 @@ def _discard_output() -> None:
     """Let go of a standard output that takes no more, so that nothing is written to it at exit."""
     with contextlib.suppress(OSError):  # it is no file
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextlib.contextmanager
+def _ending_signals() -> Iterator[None]:
+    """Have the signals of a terminal that closes, of `kill` and of Slurm end the block as a Ctrl-C
+    does, the first of them: several may come at once."""
+
+    def end(number: int, frame: object) -> None:
+        for each in before:
+            signal.signal(each, lambda *_: None)
+        raise Interrupted(signal.Signals(number).name)
+
+    before = {}
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+            before[number] = signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -111,6 +136,25 @@ def _parser() -> argparse.ArgumentParser:
         default=60,
         help="how much training a crash may lose (60)",
     )
+    sweep.add_argument(
+        "--give-up-seconds",
+        metavar="S",
+        type=float,
+        help="end a worker that says nothing for so long (never)",
+    )
+    sweep.add_argument(
+        "--part",
+        metavar="I/N",
+        type=_part,
+        help="train the I-th of N shares of the grid into one DIR, e.g. in a Slurm array",
+    )
+    sweep.add_argument(
+        "--executor",
+        choices=["local", "ray"],
+        default="local",
+        help="what trains: this machine (the default), or a Ray cluster that sees DIR",
+    )
+    sweep.add_argument("--address", help="of the Ray cluster, e.g. auto (a new one, here)")
     sweep.add_argument(
         "--log",
         metavar="NAME",
@@ -300,6 +344,13 @@ def _path(text: str) -> Path:
     return Path(text)
 
 
+def _part(text: str) -> tuple[int, int]:
+    part, _, parts = text.partition("/")
+    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+        raise argparse.ArgumentTypeError(f"'{text}' is no part as 1/4 is, the first of four")
+    return int(part), int(parts)
+
+
 def _number(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 1000:
         raise argparse.ArgumentTypeError(f"'{text}' is no number from 1 to 1,000")
@@ -321,24 +372,31 @@ def _sweep(args: argparse.Namespace) -> int:
     grid = load_grid(args.grid, args.overrides)
     from . import display
     from .loggers import logger
-    from .sweeps.sweeper import default_folder, plan_groups, resolve_device, sweep
+    from .sweeps.sweeper import default_folder, part_of, plan_groups, resolve_device, sweep
 
     folder = args.out or default_folder(grid)
     if args.dry_run:
         device = resolve_device(args.device)
-        groups = plan_groups(grid, device, None if args.fresh else folder)
-        display.print_plan(grid, groups, device)
+        own = part_of(grid, args.part)
+        groups = plan_groups(own, device, None if args.fresh else folder)
+        display.print_plan(own, groups, device)
         return 0
     loggers = [logger(name) for name in args.loggers]
-    with display.SweepDisplay() as shown:
-        sweep(
+    with _ending_signals(), display.SweepDisplay() as shown:
+        results = sweep(
             grid,
             folder,
             device=args.device,
             resume=not args.fresh,
+            part=args.part,
+            executor=args.executor,
+            address=args.address,
             checkpoint_seconds=args.checkpoint_seconds,
+            give_up_seconds=args.give_up_seconds,
             on_event=_each_of([shown.show, *loggers]),
         )
+    if {run.run_id for run in grid.runs} - set(results.runs["run_id"]):
+        return 0  # other parts train the rest
     _print_table([folder], "text")
     figure = folder / "learning_rates.png"
     _draw([folder], figure)

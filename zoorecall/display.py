@@ -96,6 +96,12 @@ class SweepDisplay:
                 self.ended.update(run_ids)
                 first = self.runs[run_ids[0]].model.mixer.label
                 self._say(f"{count(len(run_ids), 'run')} of {first} failed: {reason}")
+            case events.Unmerged(folder, missing):
+                rest = f"{count(missing, 'run')} of others are not" if missing else "others end now"
+                self._say(
+                    f"this part is finished, {rest}; the last part makes the tables, or "
+                    f"`zoorecall merge {folder}`"
+                )
             case events.Warned(_, text):
                 if text not in self.warned:
                     self.warned.add(text)

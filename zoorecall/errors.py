@@ -30,6 +30,10 @@ class DeviceError(UserError):
     """A device that is not there."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """A signal asked a sweep to end, which it can go on from later."""
+
+
 class SweepFailed(Exception):
     """Some packs could not be trained; the rows of all others are written."""
 

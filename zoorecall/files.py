@@ -1,5 +1,5 @@
-"""Files that are there whole or not at all, as they were written, and folders that one sweep at a
-time writes to."""
+"""Files that are there whole or not at all, as they were written, and folders that one sweep, or
+the parts of one, write to."""
 
 import contextlib
 import fcntl
@@ -10,10 +10,13 @@ import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 from .errors import DamagedError, ResultsError
+
+SettingUp = Callable[[], contextlib.AbstractContextManager[bool]]
 
 TEMPORARY = ".zoorecall.tmp"
 """Ends the names of files that are not whole yet, and no one else's."""
@@ -149,15 +152,67 @@ def clear_temporaries(folder: Path, subfolders: Sequence[str]) -> None:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder against a second sweep; raises ResultsError where one is at work on it."""
+def locked(folder: Path, part: tuple[int, int] | None = None) -> Iterator[SettingUp]:
+    """Hold the folder against any other sweep or, as part i of n, against a whole sweep, against
+    parts of another number and against the same part; raises ResultsError where one is at work.
+
+    Gives a context in which the holder sets the folder up or merges it, for which it waits until no
+    other part does; that says whether no other part is at work. Between machines all this holds as
+    far as the folder's file system has locks that do.
+    """
+    shared, setup = folder / ".lock", folder / ".lock.setup"
+    with contextlib.ExitStack() as files:
+        files.enter_context(_writable(folder))
+        if part is None:
+            lock = files.enter_context(_open(shared))
+            _lock(lock, fcntl.LOCK_EX, f"{folder}: another sweep is writing here")
+            yield lambda: contextlib.nullcontext(True)
+            return
+        i, n = part
+        own = files.enter_context(_open(folder / f".lock.{i}-of-{n}"))
+        _lock(own, fcntl.LOCK_EX, f"{folder}: part {i}/{n} is at work here already")
+        for path in folder.glob(".lock.*-of-*"):
+            if not path.name.endswith(f"-of-{n}"):
+                with _open(path) as other:
+                    _lock(other, fcntl.LOCK_SH, f"{folder}: a part of other than {n} is at work")
+        lock, setting_up = files.enter_context(_open(shared)), files.enter_context(_open(setup))
+        yield lambda: _setting_up(folder, lock, setting_up)
+
+
+@contextlib.contextmanager
+def _setting_up(folder: Path, lock: IO[str], setting_up: IO[str]) -> Iterator[bool]:
+    """What a part holds from the first time on is `lock`, which parts share."""
+    fcntl.flock(setting_up, fcntl.LOCK_EX)
+    busy = f"{folder}: a whole sweep is writing here"
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        alone = True
+    except BlockingIOError:
+        _lock(lock, fcntl.LOCK_SH, busy)
+        alone = False
+    yield alone
+    _lock(lock, fcntl.LOCK_SH, busy)
+    fcntl.flock(setting_up, fcntl.LOCK_UN)
+
+
+@contextlib.contextmanager
+def _writable(folder: Path) -> Iterator[None]:
+    """Have a folder, and name it in an error of the block."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / ".lock").open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise ResultsError(f"{folder}: another sweep is writing here") from error
-            yield
+        yield
     except OSError as error:
         raise ResultsError(f"{folder}: cannot be written: {error.strerror}") from error
+
+
+def _open(path: Path) -> IO[str]:
+    """A file to lock; over a network the one that shares a lock must read, the other write."""
+    return path.open("a+")
+
+
+def _lock(file: IO[str], kind: int, busy: str) -> None:
+    """Lock a file, or raise ResultsError with this text."""
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise ResultsError(busy) from error

@@ -157,9 +157,9 @@ def test_a_users_dropout_is_off_where_it_is_evaluated():
     trainer = PackTrainer([custom_run(1, "Dropping", keep=99)], CPU)
     (slot,), seen = trainer.running, []
     trainer.pack.copies[0][0].register_forward_hook(lambda m, x, y: seen.append(bool(y.any())))
-    trainer.measure(slot, trainer.feed.tests(slot.run), 4)
+    trainer.measure(slot, trainer.feed.tests(slot.run).of_place(0, 4))
     trainer.time_steps(1)
-    trainer.measure(slot, trainer.feed.tests(slot.run), 4)
+    trainer.measure(slot, trainer.feed.tests(slot.run).of_place(0, 4))
     assert seen == [True, False, True]
 
 

@@ -31,7 +31,7 @@ from zoorecall.seeding import Stream
 from zoorecall.sweeps.events import More, Setup, Train
 from zoorecall.sweeps.executor import Inbox, perform
 from zoorecall.tasks import make_task
-from zoorecall.training import step
+from zoorecall.training import capture
 from zoorecall.training.optim import learning_rates
 from zoorecall.training.trainer import PackTrainer
 
@@ -471,7 +471,7 @@ def test_neither_neighbours_nor_evaluations_change_a_run_that_has_ended(name):
     ended.ended = True
     trainer.do_step.active[0] = False
     trained(trainer)
-    trainer.measure(ended, trainer.feed.tests(ended.run), 5)
+    trainer.measure(ended, trainer.feed.tests(ended.run))
     assert trainer.slots[1].step > alone.slots[0].step
     assert_close(trainer.pack.weights(0), alone.pack.weights(0))
 
@@ -678,9 +678,9 @@ def test_steps_that_warm_a_capture_up_leave_no_trace(monkeypatch):
     of_cuda = ("current_stream", "stream", "graph", "CUDAGraph", "empty_cache")
     for name in of_cuda:
         monkeypatch.setattr(torch.cuda, name, MagicMock())
-    monkeypatch.setattr(step, "_side_stream", MagicMock())
+    monkeypatch.setattr(capture, "_side_stream", MagicMock())
     once, captured = (PackTrainer(pack_of_two("Capturable"), CPU) for _ in range(2))
-    for each, run in ((once, once.do_step), (captured, captured.do_step._capture)):
+    for run in (once.do_step, captured.do_step._capture):
         run()
     for r in range(2):
         before = build_model(once.slots[r].run).user_mixers[0].of_runs[0].saved()

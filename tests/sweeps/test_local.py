@@ -101,7 +101,7 @@ def carried_out(place) -> CarriedOut:
                         at_work[worker] = waiting.pop(0)
                         code = CASES[at_work[worker]]
                         executor.give(worker, Train((run_that(code),), 1))
-                worker, event = executor.event()
+                worker, event = executor.event(60)
                 if isinstance(event, Finished):
                     executor.give(worker, More(()))
                 if not isinstance(event, Interim):

@@ -115,17 +115,18 @@ def test_shuffled_labels_give_chance_where_a_run_has_learned_the_true_ones(task)
     labels.copy_(shuffled.view_as(labels))
     most_frequent = float(labels.flatten().bincount().max()) / count
     chance = most_frequent + 4 * math.sqrt(most_frequent * (1 - most_frequent) / count)
-    assert trainer.measure(slot, examples, 200)[0] < chance
+    assert trainer.measure(slot, examples)[0] < chance
     assert trainer.results()[0].test_accuracy > chance
 
 
 def test_the_accuracy_of_a_slice_is_that_of_its_queries_alone():
     trainer = trained([small_run(seed=s, epochs=20, learning_rate=1e-2) for s in (1, 2)])
-    trainer.task_slices, count = ("one", "other"), 21  # not a multiple of the batch size
+    trainer.evaluator.num_slices, count = 2, 21  # not a multiple of the batch size
     for slot in trainer.ended:
         examples = trainer.feed.tests(slot.run)
         examples.slices = (examples.targets % 3 - 1).to(torch.int8)  # a third in none
-        accuracy, _, _, *by_slice = trainer.measure(slot, examples, count).tolist()
+        first = examples.of_place(0, count)
+        accuracy, _, _, *by_slice = trainer.measure(slot, first).tolist()
         parts = (examples.tokens, examples.positions, examples.targets)
         tokens, positions, targets = (part[:, :count] for part in parts)
         with trainer.pack.alone(slot.place) as model:
@@ -199,5 +200,5 @@ def test_fresh_data_never_shows_an_example_twice_and_fixed_data_does():
         feed = Feed(run, 1, CPU)
         for epoch in (0, 1):
             feed.load(0, run, epoch)
-            seen.append({tuple(row) for row in feed.of_slot(0).tokens[0].tolist()})
+            seen.append({tuple(row) for row in feed.of_slot(0, 40).tokens[0].tolist()})
         assert (seen[0] == seen[1]) is repeats

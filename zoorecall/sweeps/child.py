@@ -6,7 +6,6 @@ Its standard streams are not for messages: a user's mixer may print. It dies wit
 import contextlib
 import os
 import queue
-import signal
 import sys
 import threading
 import time
@@ -24,7 +23,6 @@ GRACE_SECONDS = 5
 
 def main() -> None:
     """Carry out orders; the command line has the numbers of the two pipes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the sweep decides what a Ctrl-C means
     orders_fd, events_fd = map(int, sys.argv[1:])
     for fd in (orders_fd, events_fd):
         os.set_inheritable(fd, False)  # not for what a user's mixer starts

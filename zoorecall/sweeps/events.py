@@ -158,6 +158,8 @@ class Died:
     """A worker ended in the middle of its job; its executor says so."""
 
     reason: str
+    gone: bool = False
+    """Whether there will be no other in its place."""
 
 
 Interim = Progress | Warned | Finished | Pruned
@@ -210,7 +212,16 @@ class Failed:
     reason: str
 
 
-SweepEvent = Measuring | Started | Interim | Reduced | Retried | Failed
+@dataclass(frozen=True)
+class Unmerged:
+    """A part of a sweep is done, and so many runs of the grid are not: or none, but another part
+    is at work. The last part merges the folder."""
+
+    folder: Path
+    missing: int
+
+
+SweepEvent = Measuring | Started | Interim | Reduced | Retried | Failed | Unmerged
 """What `sweep` reports."""
 
 # ---- as lines

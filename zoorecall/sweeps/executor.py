@@ -54,8 +54,13 @@ class Executor(Protocol):
         is not there is started."""
         ...
 
-    def event(self) -> tuple[int, JobEvent]:
-        """Wait for the next event; which worker says so. `Died` says that the worker did."""
+    def event(self, seconds: float) -> tuple[int, JobEvent] | None:
+        """Wait for the next event, no longer than this; which worker says so. `Died` says that the
+        worker did."""
+        ...
+
+    def kill(self, place: int, reason: str) -> None:
+        """End a worker that hangs; `Died` will say so, for this reason."""
         ...
 
     def __enter__(self) -> Self: ...

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
@@ -30,9 +31,14 @@ from .events import (
     to_line,
 )
 
+LOG = "worker.log"
+
 WORKERS_PER_GPU = 3
 """While some compile and capture their packs, which takes longer than a small model trains, others
 have the GPU."""
+
+STOP_SECONDS = 20
+"""For so long workers may save checkpoints before they are killed; Slurm leaves 30 to a job."""
 
 CLOSING_SECONDS = 2
 """Between the ends of a process and of its channel, whichever comes first."""
@@ -53,13 +59,23 @@ def cores() -> int:
 
 
 class LocalExecutor:
-    """An `Executor` whose workers are processes, one a place; each starts when first needed."""
+    """An `Executor` whose workers are processes, one a place; each starts when first needed.
 
-    def __init__(self, places: Sequence[str], folder: Path, checkpoint_seconds: float):
+    By default they share the cores of this machine. Their output is added to `folder / log`.
+    """
+
+    def __init__(
+        self,
+        places: Sequence[str],
+        folder: Path,
+        checkpoint_seconds: float,
+        log: str = LOG,
+        threads: int | None = None,
+    ):
         self.places = places
         self._folder, self._checkpoint_seconds = folder, checkpoint_seconds
-        self._threads = max(1, cores() // max(1, len(places)))
-        self._log = folder / "worker.log"
+        self._threads = threads or max(1, cores() // max(1, len(places)))
+        self._log = folder / log
         self._workers: dict[int, _Worker] = {}  # by place, those that live
         self._started: list[_Worker] = []
         self._events: _Events = queue.Queue()
@@ -68,19 +84,30 @@ class LocalExecutor:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for worker in self._started:
-            worker.send(Stop())
-        for worker in self._started:
-            worker.wait()
+        """Have all save checkpoints and end; after a while, or at a second Ctrl-C, kill them."""
+        try:
+            for worker in self._started:
+                worker.send(Stop())
+            end = time.monotonic() + STOP_SECONDS
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                for worker in self._started:
+                    worker.process.wait(max(0, end - time.monotonic()))
+        finally:
+            for worker in self._started:
+                worker.close()
 
     def give(self, place: int, order: Job | More | Prune) -> None:
         if place not in self._workers:
             self._workers[place] = self._start(self.places[place])
         self._workers[place].send(order)
 
-    def event(self) -> tuple[int, JobEvent]:
+    def event(self, seconds: float) -> tuple[int, JobEvent] | None:
+        end = time.monotonic() + seconds
         while True:
-            worker, event = self._events.get()
+            try:
+                worker, event = self._events.get(timeout=max(0, end - time.monotonic()))
+            except queue.Empty:
+                return None
             place = next((p for p, x in self._workers.items() if x is worker), None)
             if place is None:
                 continue  # what a process that it forked may say
@@ -88,9 +115,11 @@ class LocalExecutor:
                 del self._workers[place]
             return place, event
 
+    def kill(self, place: int, reason: str) -> None:
+        if place in self._workers:
+            self._workers[place].kill(reason)
+
     def _start(self, device: str) -> "_Worker":
-        if not self._started:
-            self._log.write_text("")
         setup = Setup(self._folder, device, self._threads, self._checkpoint_seconds)
         with self._log.open("a") as log:
             self._started.append(_Worker(setup, log, self._events))
@@ -110,6 +139,8 @@ import sys
 sys.path.insert(0, sys.argv.pop(1))
 import zoorecall
 del sys.path[0]
+from zoorecall.sweeps.lifeline import hold
+hold()
 from zoorecall.sweeps.child import main
 main()
 """
@@ -150,12 +181,14 @@ class _Worker:
             self._orders.write(to_line(order))
             self._orders.flush()
 
-    def wait(self, seconds: float = 30) -> None:
-        """Wait until it is gone; after so long, or at a Ctrl-C, kill it."""
-        try:
-            self.process.wait(seconds)
-        except (subprocess.TimeoutExpired, KeyboardInterrupt):
-            self.process.kill()
+    def kill(self, reason: str) -> None:
+        """End it; what the watcher reports has this reason."""
+        self._fault = reason
+        self.process.kill()
+
+    def close(self) -> None:
+        """End it, if it has not ended, and let go of what belongs to it."""
+        self.process.kill()
         self._watcher.join()
         with contextlib.suppress(BrokenPipeError):
             self._orders.close()

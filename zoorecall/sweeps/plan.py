@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from ..config import RunConfig
-from ..errors import DeviceError
+from ..errors import DeviceError, UserError
 from ..mixers import CustomConfig
 from ..model.cost import count_parameters, forward_flops
 
@@ -52,6 +52,27 @@ def plan(runs: Sequence[RunConfig], slots: Callable[[RunConfig], int]) -> list[R
     for run in runs:
         by_key.setdefault(run.pack_key, []).append(run)
     return [RunGroup(tuple(each), min(slots(each[0]), len(each))) for each in by_key.values()]
+
+
+def share(runs: Sequence[RunConfig], part: int, parts: int) -> list[RunConfig]:
+    """The runs that part `part` of `parts`, counted from 1, trains: about as much work as those of
+    any other, and few pack keys, as the runs of a key are cut at most where a part ends.
+
+    Raises UserError where there are fewer runs than parts.
+    """
+    if len(runs) < parts:
+        raise UserError(f"part {part}/{parts}: the grid has {len(runs)} runs, no more parts train")
+    groups = plan(runs, lambda run: 1)
+    ordered = [run for group in groups for run in group.runs]
+    unit = {group.runs[0].pack_key: group.work / group.sequences for group in groups}
+    work = [unit[x.pack_key] * x.train.num_steps * x.train.batch_size for x in ordered]
+    start = 0
+    for left in range(parts, parts - part, -1):
+        begin, fair = start, sum(work[start:]) / left
+        start += 1  # a run at the least, and one for each part that follows
+        while start <= len(work) - left and sum(work[begin:start]) + work[start] / 2 <= fair:
+            start += 1
+    return ordered[begin:start] if part < parts else ordered[begin:]
 
 
 MAX_RUNS = 128

@@ -71,6 +71,7 @@ class Schedule:
         self._deaths: Counter[str] = Counter()  # by run
         self._alone: Counter[tuple[str, str]] = Counter()  # failed alone, by pack key and reason
         self._finished_keys: set[str] = set()
+        self._gone: set[int] = set()  # places
         self.failed: list[tuple[RunConfig, str]] = []
 
     @property
@@ -78,11 +79,16 @@ class Schedule:
         """Whether any worker has something to do."""
         return bool(self._work)
 
+    @property
+    def waiting(self) -> int:
+        """How many runs no worker has."""
+        return sum(len(queue.waiting) for queue in self._queues)
+
     def jobs(self) -> list[tuple[int, Train]]:
         """A job for each worker that has none and can have one."""
         given = []
-        for place in range(len(self._places)):
-            if place not in self._work and (queue := self._next(place)):
+        for place in self._idle():
+            if queue := self._next(place):
                 slots = min(queue.slots, -(-len(queue.waiting) // self._sharing(queue, place)))
                 work = self._work[place] = _Work(queue, slots)
                 given.append((place, Train(work.take(), slots)))
@@ -99,6 +105,8 @@ class Schedule:
 
     def end(self, place: int, event: JobEvent) -> list[SweepEvent]:
         """A worker's job has ended; returns what that means for the runs it had."""
+        if isinstance(event, Died) and event.gone:
+            self._gone.add(place)
         work = self._work.pop(place, None)
         if work is None or not work.runs:
             return []
@@ -107,6 +115,9 @@ class Schedule:
             work.queue.slots = min(work.queue.slots, work.slots // 2)
             work.queue.waiting.extendleft(reversed(runs))
             return [Reduced(run_ids, work.queue.slots)]
+        if isinstance(event, Died) and event.gone:  # which none of the runs is to blame for
+            work.queue.waiting.extendleft(reversed(runs))
+            return [Retried(run_ids, event.reason)]
         if isinstance(event, Died | Raised) and (len(runs) > 1 or isinstance(event, Died)):
             self._deaths.update(run_ids)
             if isinstance(event, Died) and max(self._deaths[x] for x in run_ids) == 1:
@@ -120,6 +131,10 @@ class Schedule:
         return []
 
     # ---- inside
+
+    def _idle(self) -> list[int]:
+        """The places whose workers have nothing to do."""
+        return [x for x in range(len(self._places)) if x not in self._work and x not in self._gone]
 
     def _fail(self, runs: list[RunConfig], reason: str, key: str) -> Failed:
         """These runs failed; and if others of their key did likewise, and none went well, so do
@@ -161,7 +176,7 @@ class Schedule:
         others = [x for x in self._queues if x.waiting and x is not queue]
         idle = {
             (other if self._places[other] == "cpu" else self._places[other])
-            for other in range(len(self._places))
-            if other not in self._work and self._may_have(queue, other)
+            for other in self._idle()
+            if self._may_have(queue, other)
         }
         return max(1, len(idle) - len(others))

@@ -5,6 +5,7 @@ either side costs at most what was trained since the last checkpoint.
 """
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import torch
 
 from .. import files, results
 from ..config import RunConfig
-from ..errors import DeviceError, ResultsError, SweepFailed
+from ..errors import DeviceError, ResultsError, SweepFailed, UserError
 from ..grid import Grid
 from ..results import Results
 from .events import (
@@ -25,14 +26,16 @@ from .events import (
     Pruned,
     Started,
     SweepEvent,
+    Unmerged,
     Unwritable,
     Warned,
 )
 from .executor import Executor
-from .local import LocalExecutor, places
+from .local import LOG, LocalExecutor, places
 from .merging import write_grid
-from .plan import SAMPLE_SIZES, RunGroup, check_fits, pack_size, plan
+from .plan import SAMPLE_SIZES, RunGroup, check_fits, pack_size, plan, share
 from .schedule import Schedule
+from .watch import Watch
 
 
 def default_folder(grid: Grid) -> Path:
@@ -67,13 +70,22 @@ def plan_groups(
     return plan(todo, size)
 
 
+def part_of(grid: Grid, part: tuple[int, int] | None) -> Grid:
+    """The grid of what part i of n trains; raises UserError where n is more than there are runs."""
+    return dataclasses.replace(grid, runs=tuple(share(grid.runs, *part))) if part else grid
+
+
 def sweep(
     grid: Grid,
     folder: str | Path | None = None,
     *,
     device: str = "auto",
     resume: bool = True,
+    part: tuple[int, int] | None = None,
+    executor: str = "local",
+    address: str | None = None,
     checkpoint_seconds: float = 60,
+    give_up_seconds: float | None = None,
     on_event: Callable[[SweepEvent], None] = lambda event: None,
 ) -> Results:
     """Train every run of the grid that `folder` (by default results/NAME) does not hold yet.
@@ -81,47 +93,109 @@ def sweep(
     Ctrl-C, a crash or a kill lose at most `checkpoint_seconds` of training; the same call goes on
     from there and ends with the same table. `resume=False` moves what the folder holds aside, to
     the first free of NAME.1, NAME.2, ... From the start the folder's grid.yaml states the runs, and
-    once all are there they stand in two tables, see `merge`. Raises ResultsError where the folder
-    cannot be read or written, DeviceError where a run cannot train on the device, SweepFailed where
-    a run could not be trained.
+    once all are there they stand in two tables, see `merge`.
+
+    `part=(i, n)` trains the i-th of n shares of the grid, with others at work in the same folder;
+    the last of them merges it. `executor="ray"` trains on the devices of the Ray cluster at
+    `address`; without one, on those of this machine. A worker that says nothing for
+    `give_up_seconds` is ended, as if it had crashed.
+
+    Raises ResultsError where the folder cannot be read or written, DeviceError where a run cannot
+    train on the device, SweepFailed where a run could not be trained. A KeyboardInterrupt has a
+    note of what is kept.
     """
     if folder == "":
         raise ResultsError("the name of the results folder is empty")
+    if part and not resume:
+        raise UserError("a part cannot move aside what others write; move the folder yourself")
+    if address and executor != "ray":
+        raise UserError(f"the address {address} is of a Ray cluster; --executor ray trains there")
     folder = default_folder(grid) if folder is None else Path(folder)
-    device = resolve_device(device)
-    check_fits(grid.runs, torch.device(device))
+    device, own = resolve_device(device), part_of(grid, part)
+    check_fits(own.runs, torch.device(device))
+    order = {run.run_id: i for i, run in enumerate(grid.runs)}
     with contextlib.ExitStack() as locks:
         if not resume and folder.exists():
             locks.enter_context(files.locked(folder))  # held to the end: no one's to go on with
             _move_aside(folder)
-        locks.enter_context(files.locked(folder))
-        files.clear_temporaries(folder, results.SUBFOLDERS)
-        damaged = results.set_aside_damaged(folder)
-        for line in damaged:
-            on_event(Warned((), line))
-        write_grid(folder, grid.runs, grid.description, keep=bool(damaged))
-        order = {run.run_id: i for i, run in enumerate(grid.runs)}
+        setting_up = locks.enter_context(files.locked(folder, part))
+        with setting_up() as alone:
+            _set_up(folder, grid, alone, on_event)
+        log = f"worker.{part[0]}-of-{part[1]}.log" if part else LOG
         try:
-            workers = places(device)[: max(1, len(grid.runs))]
-            with LocalExecutor(workers, folder, checkpoint_seconds) as executor:
-                sizes = _measure(plan_groups(grid, device, folder), device, executor, on_event)
-                groups = plan_groups(grid, device, folder, sizes)
+            (folder / log).unlink(missing_ok=True)
+            with _workers(executor, address, own, device, folder, checkpoint_seconds, log) as each:
+                watch = Watch(each, give_up_seconds, on_event)
+                sizes = _measure(plan_groups(own, device, folder), device, each, watch, on_event)
+                groups = plan_groups(own, device, folder, sizes)
                 todo = sum(len(group.runs) for group in groups)
-                if todo:
-                    results.write_plan(folder, [run.run_id for run in grid.runs])
-                on_event(Started(folder, device, tuple(groups), len(grid.runs) - todo))
-                failed = _train(groups, executor, on_event)
+                on_event(Started(folder, device, tuple(groups), len(own.runs) - todo))
+                failed = _train(groups, each, watch, on_event)
+        except KeyboardInterrupt as error:
+            error.add_note(_kept(folder, own))
+            raise
         finally:
             if results.finished_run_ids(folder):
-                results.write_tables(folder, order)
+                with setting_up():
+                    results.write_tables(folder, order)
         if failed:
             run, reason = failed[0]
             raise SweepFailed(
                 f"{len(failed)} of {todo} runs failed, the first "
-                f"({run.model.mixer.label}) with: {reason}; see {folder / 'worker.log'}"
+                f"({run.model.mixer.label}) with: {reason}; see {folder / log}"
             )
-        results.merge(folder)
+        with setting_up() as alone:
+            missing = order.keys() - results.finished_run_ids(folder)
+            if lost := missing & {run.run_id for run in own.runs}:
+                raise ResultsError(
+                    f"{folder}: has no longer what {len(lost)} runs came to; the same command "
+                    "trains them again"
+                )
+            if missing or not alone:
+                on_event(Unmerged(folder, len(missing)))
+            else:
+                results.merge(folder)
     return results.load_results(folder)
+
+
+def _set_up(folder: Path, grid: Grid, alone: bool, on_event: Callable[[SweepEvent], None]) -> None:
+    """Clear away what an earlier sweep left half-written or someone damaged, and write down what
+    is to be trained. What other parts are writing stays."""
+    if alone:
+        files.clear_temporaries(folder, results.SUBFOLDERS)
+    damaged = results.set_aside_damaged(folder)
+    for line in damaged:
+        on_event(Warned((), line))
+    write_grid(folder, grid.runs, grid.description, keep=bool(damaged))
+    run_ids = [run.run_id for run in grid.runs]
+    if not results.finished_run_ids(folder).issuperset(run_ids):
+        results.write_plan(folder, run_ids)
+
+
+def _workers(
+    executor: str,
+    address: str | None,
+    grid: Grid,
+    device: str,
+    folder: Path,
+    checkpoint_seconds: float,
+    log: str,
+) -> Executor:
+    """No more of them than there are runs."""
+    most = max(1, len(grid.runs))
+    if executor == "ray":
+        from .ray_executor import RayExecutor
+
+        return RayExecutor(address, device, most, folder, checkpoint_seconds, log)
+    return LocalExecutor(places(device)[:most], folder, checkpoint_seconds, log)
+
+
+def _kept(folder: Path, grid: Grid) -> str:
+    """What an interrupted sweep goes on from."""
+    run_ids = {run.run_id for run in grid.runs}
+    finished = run_ids & results.finished_run_ids(folder)
+    saved = [x for x in run_ids - finished if results.checkpoint_path(folder, x).exists()]
+    return f"{len(finished)} of {len(run_ids)} runs are finished, {len(saved)} more are saved"
 
 
 def _move_aside(folder: Path) -> None:
@@ -134,6 +208,7 @@ def _measure(
     groups: list[RunGroup],
     device: str,
     executor: Executor,
+    watch: Watch,
     on_event: Callable[[SweepEvent], None],
 ) -> dict[str, int]:
     """How many runs to train at once, by pack key: on a GPU, and where a slot each might be too
@@ -150,9 +225,9 @@ def _measure(
     while jobs or at_work:
         for place in range(len(executor.places)):
             if jobs and place not in at_work:
-                executor.give(place, jobs.pop(0))
+                watch.give(place, jobs.pop(0))
                 at_work.add(place)
-        place, event = executor.event()
+        place, event = watch.event()
         if isinstance(event, Measured):
             sizes[event.pack_key] = event.size
         if isinstance(event, Interim):
@@ -163,23 +238,28 @@ def _measure(
 
 
 def _train(
-    groups: list[RunGroup], executor: Executor, on_event: Callable[[SweepEvent], None]
+    groups: list[RunGroup],
+    executor: Executor,
+    watch: Watch,
+    on_event: Callable[[SweepEvent], None],
 ) -> list[tuple[RunConfig, str]]:
     """Have the runs trained and pass events on; returns those that failed, and why."""
     schedule = Schedule(groups, executor.places)
     while True:
         for place, job in schedule.jobs():
-            executor.give(place, job)
+            watch.give(place, job)
+        if not schedule.busy and schedule.waiting:
+            raise DeviceError("no worker is left; what is finished is kept, the command goes on")
         if not schedule.busy:
             return schedule.failed
-        place, event = executor.event()
+        place, event = watch.event()
         if isinstance(event, Unwritable):
             raise ResultsError(
                 event.reason + "; what was finished is kept, the same command goes on"
             )
         if isinstance(event, Finished | Pruned):
             more = schedule.more(place, event.run_ids, isinstance(event, Finished))
-            executor.give(place, More(more))
+            watch.give(place, More(more))
         if isinstance(event, Interim):
             on_event(event)
             continue

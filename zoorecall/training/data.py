@@ -31,9 +31,9 @@ class Examples:
         place = place[:, None]
         return self.tokens[place, index], self.positions[place, index], self.targets[place, index]
 
-    def of_place(self, s: int) -> "Examples":
-        """The examples of one place alone."""
-        return Examples(*(values[s : s + 1] for values in vars(self).values()))
+    def of_place(self, s: int, n: int) -> "Examples":
+        """The first n examples of one place alone."""
+        return Examples(*(values[s : s + 1, :n] for values in vars(self).values()))
 
 
 def make_examples(
@@ -103,11 +103,11 @@ class Feed:
         self._of_slot[r] = None
         self.cursor[r] = 0
 
-    def of_slot(self, r: int) -> Examples:
-        """The examples of the epoch at which slot r stands."""
+    def of_slot(self, r: int, n: int) -> Examples:
+        """The first n examples of the epoch at which slot r stands."""
         s = self._of_slot[r]
         assert s is not None
-        return self.examples.of_place(s)
+        return self.examples.of_place(s, n)
 
     def tests(self, run: RunConfig) -> Examples:
         """The test examples of a run."""

@@ -7,7 +7,7 @@ Whatever the host wants to know it reads at an evaluation.
 """
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from ..model.blocks import run_layer
 from ..model.pack import Pack
 from ..ops.dropout import WORDS, mix
 from ..seeding import derive_seed
+from .capture import capture
 from .data import Feed
 from .optim import make_optimizer
 
@@ -151,29 +152,8 @@ class Step:
         self._capture()
 
     def _capture(self) -> None:
-        """Capture a step as a CUDA graph, replay it, and do so from here on. Before it is captured
-        it runs a few times, each of which is undone: no step after this one need exist."""
+        """Capture a step, replay it, and do so from here on."""
         changing = [*self.of_runs().values(), self.feed.cursor]
         changing += [buffer for _, buffer in self.pack.captured_buffers()]
-        before = [tensor.clone() for tensor in changing]
-        stream = _side_stream(self.device)
-        stream.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(stream):
-            for _ in range(3):
-                self._train()
-                for tensor, values in zip(changing, before, strict=True):
-                    tensor.copy_(values)
-        torch.cuda.current_stream(self.device).wait_stream(stream)
-        torch.cuda.empty_cache()  # a graph has memory of its own
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=stream):
-            self._train()
-        self._run = graph.replay
-        graph.replay()
-
-
-@cache
-def _side_stream(device: torch.device) -> torch.cuda.Stream:
-    """The stream on which packs are captured: one for all, as the matrix library keeps a workspace,
-    tens of MiB, for each that it has seen."""
-    return torch.cuda.Stream(device)
+        self._run = capture(self._train, self.device, changing)
+        self._run()

@@ -21,7 +21,7 @@ from ..errors import ZoorecallWarning
 from ..model.pack import Pack
 from ..ops.forms import recording
 from .data import Examples, Feed
-from .evaluate import measure
+from .evaluate import Evaluator
 from .outcome import Curve, RunResult
 from .step import Step
 
@@ -78,6 +78,9 @@ class PackTrainer:
         self.device, self.task_slices = device, run.task.slices
         self.pack, self.feed = Pack(runs, device, R), Feed(run, R, device)
         self.do_step = Step(run, self.pack, self.feed, device, compiled)
+        at_once = run.train.batch_size * (R if device.type == "cuda" else 1)
+        dtype, slices = self.do_step.dtype, len(self.task_slices)
+        self.evaluator = Evaluator(self.pack, at_once, dtype, slices)
         self._forms: set[str] = set()
         self._warned = False
         self.slots: list[Slot | None] = [None] * R
@@ -163,13 +166,11 @@ class PackTrainer:
                 seconds.append(time.perf_counter() - started)
         return seconds
 
-    def measure(self, slot: Slot, examples: Examples, count: int) -> Tensor:
+    def measure(self, slot: Slot, examples: Examples) -> Tensor:
         """Token accuracy, sequence accuracy, loss and the token accuracy of each slice of a run on
-        the first `count` examples of one place, float64 [3 + N] on the device."""
-        at_once = slot.run.train.batch_size * (len(self.slots) if self.device.type == "cuda" else 1)
-        with recording(self._forms), self.pack.alone(slot.place) as model:
-            dtype, slices = self.do_step.dtype, len(self.task_slices)
-            return measure(model, examples, count, at_once, dtype, slices)
+        examples of one place, float64 [3 + N] on the device."""
+        with recording(self._forms):
+            return self.evaluator.measure(slot.place, examples)
 
     def results(self) -> list[RunResult]:
         """The result of each run that has not left, in the order of the slots."""
@@ -230,8 +231,8 @@ class PackTrainer:
         count = min(slot.run.train.test_examples, slot.run.train.train_examples)
         on_train = [0.0, 0.0, math.nan]
         if diverged_at < 0:
-            examples = self.feed.of_slot(slot.place)
-            on_train = self.measure(slot, examples, count)[:3].tolist()
+            examples = self.feed.of_slot(slot.place, count)
+            on_train = self.measure(slot, examples)[:3].tolist()
         best = int(np.argmax(curve.test_accuracy))
         solved = [s for s, a in zip(curve.step, curve.test_accuracy, strict=True) if a >= SOLVED]
         return RunResult(
@@ -296,10 +297,10 @@ class PackTrainer:
             return
         done, measured = self.do_step, []
         for slot in due:
-            r, tests = slot.place, slot.run.train.test_examples
+            r = slot.place
             told = [done.loss_sum[r] / max(1, slot.steps_in_sum), done.max_loss[r]]
             told += [done.max_grad_norm[r], done.diverged_at[r].double()]
-            on_tests = self.measure(slot, self.feed.tests(slot.run), tests)
+            on_tests = self.measure(slot, self.feed.tests(slot.run))
             measured.append(torch.cat([torch.stack(told), on_tests]))
         for slot, values in zip(due, torch.stack(measured).tolist(), strict=True):
             of_steps, diverged, by_slice = values[:3], values[3] >= 0, values[7:]

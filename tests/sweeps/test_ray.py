@@ -1,0 +1,104 @@
+"""A sweep on a Ray cluster: two CPUs of this machine, of which one is lost."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from conftest import small_run
+
+from zoorecall import Grid, sweep, train
+from zoorecall.cli import main
+from zoorecall.columns import PROVENANCE
+from zoorecall.errors import DeviceError, UserError
+from zoorecall.sweeps import ray_executor
+from zoorecall.sweeps.events import Died, Progress, Retried, Train
+
+RUNS = tuple(small_run(learning_rate=rate, epochs=60) for rate in (1e-4, 1e-3, 3e-3, 1e-2))
+
+
+def actors() -> list[int]:
+    """The processes of the actors, as Ray names them."""
+    found = []
+    for place in Path("/proc").iterdir():
+        if place.name.isdecimal():
+            try:
+                name = (place / "cmdline").read_bytes()
+            except OSError:
+                continue
+            found += [int(place.name)] if name.startswith(b"ray::_Node") else []
+    return found
+
+
+@pytest.fixture
+def cluster():
+    ray = pytest.importorskip("ray")
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        object_store_memory=ray_executor.OBJECT_STORE_BYTES,
+    )
+    yield ray
+    ray.shutdown()
+
+
+def test_an_actor_that_is_killed_costs_nothing_but_time(cluster, tmp_path):
+    heard, killed = [], []
+
+    def listen(event):
+        heard.append(event)
+        if isinstance(event, Progress) and not killed:
+            killed.append(actors()[0])
+            os.kill(killed[0], signal.SIGKILL)
+
+    found = sweep(
+        Grid("ray", RUNS),
+        tmp_path,
+        device="cpu",
+        executor="ray",
+        checkpoint_seconds=0,
+        on_event=listen,
+    )
+    (retried,) = (event for event in heard if isinstance(event, Retried))
+    assert "its node is lost" in retried.reason and len(retried.run_ids) < len(RUNS)
+    expected = train(RUNS, "cpu")
+    for name in ("runs", "curves"):
+        ours, theirs = (
+            getattr(each, name).drop(columns=list(PROVENANCE), errors="ignore")
+            for each in (found, expected)
+        )
+        by = [x for x in ("run_id", "step") if x in ours]
+        assert ours.sort_values(by).to_csv(index=False) == theirs.sort_values(by).to_csv(
+            index=False
+        )
+    end = time.monotonic() + 20
+    while actors() and time.monotonic() < end:
+        time.sleep(0.1)
+    assert actors() == []
+    with pytest.raises(DeviceError, match="no GPU that is free"):
+        ray_executor.RayExecutor(None, "cuda", 1, tmp_path, 60, "worker.log")
+
+
+def test_a_worker_that_cannot_start_is_an_event(tmp_path, monkeypatch):
+    monkeypatch.setattr(ray_executor, "POLL_SECONDS", 0)
+    node = ray_executor._Node([], ["cpu"], tmp_path / "none", 60, "worker.log")
+    node.give(0, Train(RUNS, 1))
+    ((place, event),) = node.events()
+    assert place == 0 and isinstance(event, Died) and str(tmp_path / "none") in event.reason
+
+
+def test_without_ray_a_sweep_says_what_to_install(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(ray_executor, "find_spec", lambda name: None)
+    grid = tmp_path / "grid.yaml"
+    grid.write_text("axes: {seed: [1]}\n")
+    words = ["--device", "cpu", "--out", str(tmp_path / "out"), "--executor", "ray"]
+    assert main(["sweep", str(grid), *words]) == 2
+    assert capsys.readouterr().err == "ray is not installed; pip install ray, or zoorecall[ray]\n"
+
+
+def test_an_address_is_for_ray(tmp_path):
+    with pytest.raises(UserError, match="ray"):
+        sweep(Grid("local", RUNS), tmp_path, device="cpu", address="auto")

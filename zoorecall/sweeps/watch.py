@@ -1,0 +1,75 @@
+"""Workers that say nothing for long: the user is told, and they are ended if so asked."""
+
+import time
+from collections.abc import Callable
+
+from .events import Finished, Interim, Job, JobEvent, Measure, More, Prune, Pruned, Train, Warned
+from .executor import Executor
+
+QUIET_SECONDS = 300
+"""After so long without a word the user is told. A worker that trains says something every few
+seconds; to compile a pack on a GPU takes it a minute, longer where other workers compile too."""
+
+LOOK_SECONDS = 1
+"""Between two looks at the clock."""
+
+
+class Watch:
+    """Passes orders and events of an executor on, and knows since when each worker is silent.
+
+    One that is silent for `give_up_seconds` is ended: its last event is `Died`.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        give_up_seconds: float | None,
+        on_event: Callable[[Warned], None],
+    ):
+        self._executor, self._on_event = executor, on_event
+        self._give_up_seconds = give_up_seconds
+        self._heard: dict[int, float] = {}  # when, by place; of those at work
+        self._runs: dict[int, set[str]] = {}
+        self._told: set[int] = set()
+
+    def give(self, place: int, order: Job | More | Prune) -> None:
+        """As of the executor."""
+        if isinstance(order, Measure):
+            self._runs[place] = {order.run.run_id}
+        elif isinstance(order, Train):
+            self._runs[place] = {run.run_id for run in order.runs}
+        elif isinstance(order, More):
+            self._runs[place] |= {run.run_id for run in order.runs}
+        self._heard[place] = time.monotonic()
+        self._executor.give(place, order)
+
+    def event(self) -> tuple[int, JobEvent]:
+        """As of the executor, however long it takes."""
+        while True:
+            if heard := self._executor.event(LOOK_SECONDS):
+                place, event = heard
+                self._told.discard(place)
+                if isinstance(event, Interim):
+                    self._heard[place] = time.monotonic()
+                else:
+                    self._heard.pop(place, None)
+                if isinstance(event, Finished | Pruned):
+                    self._runs[place] -= set(event.run_ids)
+                return heard
+            for place, since in self._heard.items():
+                self._look_at(place, time.monotonic() - since)
+
+    def _look_at(self, place: int, silent: float) -> None:
+        limit = self._give_up_seconds
+        if limit is not None and silent > limit:
+            self._heard[place] = time.monotonic()
+            self._executor.kill(place, f"its worker said nothing for {limit:.0f} s")
+        elif silent > QUIET_SECONDS and place not in self._told:
+            self._told.add(place)
+            run_ids = tuple(sorted(self._runs[place]))
+            more = f" and {len(run_ids) - 3} more" if len(run_ids) > 3 else ""
+            text = (
+                f"no word for {silent:.0f} s from the worker of {', '.join(run_ids[:3])}{more}; "
+                "--give-up-seconds ends one that hangs"
+            )
+            self._on_event(Warned(run_ids, text))
