@@ -115,7 +115,7 @@ COLUMNS = tuple(
         ("forward_flops", "FLOPs", "of one sequence; empty where unknown", "config"),
         ("pack_id", "", "pack key: equal for runs that can train together", "machine"),
         ("pack_size", "runs", "trained together", "machine"),
-        ("seconds", "s", "of the pack's training, divided by its runs", "machine"),
+        ("seconds", "s", "of training; where k runs train together, the k-th part", "machine"),
         ("tokens_per_second", "1/s", "of one run", "machine"),
         ("device", "", "as its maker names it", "machine"),
         ("kernels", "", "which form of each operation ran", "machine"),
