@@ -415,7 +415,7 @@ def _sweep(args: argparse.Namespace) -> int:
             give_up_seconds=args.give_up_seconds,
             on_event=_each_of([shown.show, *loggers]),
         )
-    if {run.run_id for run in grid.runs} - set(results.runs["run_id"]):
+    if args.part and {run.run_id for run in grid.runs} - set(results.runs["run_id"]):
         return 0  # other parts train the rest
     _show_folder(folder)
     return 0
