@@ -1,8 +1,5 @@
 """A search trains what it asks for, as a sweep does, into tables that all commands read."""
 
-import queue
-import threading
-
 import pandas as pd
 import pytest
 
@@ -10,18 +7,7 @@ from zoorecall import load_results, load_space, tune
 from zoorecall.cli import main
 from zoorecall.results import checkpoint_path
 from zoorecall.search import Search
-from zoorecall.sweeps import tuner
-from zoorecall.sweeps.events import (
-    Asked,
-    Failed,
-    Finished,
-    JobEvent,
-    Pruned,
-    Setup,
-    Stop,
-    Train,
-)
-from zoorecall.sweeps.executor import Inbox, perform
+from zoorecall.sweeps.events import Asked, Failed, Finished, Pruned
 from zoorecall.sweeps.tuner import Searching
 
 GRID = """
@@ -37,42 +23,6 @@ axes:
 
 LONG = ["train.epochs=60", "train.evaluations=30", "task.num_kv_pairs=1"]
 """Settings of a run that takes long enough to be pruned, and learns at some rates."""
-
-
-class InAThread:
-    """An executor whose one worker is a thread of this process."""
-
-    places = ("cpu",)
-
-    def __init__(self, folder):
-        self._setup = Setup(folder, "cpu", 1, 60)
-        self._events: queue.Queue[tuple[int, JobEvent]] = queue.Queue()
-        self._thread = None
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        if self._thread:
-            self._inbox.put(Stop())
-            self._thread.join()
-
-    def give(self, place, order):
-        if isinstance(order, Train):
-            self._inbox = Inbox()
-            given = (order, self._setup, lambda event: self._events.put((0, event)), self._inbox)
-            self._thread = threading.Thread(target=perform, args=given)
-            self._thread.start()
-        else:
-            self._inbox.put(order)
-
-    def event(self, seconds):
-        return self._events.get(timeout=60)
-
-
-@pytest.fixture
-def in_a_thread(monkeypatch):
-    monkeypatch.setattr(tuner, "make_workers", lambda *args: InAThread(args[4]))
 
 
 @pytest.fixture
@@ -95,7 +45,7 @@ def ids(events, kind):
     return [run_id for x in found for run_id in x.run_ids]
 
 
-@pytest.mark.usefixtures("in_a_thread")
+@pytest.mark.usefixtures("in_this_process")
 def test_each_run_that_is_asked_for_is_a_row_or_pruned_with_its_checkpoint_kept(path, tmp_path):
     events, folder, space = [], tmp_path / "out", load_space(path, LONG)
     results, answers = tune(space, folder, device="cpu", on_event=events.append)
@@ -112,7 +62,7 @@ def test_each_run_that_is_asked_for_is_a_row_or_pruned_with_its_checkpoint_kept(
     assert ids(again, Asked) == []
 
 
-@pytest.mark.usefixtures("in_a_thread")
+@pytest.mark.usefixtures("in_this_process")
 def test_a_search_that_is_interrupted_goes_on_and_asks_for_nothing_twice(space, tmp_path):
     whole, _ = tune(space, tmp_path / "whole", device="cpu", pruner="none")
     folder, before, after = tmp_path / "out", [], []
@@ -131,6 +81,7 @@ def test_a_search_that_is_interrupted_goes_on_and_asks_for_nothing_twice(space, 
     pd.testing.assert_frame_equal(results.runs[columns], whole.runs[columns])
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_commands_read_what_a_search_has_found(path, tmp_path, capsys):
     folder = tmp_path / "out"
     options = ["--out", str(folder), "--device", "cpu", "--runs", "3", "--pruner", "none"]
