@@ -12,10 +12,6 @@ test: .venv/ready-dev
 	$(BIN)/mypy
 	$(BIN)/pytest -n 2 --dist worksteal
 
-# what takes longer: the GPU kernels in Triton's interpreter, and the notebooks
-test-long: .venv/ready-dev
-	$(BIN)/pytest -n 2 --dist worksteal -m long
-
 # every figure and verdict of results/ anew from its tables, without training; minutes on a CPU
 figures: .venv/ready
 	for script in $(filter-out experiments/speed_comparison.py,$(wildcard experiments/*.py)); do \
@@ -60,4 +56,4 @@ test-browser: .venv/ready-dev
 clean:
 	rm -rf .venv build *.egg-info
 
-.PHONY: quick test test-long test-browser figures pictures schema clean
+.PHONY: quick test test-browser figures pictures schema clean

@@ -24,7 +24,7 @@ from zoorecall.grid import load_grid
 from zoorecall.plots import figure
 from zoorecall.studies import draw, load_study, missing_runs
 from zoorecall.tables import print_table, readable
-from zoorecall.training.trainer import PackTrainer
+from zoorecall.training.trainer import PackTrainer, Slot
 
 GUESSING = math.log(256)
 """The loss of the values' frequencies, in nats: half of the 512 tokens are values."""
@@ -53,25 +53,28 @@ def growth(mixer: str) -> pd.DataFrame:
     grid = load_grid("grids/mamba_norm_small.yaml", ("seed=42", f"model.mixer={mixer}", rates))
     runs = [run for run in grid.runs if run.train.precision == "fp32"]
     trainer, rows = PackTrainer(runs, torch.device("cpu")), []
-    while trainer.step < STEPS:
-        trainer.advance()
-        if len(trainer.curves[0].step) % 3 != 1:
-            continue
-        index, shares = torch.arange(64).expand(len(runs), -1), []
-        tokens, *_ = trainer.test_examples.batch(trainer.feed.seed_index, index)
-        with torch.no_grad():
-            x = trainer.pack.model.embedding(tokens)
-            for layer in trainer.pack.model.each_layer():
-                added = layer.mixer(layer.sequence.norm(x)).norm(dim=-1)
-                shares.append((added / x.norm(dim=-1)).flatten(1).median(dim=1).values.tolist())
-                x = layer(x)
-            seen = trainer.pack.model.norm(x).flatten(1, 2)
-            varies = seen.var(1, unbiased=False).sum(1) / seen.square().mean(1).sum(1)
-        for run, *numbers in zip(runs, *shares, varies.tolist(), strict=True):
-            row = {"mixer": run.model.mixer.label, "learning rate": run.train.learning_rate}
-            names = ("step", "layer 1 adds", "layer 2 adds", "varies")
-            rows.append(row | dict(zip(names, (trainer.step, *numbers), strict=True)))
+    while trainer.running[0].step < STEPS:
+        for slot in trainer.advance():
+            if len(slot.curve.step) % 3 == 1:
+                name, rate = slot.run.model.mixer.label, slot.run.train.learning_rate
+                row = {"mixer": name, "learning rate": rate, "step": slot.step}
+                rows.append(row | added_by_layers(trainer, slot))
     return pd.DataFrame(rows).sort_values(["learning rate", "step"], kind="stable")
+
+
+@torch.no_grad()
+def added_by_layers(trainer: PackTrainer, slot: Slot) -> dict[str, float]:
+    """`growth` of a run as it is."""
+    tokens, found = trainer.feed.tests(slot.run).tokens[:, :64], {}
+    with trainer.pack.alone(slot.place) as model:
+        x = model.embedding(tokens)
+        for i, layer in enumerate(model.each_layer(), 1):
+            added = layer.mixer(layer.sequence.norm(x)).norm(dim=-1)
+            found[f"layer {i} adds"] = float((added / x.norm(dim=-1)).median())
+            x = layer(x)
+        seen = model.norm(x).flatten(1, 2)
+    varies = seen.var(1, unbiased=False).sum() / seen.square().mean(1).sum()
+    return found | {"varies": float(varies)}
 
 
 def main() -> None:

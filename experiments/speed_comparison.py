@@ -4,11 +4,12 @@
     python experiments/speed_comparison.py --grid grids/quick.yaml
 
 The first times a training step of attention on MQAR: in a plain loop (a model of torch.nn, one run,
-logits at every position, torch.optim.AdamW), on a GPU also in bfloat16, compiled, and captured in a
-CUDA graph; then in packs of this lab, of which the last is the size that a sweep would take. With
-`--peer`, Zoology's own trainer is timed too, in float32 as its README runs it. The batches lie on
-the device but for the peer, which moves them there as it always does. The table goes into
-results/bench/comparison.csv, where measurements of other devices and sizes stay.
+logits at every position, torch.optim.AdamW), on a GPU also in bfloat16, compiled with a fused
+AdamW, and captured in a CUDA graph; then in packs of this lab, of which the last is the size that
+a sweep would take. With `--peer`, Zoology's own trainer is timed too, in float32 as its README runs
+it. The batches lie on the device but for the peer, which moves them there as it always does. On a
+CPU each has one core. The table goes into results/bench/comparison.csv, where measurements of other
+devices and sizes stay.
 
 The second trains a whole grid, with the start of its workers and all evaluations, which the
 baseline is spared: steps of each of its runs, one after another, scaled to their number of steps.
@@ -33,6 +34,7 @@ from zoorecall import load_grid, sweep
 from zoorecall.bench import bench, bench_run, ceilings
 from zoorecall.cli import exit_code
 from zoorecall.config import RunConfig
+from zoorecall.errors import UserError
 from zoorecall.files import replacing
 from zoorecall.model.model import build_model
 from zoorecall.sweeps.provenance import provenance
@@ -108,7 +110,7 @@ class OneRun(nn.Module):
 
 def batches(run: RunConfig, device: torch.device) -> list[tuple[Tensor, Tensor]]:
     """Tokens and labels [B, L] of an epoch's batches; a label is -100 where nothing is asked."""
-    made = make_task(run.task).examples(run.train.train_examples, run.seed, "train")
+    made = make_task(run.task).examples(run.train.train_examples, run.data_seed, "train")
     tokens, positions, targets = (torch.from_numpy(x).long() for x in made[:3])
     labels = torch.full_like(tokens, -100).scatter_(1, positions, targets)
     size = run.train.batch_size
@@ -134,6 +136,7 @@ def loop_ms(
         betas=run.train.betas,
         eps=run.train.eps,
         weight_decay=run.train.weight_decay,
+        fused=compiled,
         capturable=captured,
     )
     data = batches(run, device)
@@ -173,9 +176,14 @@ def loop_ms(
 def peer_ms(run: RunConfig, checkout: str, device: torch.device, steps: int) -> float:
     """The same of Zoology's own model and trainer, from a checkout of its repository."""
     sys.path.insert(0, checkout)
-    from zoology.config import ModelConfig, ModuleConfig
-    from zoology.model import LanguageModel
-    from zoology.train import Trainer
+    try:
+        import zoology.model
+        from zoology.config import ModelConfig, ModuleConfig
+        from zoology.train import Trainer
+    except ImportError as error:
+        raise UserError(
+            f"--peer {checkout}: {error}; Zoology's README says how to install"
+        ) from error
 
     mixer = {"name": "zoology.mixers.attention.MHA", "kwargs": {"dropout": 0.1, "num_heads": 1}}
     config = ModelConfig(
@@ -185,7 +193,10 @@ def peer_ms(run: RunConfig, checkout: str, device: torch.device, steps: int) -> 
         max_position_embeddings=run.task.seq_len,
         sequence_mixer=ModuleConfig(**mixer),
     )
-    model = LanguageModel(config)
+    # its newest versions put embeddings on a GPU, wherever they train
+    embeddings = functools.partial(zoology.model.TokenEmbeddings, device=device.type)
+    zoology.model.TokenEmbeddings = embeddings
+    model = zoology.model.LanguageModel(config)
     if "return_embeddings" in inspect.signature(model.forward).parameters:
         # its newest versions return embeddings by default, where its trainer expects logits
         model.forward = functools.partial(model.forward, return_embeddings=False)
@@ -270,6 +281,7 @@ def main() -> None:
         whole_grid(args.grid, args.steps)
         return
     device = torch.device(resolve_device(args.device))
+    torch.set_num_threads(1)  # as a sweep's workers have, one a core
     given = (args.width, args.length, args.batch, args.layers)
     sizes = [x or usual for x, usual in zip(given, SIZES[device.type], strict=True)]
     width, length, batch, layers = sizes

@@ -28,7 +28,7 @@ def _import_without_init(*names: str) -> None:
         sys.modules.setdefault(module.__name__, module)
 
 
-_import_without_init("layers", "models")
+_import_without_init("layers", "models", "ops")
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # triton has no driver here
     from fla.layers import based, delta_net, gated_deltanet, gla

@@ -59,7 +59,7 @@ def copy_with_toys(folder: Path) -> None:
 
 def test_a_toy_of_each_works_wherever_mixers_and_tasks_do(tmp_path):
     copy_with_toys(tmp_path)
-    command = [sys.executable, "-c", MADE, "-q", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-c", MADE, "-q", "-p", "no:cacheprovider", "--assert=plain"]
     command += ["-k", "running_mean or echo or recorded or made_from"]
     command += [f"tests/{name}" for name in FOR_ALL]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}

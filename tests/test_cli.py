@@ -163,6 +163,18 @@ def test_ls_has_a_line_a_folder_and_a_grid(folder, tmp_path, capsys):
     ]
 
 
+def test_ls_lists_what_cannot_be_read_beside_the_rest(folder, tmp_path, capsys):
+    (tmp_path / "a/runs.parquet").mkdir(parents=True)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b/runs.parquet").write_text("no table")
+    os.mkfifo(tmp_path / "pipe.yaml")
+    (tmp_path / "trained").symlink_to(folder / "out")
+    assert main(["ls", str(tmp_path)]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    kinds = [["unreadable"], ["unreadable"], ["grid"], ["2", "runs"]]
+    assert [rest for _, *rest in lines] == kinds
+
+
 def test_a_shell_completes_every_command(capsys):
     pytest.importorskip("shtab")
     assert main(["completion", "bash"]) == 0
@@ -199,3 +211,48 @@ def test_bench_reads_mixers_as_a_grid_does(monkeypatch, capsys):
 def test_a_misspelt_setting_is_met_with_the_right_one(override, says, folder, capsys):
     assert main(["sweep", "grid.yaml", "--dry-run", "--set", override]) == 2
     assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "begins", "ends"),
+    [
+        (["plot"], b"\x89PNG", b"IEND\xaeB`\x82"),
+        (["plot", "--format", "svg"], b"<?xml", b"</svg>\n"),
+        (["report"], b"<!doctype html>", b"</html>"),
+    ],
+)
+def test_a_figure_or_page_for_the_standard_output_is_all_that_comes_there(
+    words, begins, ends, folder, capfdbinary
+):
+    command, *options = words
+    assert main([command, "out", *options, "--out", "/dev/stdout"]) == 0
+    out, err = capfdbinary.readouterr()
+    assert out.lower().startswith(begins.lower()) and out.rstrip().endswith(ends.rstrip()), out[:9]
+    assert err == b""
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["bench", "--json"], "is no regular file, should be one"),
+        (["sweep", "grid.yaml", "--out"], "is a file, should be a folder"),
+        (["export", "out", "--out"], "Not a directory"),
+        (["merge"], "no such results folder"),
+    ],
+)
+def test_what_cannot_be_a_stream_says_so(words, says, folder, capsys):
+    assert main([*words, "/dev/stdout"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("/dev/stdout: ") and says in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_stream_that_is_closed_takes_nothing_and_stops_nothing(stream, folder, monkeypatch):
+    """Where the shell closes one (`>&-`), Python has None."""
+    monkeypatch.setattr(sys, stream, None)
+    assert main(["ls", "."]) == 0
+    monkeypatch.setattr(sys, stream, None)
+    assert main(["table", "no such"]) == 2
+    monkeypatch.setattr(sys, stream, None)
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])

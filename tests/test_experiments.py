@@ -7,8 +7,10 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import numpy as np
 import pandas as pd
@@ -20,6 +22,7 @@ from zoorecall.bench import Ceilings, bench_run
 from zoorecall.claims import CLAIMS, WITH_DROPOUT, verdicts
 from zoorecall.claims.evidence import Studies
 from zoorecall.config import RunConfig
+from zoorecall.errors import UserError
 from zoorecall.grid import load_grid
 from zoorecall.results import has_runs, load_results, write_shard
 from zoorecall.studies import missing_runs, trained_studies
@@ -28,20 +31,21 @@ ROOT = Path(__file__).parents[1]
 ONE_LENGTH = ("task={seq_len: 64, num_kv_pairs: 4}", "train.batch_size=512")
 FEW_RATES = "train.learning_rate={logspace: [1e-4, 1e-2, 4]}"
 FINE_RATES = "train.learning_rate={logspace: [1e-4, 1e-2, 5]}"
+FEW_MIXERS = "model.mixer=[attention, mamba, hyena]"
 PARTS = {
     "lr_sensitivity": ("lr_fine", (FINE_RATES, "seed=42")),
-    "width_and_length": ("lengths", (FEW_RATES, "model.d_model=64", *ONE_LENGTH)),
+    "width_and_length": ("lengths", (FEW_RATES, FEW_MIXERS, "model.d_model=64", *ONE_LENGTH)),
     "scaling": ("width_depth", (FEW_RATES, "model.d_model=[64, 128]")),
     "dynamics": ("dynamics", ("model.d_model=64",)),
     "ablations": ("ablations", (FEW_RATES, "model.d_model=64", *ONE_LENGTH)),
     "newer_mixers": ("lr_fine", (FINE_RATES, "model.num_layers=1")),
-    "zoology_figure": ("zoology", (FEW_RATES, "model.d_model=64", "seed=42")),
+    "zoology_figure": ("zoology", (FEW_RATES, FEW_MIXERS, "model.d_model=64", "seed=42")),
     "precision": ("precision", (FINE_RATES,)),
     "conv_on_values": ("conv_on_values", ()),
     "embed_dropout": ("embed_dropout", (FEW_RATES, "model.d_model=64", *ONE_LENGTH)),
     "embed_dropout_small": ("embed_dropout_small", ()),
     "mamba_norm_small": ("mamba_norm_small", ()),
-    "roster_small": ("roster_small", ("train.learning_rate=[1e-3, 1e-2]",)),
+    "roster_small": ("roster_small", (FEW_MIXERS, "train.learning_rate=[1e-3, 1e-2]")),
     "key_value_sum": ("key_value_sum", ("train.learning_rate=[1e-3, 1e-2]", "task.num_pairs=10")),
 }
 """The grid of each script, and what part of it is made up here."""
@@ -292,10 +296,14 @@ PEER = {
     "model.py": """
 import torch
 
+class TokenEmbeddings(torch.nn.Embedding):
+    def __init__(self, embed_dim, vocab_size, device="meta"):
+        super().__init__(vocab_size, embed_dim, device=device)
+
 class LanguageModel(torch.nn.Module):
     def __init__(self, config):
         super().__init__()
-        self.embedding = torch.nn.Embedding(config.vocab_size, config.d_model)
+        self.embedding = TokenEmbeddings(config.d_model, config.vocab_size)
 
     def forward(self, tokens, return_embeddings=True):
         x = self.embedding(tokens)
@@ -308,7 +316,8 @@ class Trainer:
 
     def train_epoch(self, epoch_idx):
         for tokens, labels, _ in self.train_dataloader:
-            assert self.model(tokens).shape == (*labels.shape, 8192)
+            logits = self.model(tokens)
+            assert logits.shape == (*labels.shape, 8192) and logits.device == tokens.device
 
     def fit(self):
         for epoch in range(self.max_epochs):
@@ -327,6 +336,35 @@ def test_a_compiled_loop_calls_what_was_compiled(speed, monkeypatch):
     before = model.embedding.weight.detach().clone()
     assert speed.loop_ms(run, model, torch.device("cpu"), 2, bf16=True, compiled=True) > 0
     assert compiled == [model] and not model.embedding.weight.equal(before)
+
+
+def test_a_captured_loop_replays_what_was_captured(speed, monkeypatch):
+    """On stand-ins for CUDA's streams and graphs, of which a replay trains no step by itself."""
+
+    class Graph:
+        replayed = 0
+
+        def replay(self):
+            Graph.replayed += 1
+
+    fakes = dict.fromkeys(("Stream", "current_stream"), MagicMock()) | {"CUDAGraph": Graph}
+    for name, fake in (fakes | dict.fromkeys(("stream", "graph"), nullcontext)).items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+    monkeypatch.setattr(torch, "compile", lambda x: x)
+    steps = []
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda self: steps.append(self))
+    run = bench_run("attention", 8, 16, 1, 4, precision="fp32")
+    how = {"bf16": True, "compiled": True, "captured": True}
+    assert speed.loop_ms(run, speed.Transformer(run), torch.device("cpu"), 2, **how) > 0
+    assert len(steps) == speed.WARMUP + 1 and Graph.replayed == speed.WARMUP + 2
+    assert steps[0].defaults["capturable"] and steps[0].defaults["fused"]
+
+
+def test_a_peer_that_cannot_be_imported_costs_one_line(speed, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    run = bench_run("attention", 8, 16, 1, 4, precision="fp32")
+    with pytest.raises(UserError, match=r"^--peer .*: No module named 'zoology'"):
+        speed.peer_ms(run, str(tmp_path), torch.device("cpu"), 1)
 
 
 def test_a_whole_grid_is_timed_one_run_after_another(speed, top, monkeypatch, capsys):

@@ -17,7 +17,6 @@ def interpret(files: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment, capture_output=True, text=True)
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("half", [0, 1])  # for two tests side by side
 def test_the_kernels_hold_in_the_interpreter(half):
     done = interpret(FILES[half::2])

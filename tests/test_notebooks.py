@@ -1,29 +1,50 @@
 """The notebooks run from top to bottom on the committed tables."""
 
-import subprocess
+import builtins
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
+import matplotlib
+import nbformat
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
+from traitlets.config import Config
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 
+SHORTER = {"your_own_mixer": ("epochs: 3,", "epochs: 0.3,")}
+"""What a notebook says that it trains, and what is trained here."""
 
-@pytest.mark.long
+
+class Shell(InteractiveShell):
+    """What runs the cells in a notebook's kernel, without a process of its own."""
+
+    def enable_gui(self, gui=None):
+        pass
+
+
+@pytest.fixture
+def shell(monkeypatch, tmp_path):
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    monkeypatch.syspath_prepend("")  # the folder of work, as in a kernel
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
+    with patch.dict(vars(builtins)), matplotlib.rc_context():
+        yield Shell.instance(config=Config(HistoryManager={"enabled": False}))
+    Shell.clear_instance()
+    matplotlib.use("agg")
+    sys.modules.pop("my_mixer", None)
+
+
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_runs_from_top_to_bottom(notebook):
-    code = (
-        "import sys, nbformat, nbclient\n"
-        "notebook = nbformat.read(sys.argv[1], as_version=4)\n"
-        "nbclient.NotebookClient(notebook, kernel_name='python3').execute()\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(notebook)],
-        cwd=notebook.parent,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+def test_a_notebook_runs_from_top_to_bottom(notebook, shell, monkeypatch):
+    monkeypatch.chdir(notebook.parent)
+    cells = nbformat.read(notebook, as_version=4).cells
+    sources = [cell.source for cell in cells if cell.cell_type == "code"]
+    long, short = SHORTER.get(notebook.stem, ("", ""))
+    assert any(long in source for source in sources)
+    for source in sources:
+        shell.run_cell(source.replace(long, short)).raise_error()
 
 
 def test_the_committed_notebooks_have_outputs_and_are_small():

@@ -1,5 +1,6 @@
 """What a table's file must be: columns, types, one row a run, whole curves."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -8,13 +9,15 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from conftest import small_run, train_into
+from made_up import whole_row
 
 from zoorecall import load_results, merge
 from zoorecall.cli import main
-from zoorecall.columns import PROVENANCE, TASK_SIZES
+from zoorecall.columns import PROVENANCE, TASK_SIZES, flat
 from zoorecall.errors import ResultsError
 from zoorecall.files import read_sealed
 from zoorecall.parquet import MEASURED, ROW
+from zoorecall.tasks import TASKS, sizes
 
 RUNS = tuple(small_run(learning_rate=rate, epochs=1) for rate in (1e-3, 1e-2))
 SHARD = f"shards/{RUNS[0].run_id}.parquet"
@@ -39,10 +42,11 @@ def put(tables: dict[str, pd.DataFrame], folder: Path) -> None:
 
 
 def complaint(folder: Path, capsys) -> str:
-    """What each command that reads says of a folder: one line."""
+    """What each command that reads says of a folder, alone or as one of two: one line."""
     said = set()
-    for command in ("table", "plot", "report", "merge"):
-        assert main([command, str(folder)]) == 2, command
+    for words in READ:
+        names = {"DIR": str(folder), "OTHER": str(folder.parent)}
+        assert main([names.get(word, word) for word in words.split()]) == 2, words
         said.add(capsys.readouterr().err)
     (line,) = said
     assert line.count("\n") == 1
@@ -63,6 +67,12 @@ def config_with(value, *keys):
 
     return lambda t: t.assign(config=t["config"].map(changed))
 
+
+READ = (
+    "table DIR", "plot DIR", "report DIR", "merge DIR", "export DIR", f"show DIR {RUNS[0].run_id}",
+    "table DIR OTHER", "merge OTHER DIR",
+)  # fmt: skip
+"""Every command that reads a table."""
 
 twice = lambda t: pd.concat([t, t.head(1)])  # noqa: E731
 
@@ -105,6 +115,23 @@ FAULTS = {
     "rate": (SHARD, config_with("x", "train", "learning_rate"), "learning_rate is 'x', not a num"),
     "depth": (SHARD, config_with(None, "model", "num_layers"), "num_layers is None, not a number"),
     "seed": ("runs.parquet", config_with([1], "seed"), "seed is [1], not a number"),
+    "no width": (SHARD, config_with(-1, "model", "d_model"), "d_model is -1, not a number"),
+    "endless": (SHARD, config_with(2**70, "model", "num_layers"), f"num_layers is {2**70}, not fr"),
+    "length": (
+        SHARD,
+        config_with(4, "task", "seq_len"),
+        "no config of a run: task: num_kv_pairs 2 needs",
+    ),
+    "other length": (
+        "runs.parquet",
+        lambda t: t.assign(**{"task.seq_len": 4}),
+        f"says task.seq_len 4 of run {RUNS[0].run_id}, whose config says 12",
+    ),
+    "other task": (
+        SHARD,
+        config_with({"name": "key_value_sum"}, "task"),
+        "whose config says",
+    ),
 }
 
 
@@ -140,6 +167,23 @@ def test_any_reader_of_parquet_reads_a_sealed_table(tables, tmp_path):
         table = pd.read_parquet(tmp_path / name)
         assert set(names) <= set(table) and "seal" not in table
         pd.testing.assert_frame_equal(table, tables[name])
+
+
+@pytest.mark.parametrize("every", [41, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("task", TASKS)
+def test_a_config_with_any_value_is_read_or_refused_in_one_line(every, task, tmp_path, capsys):
+    """Each option of a run with each value; all of them where `every` is 1."""
+    odd = (None, "x", -1, 0, 2.5, float("nan"), 1e308, [], {}, True, 2**70, [1, 2])
+    runs = [small_run(learning_rate=rate, task={"name": task}) for rate in (1e-3, 1e-2)]
+    rows = [{"run_id": run.run_id, "config": run.model_dump_json()} for run in runs]
+    more = {"curve.step": [0, 1], **sizes(runs[0].task)}
+    first, second = (pd.DataFrame([whole_row(row | more)]) for row in rows)
+    codes = set()
+    for key, value in list(itertools.product(flat(runs[0].model_dump()), odd))[::every]:
+        put({SHARD: pd.concat([config_with(value, *key.split("."))(first), second])}, tmp_path)
+        codes.add(code := main(["table", str(tmp_path)]))
+        assert capsys.readouterr().err.count("\n") == (code == 2), (key, value)
+    assert codes == {0, 2}
 
 
 @pytest.mark.parametrize("every", [9, pytest.param(1, marks=pytest.mark.slow)])

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .config import RunConfig
-    from .grid import Grid, load_grid
+    from .grid import Grid, load_grid, load_space
     from .model.kept import load_models
     from .reporting import report
     from .results import Results, load_results
     from .sweeps.in_process import train
     from .sweeps.merging import merge
     from .sweeps.sweeper import sweep
+    from .sweeps.tuner import tune
     from .version import __version__
 
 _HOME = {
@@ -27,10 +28,12 @@ _HOME = {
     "load_grid": "grid",
     "load_models": "model.kept",
     "load_results": "results",
+    "load_space": "grid",
     "merge": "sweeps.merging",
     "report": "reporting",
     "sweep": "sweeps.sweeper",
     "train": "sweeps.in_process",
+    "tune": "sweeps.tuner",
 }
 
 __all__ = [
@@ -41,10 +44,12 @@ __all__ = [
     "load_grid",
     "load_models",
     "load_results",
+    "load_space",
     "merge",
     "report",
     "sweep",
     "train",
+    "tune",
 ]
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import Interrupted, SweepFailed, UserError
+from .files import is_stream
 from .search_path import working_folder_last
 from .version import __version__
 
@@ -38,6 +39,8 @@ def exit_code(command: Callable[[], int | None]) -> int:
     """Run a command or script; what goes wrong for its user becomes one line and an exit code:
     1 (some runs failed), 2 (bad input), 75 (a signal asked for the end: go on later), 130 (Ctrl-C).
     """
+    nowhere = Path(os.devnull)  # in the place of what is closed
+    sys.stdout, sys.stderr = (x or nowhere.open("w") for x in (sys.stdout, sys.stderr))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what a terminal cannot show, it shows escaped
             stream.reconfigure(errors="backslashreplace")
@@ -108,39 +111,13 @@ def _parser() -> argparse.ArgumentParser:
 
     sweep = commands.add_parser("sweep", help="train every run of a grid into a results folder")
     sweep.set_defaults(command=_sweep)
-    sweep.add_argument("grid", metavar="GRID", help="a YAML file, e.g. grids/quick.yaml")
-    sweep.add_argument("--out", metavar="DIR", type=_path, help="results folder (results/NAME)")
-    sweep.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    sweep.add_argument(
-        "--set",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        dest="overrides",
-        help="override a setting, e.g. --set train.epochs=5",
-    )
+    _training(sweep)
     again = sweep.add_mutually_exclusive_group()
     again.add_argument(
         "--resume", action="store_true", help="train only what is missing (the default)"
     )
     again.add_argument(
         "--fresh", action="store_true", help="move earlier results aside and train everything"
-    )
-    sweep.add_argument(
-        "--dry-run", action="store_true", help="print runs, FLOPs and memory; train nothing"
-    )
-    sweep.add_argument(
-        "--checkpoint-seconds",
-        metavar="S",
-        type=float,
-        default=60,
-        help="how much training a crash may lose (60)",
-    )
-    sweep.add_argument(
-        "--give-up-seconds",
-        metavar="S",
-        type=float,
-        help="end a worker that says nothing for so long (never)",
     )
     sweep.add_argument(
         "--part",
@@ -155,13 +132,17 @@ def _parser() -> argparse.ArgumentParser:
         help="what trains: this machine (the default), or a Ray cluster that sees DIR",
     )
     sweep.add_argument("--address", help="of the Ray cluster, e.g. auto (a new one, here)")
-    sweep.add_argument(
-        "--log",
-        metavar="NAME",
-        action="append",
-        default=[],
-        dest="loggers",
-        help="log each evaluation too: tensorboard or wandb, into a folder of this name in DIR",
+    tune = commands.add_parser("tune", help="search the ranges of a grid, e.g. of learning rates")
+    tune.set_defaults(command=_tune)
+    _training(tune)
+    tune.add_argument("--sampler", help="window, tpe, gp or grid (window, where it can be)")
+    tune.add_argument("--pruner", default="plateau", help="plateau (the default), halving or none")
+    tune.add_argument("--runs", metavar="N", type=int, help="train at most so many runs in all")
+    tune.add_argument(
+        "--time", metavar="HOURS", type=float, help="start no run after so many hours"
+    )
+    tune.add_argument(
+        "--storage", metavar="URL", help="a database for several machines (a journal in DIR)"
     )
 
     merge = commands.add_parser("merge", help="put a folder's finished runs into its two tables")
@@ -312,6 +293,45 @@ def _inches(text: str) -> float:
     return width
 
 
+def _training(parser: argparse.ArgumentParser) -> None:
+    """Add what the commands that train have in common."""
+    parser.add_argument("grid", metavar="GRID", help="a YAML file, e.g. grids/quick.yaml")
+    parser.add_argument("--out", metavar="DIR", type=_path, help="results folder (results/NAME)")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    parser.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        dest="overrides",
+        help="override a setting, e.g. --set train.epochs=5",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print runs, FLOPs and memory; train nothing"
+    )
+    parser.add_argument(
+        "--checkpoint-seconds",
+        metavar="S",
+        type=float,
+        default=60,
+        help="how much training a crash may lose (60)",
+    )
+    parser.add_argument(
+        "--give-up-seconds",
+        metavar="S",
+        type=float,
+        help="end a worker that says nothing for so long (never)",
+    )
+    parser.add_argument(
+        "--log",
+        metavar="NAME",
+        action="append",
+        default=[],
+        dest="loggers",
+        help="log each evaluation too: tensorboard or wandb, into a folder of this name in DIR",
+    )
+
+
 def _help(args: argparse.Namespace) -> int:
     """No command at all: what there is, and the exit code of a missing argument."""
     _parser().print_help(sys.stderr)
@@ -397,11 +417,48 @@ def _sweep(args: argparse.Namespace) -> int:
         )
     if args.part and {run.run_id for run in grid.runs} - set(results.runs["run_id"]):
         return 0  # other parts train the rest
+    _show_folder(folder)
+    return 0
+
+
+def _tune(args: argparse.Namespace) -> int:
+    from .grid import load_space
+
+    space = load_space(args.grid, args.overrides)
+    from . import display, tables
+    from .loggers import logger
+    from .sweeps.tuner import default_folder, plan_search, table_of, tune
+
+    folder = args.out or default_folder(space)
+    options = {"sampler": args.sampler, "pruner": args.pruner, "runs": args.runs}
+    if args.dry_run:
+        display.print_plan(*plan_search(space, args.device, **options))
+        return 0
+    loggers = [logger(name) for name in args.loggers]
+    with _ending_signals(), display.SweepDisplay() as shown:
+        _, answers = tune(
+            space,
+            folder,
+            device=args.device,
+            **options,
+            seconds=None if args.time is None else 3600 * args.time,
+            storage=args.storage,
+            checkpoint_seconds=args.checkpoint_seconds,
+            give_up_seconds=args.give_up_seconds,
+            on_event=_each_of([shown.show, *loggers]),
+        )
+    _show_folder(folder)
+    print()
+    tables.print_table(tables.readable(table_of(answers)))
+    return 0
+
+
+def _show_folder(folder: Path) -> None:
+    """The table and the figure of a folder in which runs were trained."""
     _print_table([folder], "text")
     figure = folder / "learning_rates.png"
     _draw([folder], figure)
     print(f"\ntable   {folder / 'runs.csv'}\nfigure  {figure}")
-    return 0
 
 
 def _each_of(listeners: "Sequence[Callable[[SweepEvent], None]]") -> "Callable[[SweepEvent], None]":
@@ -476,11 +533,18 @@ def _print_table(folders: Sequence[Path], style: str) -> None:
 def _plot(args: argparse.Namespace) -> int:
     name = "learning_rates" if args.kind == "rates" else args.kind
     path = args.out or _default_place(args.folders) / f"{name}.{args.format or 'png'}"
-    if args.format and path.suffix.lower() != f".{args.format}":
-        raise UserError(f"{path}: does not end with .{args.format}, as --format says")
-    _draw(args.folders, path, args.kind, args.mixers, args.labels, args.width)
-    print(path)
+    style = args.format or ("png" if is_stream(path) and not path.suffix else "")
+    if style and not is_stream(path) and path.suffix.lower() != f".{style}":
+        raise UserError(f"{path}: does not end with .{style}, as --format says")
+    _draw(args.folders, path, args.kind, args.mixers, args.labels, args.width, style)
+    _tell(path)
     return 0
+
+
+def _tell(path: Path) -> None:
+    """Say where a file is; not in the middle of one that goes to the standard output."""
+    if not is_stream(path):
+        print(path)
 
 
 def _default_place(folders: Sequence[Path]) -> Path:
@@ -491,7 +555,7 @@ def _default_place(folders: Sequence[Path]) -> Path:
 def _report(args: argparse.Namespace) -> int:
     from .reporting import report
 
-    print(report(args.folders, args.out or _default_place(args.folders) / "report.html"))
+    _tell(report(args.folders, args.out or _default_place(args.folders) / "report.html"))
     return 0
 
 
@@ -502,11 +566,12 @@ def _draw(
     mixers: Sequence[str] = (),
     labels: Sequence[str] = (),
     width: float = 5.5,
+    style: str = "",
 ) -> None:
     from .plots import figure, save, selected
     from .results import load_folders
 
-    save(figure(kind, selected(load_folders(folders), mixers, labels), width), path)
+    save(figure(kind, selected(load_folders(folders), mixers, labels), width), path, style)
 
 
 def _bench(args: argparse.Namespace) -> int:
@@ -524,6 +589,10 @@ def _bench(args: argparse.Namespace) -> int:
     from .sweeps.plan import check_fits
     from .sweeps.sweeper import resolve_device
 
+    if args.json and is_stream(args.json):
+        raise UserError(
+            f"{args.json}: is no regular file, should be one; --json adds to what it has"
+        )
     device = torch.device(resolve_device(args.device))
     torch.set_num_threads(1)  # as a sweep's workers have, one a core
     try:

@@ -11,6 +11,7 @@ Nothing here needs torch: tables are read and shown without it.
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
@@ -60,7 +61,12 @@ def slices(names: Iterable[Hashable]) -> dict[str, str]:
 CURVE = "curve."
 """What the columns of a curve begin with in a shard, where each is a list."""
 
-CONFIG_PREFIXES = ("task.", "model.", "train.")
+MAX_LAYERS = 2**10
+
+PARTS = ("task", "model", "train")
+"""Of a config, besides the seed."""
+
+CONFIG_PREFIXES = tuple(f"{name}." for name in PARTS)
 ATTENTION_SHARE = "attention_share"
 MIXER_SOURCE = "mixer.source"
 """Tells the versions of a user's own mixer apart."""
@@ -109,7 +115,7 @@ COLUMNS = tuple(
         ("forward_flops", "FLOPs", "of one sequence; empty where unknown", "config"),
         ("pack_id", "", "pack key: equal for runs that can train together", "machine"),
         ("pack_size", "runs", "trained together", "machine"),
-        ("seconds", "s", "of the pack's training, divided by its runs", "machine"),
+        ("seconds", "s", "of training; where k runs train together, the k-th part", "machine"),
         ("tokens_per_second", "1/s", "of one run", "machine"),
         ("device", "", "as its maker names it", "machine"),
         ("kernels", "", "which form of each operation ran", "machine"),
@@ -170,7 +176,7 @@ def with_defaults(config: Options) -> dict[str, Any]:
     def whole(part: Options, default: Options) -> dict[str, Any]:
         return {**part, **{key: x for key, x in default.items() if key not in part}}
 
-    return _by_part(config, whole)
+    return {**config, **{name: _changed(name, config[name], whole) for name in PARTS}}
 
 
 def read_config(text: str) -> dict[str, Any]:
@@ -187,21 +193,29 @@ def read_config(text: str) -> dict[str, Any]:
         for key, number in default.items():
             if _is_number(number) and not _is_number(part.get(key)):
                 raise ValueError(f"no config of a run: {key} is {part.get(key)!r}, not a number")
+    if (depth := config["model"]["num_layers"]) not in range(1, MAX_LAYERS + 1):
+        raise ValueError(f"no config of a run: num_layers is {depth}, not from 1 to {MAX_LAYERS}")
     return config
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Whether it is a number that an option may have: none is negative."""
+    return isinstance(value, int | float) and type(value) is not bool and 0 <= value < math.inf
 
 
 def identity(config: Options) -> dict[str, Any]:
     """What of a resolved config, as JSON holds it, is not at its default; names and seed always
     count."""
+    return {**config, **{name: identity_of(name, config[name]) for name in PARTS}}
+
+
+def identity_of(name: str, part: Options) -> dict[str, Any]:
+    """What of one of a config's `PARTS` is not at its default."""
 
     def changed(part: Options, default: Options) -> dict[str, Any]:
         return {key: x for key, x in part.items() if key not in default or x != default[key]}
 
-    return _by_part(config, changed)
+    return _changed(name, part, changed)
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -288,23 +302,22 @@ def _each(mixer: Mapping[str, Any]) -> list[Any]:
     return list(mixer["mixers"]) if mixer["name"] == "pattern" else [mixer]
 
 
-def _by_part(
-    config: Options, change: Callable[[Options, Options], dict[str, Any]]
+def _changed(
+    name: str, part: Options, change: Callable[[Options, Options], dict[str, Any]]
 ) -> dict[str, Any]:
-    """A config with each mapping that holds options changed, given the defaults of these."""
-    task, model, train = config["task"], config["model"], config["train"]
+    """One of a config's `PARTS` with each mapping that holds options changed, given the defaults of
+    these."""
 
     def changed(mixer: Options) -> dict[str, Any]:
         if mixer["name"] == "pattern":
             mixer = {**mixer, "mixers": [changed(one) for one in mixer["mixers"]]}
         return change(mixer, _of_mixer(mixer["name"]))
 
-    return {
-        **config,
-        "task": change(task, defaults()["task"][task["name"]]),
-        "model": change({**model, "mixer": changed(model["mixer"])}, defaults()["model"]),
-        "train": change(train, defaults()["train"]),
-    }
+    if name == "task":
+        return change(part, defaults()["task"][part["name"]])
+    if name == "model":
+        part = {**part, "mixer": changed(part["mixer"])}
+    return change(part, defaults()[name])
 
 
 def _of_mixer(name: str) -> dict[str, Any]:

@@ -4,7 +4,8 @@ The defaults are the settings of Okpekpe and Orvieto 2025 (arXiv 2508.19029, app
 """
 
 import hashlib
-from functools import cached_property
+import json
+from functools import cached_property, lru_cache
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -43,7 +44,7 @@ class ModelConfig(Config):
     """
 
     d_model: int = Field(64, ge=1, le=2**16)
-    num_layers: int = Field(2, ge=1, le=2**10)
+    num_layers: int = Field(2, ge=1, le=columns.MAX_LAYERS)
     mixer: AnyMixerConfig = Field(default_factory=Attention.Config)
     mixer_defaults: Literal["own", "zoology"] = Field(
         "own",
@@ -84,8 +85,7 @@ class ModelConfig(Config):
         "changes nothing",
     )
 
-    @model_validator(mode="after")
-    def _resolve(self) -> "ModelConfig":
+    def model_post_init(self, context: Any, /) -> None:
         mixer = self.mixer
         if self.mixer_defaults == "zoology":
             mixer = mixer.with_zoology_options(self.d_model)
@@ -114,7 +114,6 @@ class ModelConfig(Config):
             redrawn = any(one.redrawn_by_zoology for one in mixers)
             redrawn &= not (own_block and self.num_layers == 1)
             self._settle("initial_weights", {"zoology": "zoology" if redrawn else "official"})
-        return self
 
     def _settle(self, name: str, meanings: dict[str, Any]) -> None:
         """Where the option has one of these values, let it have what that means."""
@@ -188,8 +187,7 @@ class TrainConfig(Config):
         "nothing", description="weights: those of a finished run stay, in models/ of its folder"
     )
 
-    @model_validator(mode="after")
-    def _check(self) -> "TrainConfig":
+    def model_post_init(self, context: Any, /) -> None:
         if self.batch_size > self.train_examples:
             raise ValueError(
                 f"batch_size {self.batch_size} is {self.batch_size - self.train_examples} more "
@@ -218,7 +216,6 @@ class TrainConfig(Config):
             if self.optimizer in own and (value is None or name not in self.model_fields_set):
                 # the config is frozen for its users; this is still its making
                 object.__setattr__(self, name, own[self.optimizer])
-        return self
 
     @property
     def steps_per_epoch(self) -> int:
@@ -293,13 +290,24 @@ class RunConfig(Config):
     @cached_property
     def run_id(self) -> str:
         """A hash of the resolved config, see `columns.run_id`: equal configs are the same run."""
-        return columns.run_id(self.model_dump(mode="json"))
+        parts = {name: _identity_of(name, getattr(self, name)) for name in columns.PARTS}
+        return columns.digest({columns.SEED: self.seed, **parts})
 
     @cached_property
     def pack_key(self) -> str:
         """Equal for runs that can train as one pack: they differ only in `PER_RUN` numbers."""
         text = self.model_dump_json(exclude={"seed": True, "train": {*PER_RUN}})
         return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+
+
+def _identity_of(name: str, part: BaseModel) -> dict[str, Any]:
+    return _identity_of_text(name, part.model_dump_json())
+
+
+@lru_cache(maxsize=2**14)
+def _identity_of_text(name: str, text: str) -> dict[str, Any]:
+    """Computed once for all runs that share the part of a config, as JSON."""
+    return columns.identity_of(name, json.loads(text))
 
 
 PER_RUN = (

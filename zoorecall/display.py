@@ -76,6 +76,8 @@ class SweepDisplay:
                 self._say(f"measuring how many runs to train at once: {groups} {shapes}, {device}")
             case events.Started():
                 self._start(event)
+            case events.Asked(groups):
+                self._add(groups)
             case events.Progress(steps, evaluations):
                 self._take_steps(steps)
                 for evaluation in evaluations:
@@ -113,14 +115,15 @@ class SweepDisplay:
             self._line(isinstance(event, events.Finished))
 
     def _start(self, event: events.Started) -> None:
-        self.runs = {run.run_id: run for group in event.groups for run in group.runs}
-        self.names = short_labels(run.model.mixer.label for run in self.runs.values())
+        self._add(event.groups)
         kept = f"; {event.finished_runs} finished before" if event.finished_runs else ""
         shapes = count(len(event.groups), "shape")
-        self._say(
-            f"{count(len(self.runs), 'run')} of {shapes} on {event.device} "
-            f"into {event.folder}{kept}"
-        )
+        what = f"{count(len(self.runs), 'run')} of {shapes}" if event.groups else "searching"
+        self._say(f"{what} on {event.device} into {event.folder}{kept}")
+
+    def _add(self, groups: Sequence[RunGroup]) -> None:
+        self.runs |= {run.run_id: run for group in groups for run in group.runs}
+        self.names = short_labels(run.model.mixer.label for run in self.runs.values())
 
     def _say(self, line: str) -> None:
         self.console.print(line, soft_wrap=True)

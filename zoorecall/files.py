@@ -38,9 +38,8 @@ def replacing(path: Path) -> Iterator[Path]:
     if path.is_dir():
         raise ResultsError(f"{path}: is a folder, should be a file")
     try:
-        descriptor = _descriptor(path)
-        if descriptor is not None or _is_special(path):
-            yield from _writing_to(path, descriptor)
+        if is_stream(path):
+            yield from _writing_to(path, _descriptor(path))
         else:
             yield from _replacing(Path(os.path.realpath(path)))
     except BrokenPipeError:
@@ -72,10 +71,11 @@ def _writing_to(path: Path, descriptor: int | None) -> Iterator[Path]:
             shutil.copyfileobj(file, out)
 
 
-def _is_special(path: Path) -> bool:
-    """Whether something is there that is no regular file."""
+def is_stream(path: Path) -> bool:
+    """Whether a path is an open file of this process, as /dev/stdout, or no regular file, as a
+    pipe; of these nothing is replaced, and nobody needs to be told where they are."""
     try:
-        return not stat.S_ISREG(path.stat().st_mode)
+        return _descriptor(path) is not None or not stat.S_ISREG(path.stat().st_mode)
     except FileNotFoundError:
         return False
 
@@ -198,6 +198,8 @@ def _setting_up(folder: Path, lock: IO[str], setting_up: IO[str]) -> Iterator[bo
 @contextlib.contextmanager
 def _writable(folder: Path) -> Iterator[None]:
     """Have a folder, and name it in an error of the block."""
+    if folder.exists() and not folder.is_dir():
+        raise ResultsError(f"{folder}: is a file, should be a folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         yield

@@ -28,20 +28,22 @@ def _rows(folder: Path) -> Iterator[tuple[str, str, str]]:
         if path.suffix == ".yaml":
             yield str(path), "grid", _description(path)
         elif path.is_dir() and has_runs(path):
-            yield str(path), words.count(_count(path), "run"), _description(path / GRID)
+            yield str(path), _count(path), _description(path / GRID)
 
 
-def _count(folder: Path) -> int:
-    """Finished runs, by the sizes of the files that hold them."""
+def _count(folder: Path) -> str:
+    """How many finished runs there are, by the sizes of the files that hold them."""
     files = [path for path in (folder / RUNS, *folder.glob(f"{SHARDS}/*.parquet")) if path.exists()]
     try:
-        return sum(pyarrow.parquet.read_metadata(path).num_rows for path in files)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder}: cannot be read: {str(error).splitlines()[0]}") from error
+        return words.count(sum(pyarrow.parquet.read_metadata(x).num_rows for x in files), "run")
+    except (OSError, ValueError):
+        return "unreadable"
 
 
 def _description(grid: Path) -> str:
     """The first sentence of a grid's description; empty where there is none to be read."""
+    if not grid.is_file():  # of a pipe that nobody writes to one would wait for ever
+        return ""
     try:
         sections: Any = yaml.safe_load(grid.read_text(encoding="utf-8"))
         return " ".join(sections["description"].split()).partition(". ")[0].rstrip(".")

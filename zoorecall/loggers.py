@@ -17,6 +17,7 @@ from .config import RunConfig
 from .errors import ResultsError, UserError
 from .grid.yaml_nodes import suggest
 from .sweeps.events import (
+    Asked,
     Evaluation,
     Failed,
     Finished,
@@ -128,6 +129,8 @@ class Logger:
             case Started(folder, _, groups):
                 self._folder = folder
                 self._runs = {run.run_id: run for group in groups for run in group.runs}
+            case Asked(groups):
+                self._runs |= {run.run_id: run for group in groups for run in group.runs}
             case Progress():
                 for evaluation in event.evaluations:
                     self._writer(evaluation).write(evaluation)

@@ -139,17 +139,24 @@ def _table(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _values(column: pd.Series) -> pd.Series:
     """A column whose values can be compared and sorted: whole numbers as such where some rows have
-    none, lists as tuples, and as text where some are text."""
+    none, lists as tuples, and all as text where they are of different kinds or lengths."""
     column = column.map(lambda x: tuple(x) if isinstance(x, list) else x)
     known = column.dropna()
-    if known.map(lambda x: isinstance(x, str)).nunique() > 1:
+    if column.map(_kind).nunique() > 1:
         return column.map(lambda x: x if isinstance(x, str) else json.dumps(x), na_action="ignore")
     whole = len(known) < len(column) and known.map(_is_whole).all()
     return column.astype("Int64") if whole and len(known) else column
 
 
+def _kind(x: object) -> str:
+    """Equal for values that can be sorted, with some missing or not."""
+    if isinstance(x, tuple):
+        return f"{len(x)} values"
+    return "text" if isinstance(x, str) else "number"
+
+
 def _is_whole(x: object) -> bool:
-    return isinstance(x, int | float) and not isinstance(x, bool) and float(x).is_integer()
+    return isinstance(x, int | float) and not isinstance(x, bool) and x % 1 == 0 and x < 2**53
 
 
 class _Part(NamedTuple):
@@ -273,33 +280,44 @@ def _as_written_now(rows: pd.DataFrame, file: object) -> pd.DataFrame:
     """Rows of any version with options that are newer at their defaults, the id that follows from
     the config, and the sizes that the task tells.
 
-    Raises ResultsError, which names the file, where a config is none or two rows are of one run.
+    Raises ResultsError, which names the file, where a config is none or two rows are of one run, or
+    where a row has other sizes than its task.
     """
     try:
         configs = [columns.read_config(text) for text in rows[CONFIG]]
+        sizes = _task_sizes(configs, rows.index)
     except ValueError as error:
         raise ResultsError(f"{file}: {error}; take it away, its runs train again") from error
     ids = [columns.run_id(config) for config in configs]
     if twice := [run_id for run_id, count in Counter(ids).items() if count > 1]:
         raise ResultsError(f"{file}: has run {twice[0]} twice; take out one of the two rows")
+    for name in sizes.columns.intersection(rows.columns):
+        if (wrong := rows[name] != sizes[name]).any():
+            i = int(wrong.argmax())
+            raise ResultsError(
+                f"{file}: says {name} {rows[name].iloc[i]} of run {ids[i]}, whose config says "
+                f"{sizes[name].iloc[i]}; take it away, its runs train again"
+            )
     texts = [json.dumps(config) for config in configs]
-    rows = rows.assign(**{RUN_ID: ids, CONFIG: texts})
-    sizes = rows.reindex(columns=list(columns.TASK_SIZES))
-    untold = sizes.isna().any(axis=1)
-    if untold.any():
-        tasks = pd.Series([json.dumps(config["task"]) for config in configs], rows.index)[untold]
-        told = {text: _task_sizes(text) for text in tasks.unique()}
-        sizes.loc[untold] = pd.DataFrame([told[text] for text in tasks], tasks.index)
-    return rows.assign(**sizes.astype("int64"))
+    return rows.assign(**{RUN_ID: ids, CONFIG: texts}, **sizes)
 
 
-def _task_sizes(task: str) -> dict[str, int]:
-    """What a task tells of its sizes, from its config as JSON."""
-    from pydantic import TypeAdapter  # rows know them, but for those of earlier versions
+def _task_sizes(configs: Sequence[Mapping[str, Any]], index: pd.Index) -> pd.DataFrame:
+    """What the task of each config tells of its sizes. Raises ValueError where one is no task."""
+    from pydantic import TypeAdapter, ValidationError
 
     from .tasks import AnyTaskConfig, sizes
 
-    return sizes(TypeAdapter(AnyTaskConfig).validate_json(task))
+    tasks, adapter = [json.dumps(config["task"]) for config in configs], TypeAdapter(AnyTaskConfig)
+    try:
+        told = {text: sizes(adapter.validate_json(text)) for text in dict.fromkeys(tasks)}
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        where = ".".join(map(str, ("task", *fault["loc"][1:])))
+        reason = fault["msg"].removeprefix("Value error, ")
+        raise ValueError(f"no config of a run: {where}: {reason}") from error
+    found = [told[text] for text in tasks]
+    return pd.DataFrame(found, index, list(columns.TASK_SIZES), "int64")
 
 
 def has_runs(folder: Path) -> bool:

@@ -116,7 +116,7 @@ def _answers_of(config: str, weights: Path, number: int) -> Iterator[str]:
         yield _filled(f"  {warning.message}", "  ")
     run = RunConfig.model_validate_json(config)
     task, n = make_task(run.task), min(EXAMINED, run.train.test_examples)
-    examples = _examples(task, n, run.seed)
+    examples = _examples(task, n, run.data_seed)
     said = _answers(model, examples)  # [n, Q]
     right = said == examples.targets
     wrong = int((~right).sum())

@@ -44,10 +44,18 @@ def on_sizes(small: Sequence[tuple], large: Sequence[tuple]) -> pytest.MarkDecor
     return pytest.mark.parametrize("sizes", sizes, ids=str)
 
 
+def cotangent(y: Tensor) -> Tensor:
+    """The same for every y of this shape."""
+    return torch.randn(y.shape, generator=torch.Generator().manual_seed(3)).bfloat16()
+
+
 def results(
-    function: Callable[..., Any], inputs: Sequence[Tensor], dtype: torch.dtype | None = None
+    function: Callable[..., Any],
+    inputs: Sequence[Tensor],
+    dtype: torch.dtype | None = None,
+    dy: Tensor | None = None,
 ) -> list[Tensor]:
-    """A function's outputs and the gradients of its first, under the same cotangent always.
+    """A function's outputs and the gradients of its first, under `dy` or its `cotangent`.
 
     The gradients are those of the inputs that are not integers; these are cast to `dtype`.
     """
@@ -57,16 +65,18 @@ def results(
     ]
     y = function(*inputs)
     y, *others = y if isinstance(y, tuple) else (y,)
-    dy = torch.randn(y.shape, generator=torch.Generator().manual_seed(3)).bfloat16()
+    dy = cotangent(y) if dy is None else dy
     wanted = [x for x in inputs if x.requires_grad]
     return [y.detach(), *others, *torch.autograd.grad(y, wanted, dy.to(y))]
 
 
-def kernel_results(function: Callable[..., Any], inputs: Sequence[Tensor]) -> list[Tensor]:
+def kernel_results(
+    function: Callable[..., Any], inputs: Sequence[Tensor], dy: Tensor | None = None
+) -> list[Tensor]:
     """`results` while fresh memory holds NaN, which shows what a kernel forgot to write."""
     torch.use_deterministic_algorithms(True)
     try:
-        return results(function, inputs)
+        return results(function, inputs, dy=dy)
     finally:
         torch.use_deterministic_algorithms(False)
 

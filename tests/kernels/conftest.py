@@ -7,10 +7,38 @@ from .comparing import INTERPRETED
 
 if INTERPRETED:
     import triton.language as tl
+    from triton.runtime import interpreter
     from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
     from zoorecall.ops.causal_conv import triton as causal_conv_triton
     from zoorecall.ops.gated_norm import triton as gated_norm_triton
+
+    patch, patched = interpreter._patch_lang, set()
+
+    def patch_once(fn):
+        """Triton 3.6 patches its language anew at every call of a kernel's function, which takes
+        most of the time, and here all that runs is interpreted."""
+        if id(fn.__globals__) not in patched:
+            patch(fn)
+            patched.add(id(fn.__globals__))
+        return interpreter._LangPatchScope()
+
+    interpreter._patch_lang = patch_once
+    # the type of a tuple, for which only the compiler asks
+    tl.core._type_for_tuple_values = lambda values, fields=None: None
+    find_dtype, found = interpreter._get_np_dtype, {}
+
+    def find_dtype_once(dtype):
+        name = dtype.scalar.name
+        if name not in found:
+            found[name] = find_dtype(dtype)
+        return found[name]
+
+    interpreter._get_np_dtype = find_dtype_once
+    # sizes as small as these overflow nowhere
+    interpreter.interpreter_builder.options = interpreter.InterpreterOptions(
+        sanitize_overflow=False
+    )
 
     @pytest.fixture(autouse=True)
     def bfloat16_as_on_a_gpu(monkeypatch):

@@ -25,13 +25,13 @@ from .comparing import (
 )
 
 # R, B, L, C, T, bias, SiLU: lengths of one tile, of several with a rest, and shorter than the taps;
-# channels of one program and of several
+# channels of one program and of several; tiles of both sequences in one program
 SIZES = [
     (3, 2, 1, 19, 3, True, True),
     (3, 2, 5, 19, 2, False, False),
     (3, 2, 5, 19, 3, True, False),
     (3, 2, 5, 19, 4, False, True),
-    (3, 2, 33, 19, 2, True, True),
+    (3, 2, 13, 19, 2, True, True),
     (2, 1, 3, 35, 8, True, True),
 ]
 LARGE_SIZES = [

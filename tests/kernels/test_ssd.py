@@ -80,7 +80,7 @@ def chunks_case(R, B, L, H, G, P, N, dtype=torch.float32):
 
 SMALL = {
     "ssd": partial(case, B=1, L=17, H=4, G=2, P=5, N=7),
-    "ssd of chunks": partial(chunks_case, B=1, L=130, H=2, G=1, P=5, N=7),
+    "ssd of chunks": partial(chunks_case, B=1, L=66, H=2, G=1, P=5, N=7),
 }
 LARGE = {
     "ssd": partial(case, 17, 31, 64, 2, 1, 64, 128, dtype=torch.bfloat16),

@@ -222,8 +222,8 @@ class NoForward(nn.Module):
 
 FAULTS = {
     "no_such_package:Mixer": "ModuleNotFoundError: No module named 'no_such_package'",
-    "json:Mixer": "AttributeError: module 'json' has no attribute 'Mixer'",
-    "json:dumps": "TypeError: it is not a torch.nn.Module class",
+    "keyword:Mixer": "AttributeError: module 'keyword' has no attribute 'Mixer'",
+    "keyword:iskeyword": "TypeError: it is not a torch.nn.Module class",
     "__main__:Mine": "ImportError: __main__ should be a .py file that another process can import",
     "NoForward": "it has no forward",
     "raises": "ZeroDivisionError: integer division or modulo by zero",

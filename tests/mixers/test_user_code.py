@@ -61,6 +61,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "grid.yaml").write_text(GRID)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)  # for one worker
     known = set(sys.modules)
     yield tmp_path
     for name in set(sys.modules) - known:

@@ -1,7 +1,6 @@
 """Models, packs of models, a user's own mixer, and what the plan says of them."""
 
 import dataclasses
-import itertools
 import math
 
 import pytest

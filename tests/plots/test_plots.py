@@ -23,7 +23,7 @@ def accuracy(mixer, layers, width, length, x, seed):
 
 def study(**axes):
     sizes = {"layers": (1, 2), "widths": (64, 128, 256), "lengths": (64, 128, 256)}
-    sizes["rates"] = tuple(np.logspace(-5, -1, 9))
+    sizes["rates"] = tuple(np.logspace(-5, -1, 5))
     return made_up_runs(accuracy, mixers=MIXERS, **{**sizes, **axes})
 
 
@@ -86,7 +86,9 @@ FIGURES = {
         sums(trained=("one form", "both forms"))
     ),
     "recall by size": lambda: plots.recall_by_size(sums(depths=(1, 2, 3, 4))),
-    "learning rates": lambda: plots.accuracy_by_learning_rate(study(layers=(2,))),
+    "learning rates": lambda: plots.accuracy_by_learning_rate(
+        study(layers=(2,), lengths=(64, 256))
+    ),
     "few learning rates": lambda: plots.accuracy_by_learning_rate(
         study(layers=(2,), lengths=(64,), rates=(2e-3, 5e-3, 1e-2, 3e-2))
     ),

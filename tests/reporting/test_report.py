@@ -20,7 +20,7 @@ from zoorecall.reporting import charts, report, words
 from zoorecall.results import Results, write_plan
 from zoorecall.words import MIXERS
 
-LR_FINE = Path(__file__).parents[2] / "results" / "lr_fine"
+COMMITTED = Path(__file__).parents[2] / "results" / "mamba_norm_small"
 
 
 def solved_between(low, high, inside=1.0, outside=0.9):
@@ -265,12 +265,12 @@ def test_looks_are_those_of_the_figures_and_can_be_seen_on_a_dark_page():
 
 def test_the_command_writes_the_page_and_says_where(tmp_path, capsys):
     folder = tmp_path / "study"
-    shutil.copytree(LR_FINE, folder)
+    shutil.copytree(COMMITTED, folder)
     write_plan(folder, ["never-trained"])
     assert main(["report", str(folder)]) == 0
     assert capsys.readouterr().out == f"{folder / 'report.html'}\n"
     page = (folder / "report.html").read_text()
-    assert "study: recall of" in page and "DeltaNet" in page
+    assert "study: recall of" in page and "Mamba (norm)" in page
     assert "1 planned run is not finished" in page
     assert main(["report", str(folder), "--out", str(tmp_path / "new" / "page.html")]) == 0
     assert (tmp_path / "new" / "page.html").read_text() == page
@@ -283,8 +283,8 @@ def test_a_folder_or_a_page_that_cannot_be_costs_one_line_and_exit_code_2(tmp_pa
     cases = [
         ([str(missing)], missing),
         ([str(empty)], empty),
-        ([str(LR_FINE), "--out", str(file / "page.html")], file / "page.html"),
-        ([str(LR_FINE), "--out", str(empty)], empty),
+        ([str(COMMITTED), "--out", str(file / "page.html")], file / "page.html"),
+        ([str(COMMITTED), "--out", str(empty)], empty),
     ]
     for arguments, culprit in cases:
         assert main(["report", *arguments]) == 2

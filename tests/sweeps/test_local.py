@@ -1,6 +1,5 @@
 """Worker processes, whatever a user's mixer does to them: never a hang, and none is left alive."""
 
-import os
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -70,6 +69,8 @@ def place(tmp_path_factory) -> Path:
         yield folder
 
 
+ORPHAN = "hangs while its sweep is killed"
+
 BEGIN_AND = "pathlib.Path('{}').touch(); time.sleep({})"
 """Make a file known, and go on for so long."""
 
@@ -89,12 +90,17 @@ class CarriedOut(NamedTuple):
 
 @pytest.fixture(scope="module")
 def carried_out(place) -> CarriedOut:
-    """All cases, on two workers; a third measures for longer than the others train."""
-    waiting, at_work, found = list(CASES), dict[int, str](), dict[str, JobEvent]()
+    """All cases, on two workers. A third measures for longer than the others train; a fourth hangs
+    when nobody is there any more to give it orders."""
+    waiting, at_work, found = list(CASES), {3: ORPHAN}, dict[str, JobEvent]()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(local, "CLOSING_SECONDS", 0.5)
         with LocalExecutor(["cpu"] * 4, place, 60) as executor:
             executor.give(2, Measure(run_that(BEGIN_AND.format(place / "measures", 60))))
+            executor.give(3, Train((run_that(BEGIN_AND.format(place / "hangs", 3600)),), 1))
+            wait_for(place / "hangs")
+            executor._workers[3]._orders.close()
+            executor._workers[3]._orders = (place / "nobody").open("wb")
             while waiting or at_work:
                 for worker in {0, 1} - at_work.keys():
                     if waiting:
@@ -120,7 +126,7 @@ def test_a_worker_starts_when_first_needed_and_goes_at_once_where_it_has_nothing
     carried_out,
 ):
     deaths = sum(isinstance(event, Died) for event in carried_out.endings.values())
-    assert len(carried_out.workers) <= 3 + deaths and carried_out.closing_seconds < 5
+    assert len(carried_out.workers) <= 4 + deaths and carried_out.closing_seconds < 5
     assert all(worker.process.poll() is not None for worker in carried_out.workers)
 
 
@@ -140,6 +146,7 @@ def test_what_is_printed_is_in_the_log(endings, place):
         ("writes into every channel", Died, "channel of events: b'hi' is no message"),
         ("closes every channel", Died, "killed by signal 9"),
         ("forks and is killed", Died, "killed by signal 9 (SIGKILL: out of memory?)"),
+        (ORPHAN, Died, "ended with exit code 1"),
         ("exits", Raised, "SystemExit: 0"),
     ],
 )
@@ -148,17 +155,5 @@ def test_a_worker_that_is_lost_is_the_event_that_ends_its_job(case, kind, reason
 
 
 def test_every_case_ends_and_none_waits_for_what_a_worker_forked(endings, place):
-    assert set(endings) == set(CASES)
+    assert set(endings) == {*CASES, ORPHAN}
     assert not (place / "outlived").exists()
-
-
-def test_a_worker_dies_with_its_sweep_though_its_mixer_hangs(place, tmp_path):
-    """It hears that nobody is there to give it orders; a real kill is tested of whole sweeps."""
-    run = run_that(BEGIN_AND.format(tmp_path / "begun", 3600))
-    with LocalExecutor(["cpu"], tmp_path, 60) as executor:
-        executor.give(0, Train((run,), 1))
-        wait_for(tmp_path / "begun")
-        (worker,) = executor._started
-        worker._orders.close()
-        worker._orders = open(os.devnull, "wb")  # noqa: SIM115 - which the executor closes
-        assert worker.process.wait(15) == 1

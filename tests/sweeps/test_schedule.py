@@ -315,3 +315,32 @@ def test_whatever_happens_each_run_finishes_or_fails_once(seed):
             assert len(work.runs) <= work.slots
     everyone = [run_id for each in groups for run_id in ids(each.runs)]
     assert sorted(told.elements()) == sorted(everyone)
+
+
+# ---- runs that come while others train
+
+
+def test_runs_that_are_added_join_their_queue_and_a_worker_that_had_no_more_is_held_for_them():
+    first, more, other = group(2), group(4), group(1, width=16)
+    schedule = Schedule([first], ("cpu",))
+    assert schedule.room(2) == 0  # two wait for the two slots
+    given(schedule)
+    first_two = ids(first.runs)
+    assert ids(schedule.more(0, first_two[:1], True, hold=True)) == ()  # it trains the other
+    assert schedule.more(0, first_two[1:], True, hold=True) is None
+    assert schedule.room(2) == 2 and schedule.held(more_may_come=True) == [] == schedule.jobs()
+    schedule.add([RunGroup(more.runs[2:], 2)])
+    ((place, runs),) = schedule.held(more_may_come=True)
+    assert place == 0 and ids(runs) == ids(more.runs[2:]) and schedule.busy
+    schedule.more(0, ids(runs), True, hold=True)
+    schedule.add([other])  # which only this worker can train, and not in this job
+    assert schedule.held(more_may_come=True) == [(0, ())]
+    assert schedule.end(0, Done()) == [] and given(schedule) == {0: ids(other.runs)}
+
+
+def test_a_held_worker_is_let_go_when_no_more_may_come():
+    schedule = Schedule([group(1)], CPUS)
+    ((place, run_ids),) = given(schedule).items()
+    assert schedule.more(place, run_ids, True, hold=True) is None
+    assert schedule.held(more_may_come=True) == []
+    assert schedule.held(more_may_come=False) == [(place, ())]

@@ -63,28 +63,6 @@ def command(grid: Path, folder: Path, *more: str) -> list[str]:
     return [sys.executable, "-m", "zoorecall.cli", *words]
 
 
-def test_a_sweep_that_is_killed_goes_on_to_the_table_of_one_that_was_not(grid_file, tmp_path):
-    """Once, as soon as there is something to go on from; test_interruptions.py has more."""
-    longer = ("train.epochs=40", "seed=1", "model.mixer=attention")
-    sets = [word for each in longer for word in ("--set", each)]
-    words = [*command(grid_file, tmp_path / "broken"), *sets, "--checkpoint-seconds", "0"]
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while process.poll() is None and not list(tmp_path.glob("broken/checkpoints/*")):
-        time.sleep(0.01)
-    process.kill()
-    assert process.wait() == -signal.SIGKILL
-    grid, heard = load_grid(grid_file, longer), []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sweeper, "LocalExecutor", InThread)
-        sweep(grid, tmp_path / "broken", device="cpu", on_event=heard.append)
-    first = next(event for event in heard if isinstance(event, Progress))
-    assert max(first.steps.values()) > 0 or heard[0].finished_runs
-    train_into(tmp_path / "whole", grid.runs)
-    whole, broken = (load_results(tmp_path / name).curves for name in ("whole", "broken"))
-    pd.testing.assert_frame_equal(whole, broken, check_exact=True)
-    assert not [p.name for p in tmp_path.rglob("*") if p.suffix in (".tmp", ".pt")]
-
-
 COMPLETE = {"grid.yaml", "runs.parquet", "curves.parquet", "runs.csv", "provenance.csv"}
 
 

@@ -86,8 +86,12 @@ def _varying(runs: pd.DataFrame, keys: list[str], names: list[str]) -> list[str]
 
 def num_pairs(runs: pd.DataFrame) -> pd.Series:
     """The pairs of an example of each run; NaN where its task does not count them."""
-    columns = runs.reindex(columns=list(PAIRS)).astype(float)
-    return columns.bfill(axis=1).iloc[:, 0]
+    found = np.full(len(runs), np.nan)
+    for name in PAIRS:
+        if name in runs:
+            pairs = runs[name].to_numpy(float, na_value=np.nan)
+            found = np.where(np.isnan(found), pairs, found)
+    return pd.Series(found, runs.index)
 
 
 def with_pairs(setting: Mapping[str, Any], runs: pd.DataFrame) -> dict[str, Any]:
@@ -214,14 +218,15 @@ def accuracies(runs: pd.DataFrame) -> list[Accuracies]:
 
 def _by_seed_and_rate(runs: pd.DataFrame, column: str) -> pd.DataFrame:
     """One setting's runs as a table, a row a seed and a column a rate."""
-    twice = runs[[SEED, RATE]].duplicated(keep=False)
-    if twice.any():
-        one, other = runs[twice].sort_values([SEED, RATE])[RUN_ID].iloc[:2]
+    (seeds, i), (rates, j) = (np.unique(runs[x], return_inverse=True) for x in (SEED, RATE))
+    cell = i * len(rates) + j
+    if len(np.unique(cell)) < len(cell):
+        twice = runs[runs[[SEED, RATE]].duplicated(keep=False)]
+        one, other = twice.sort_values([SEED, RATE])[RUN_ID].iloc[:2]
         raise ResultsError(
             f"runs {one} and {other} have the same setting, learning rate and seed; "
             "of two such runs one must be left out"
         )
-    (seeds, i), (rates, j) = (np.unique(runs[x], return_inverse=True) for x in (SEED, RATE))
     values = np.full((len(seeds), len(rates)), np.nan)
     values[i, j] = runs[column]
     return pd.DataFrame(values, pd.Index(seeds, name=SEED), pd.Index(rates, name=RATE))

@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from ..columns import PARTS
 from ..config import PRESETS, RunConfig
 from ..errors import GridError
 from ..user_code import source_of
@@ -52,18 +53,22 @@ class Plan:
     parts: list[list[Axis]]  # the axes, then those of each include entry
     exclude: list[list[Axis]]
     valid: dict[tuple[str, str], Any] = field(default_factory=dict)
+    """Sections by name and what was given."""
+    stays: dict[tuple[int, str], bool] = field(default_factory=dict)
+    """Whether sections, as they were given, stay the same with a point of an exclude entry."""
 
     @functools.cached_property
     def base(self) -> dict[str, Any]:
         default = RunConfig().model_dump()
         mixer = {"name": default["model"]["mixer"]["name"]}
-        base = {"task": {"name": default["task"]["name"]}, "model": {"mixer": mixer}}
+        task = {"name": default["task"]["name"]}
+        base = {"task": task, "model": {"mixer": mixer}, "train": {}}
         return functools.reduce(lay, self.layers, base)
 
     def validate(self, data: dict[str, Any]) -> tuple[RunConfig | None, ValidationError | None]:
         """The run of this data, or what is wrong with it. Sections that many runs share are
         validated once."""
-        keys = {name: (name, repr(data[name])) for name in data.keys() & {"task", "model", "train"}}
+        keys = {name: (name, repr(data[name])) for name in PARTS}
         known = {name: self.valid[key] for name, key in keys.items() if key in self.valid}
         try:
             run = RunConfig.model_validate({**data, **known})
@@ -148,8 +153,11 @@ def matches(plan: Plan, entry: Sequence[Axis], data: dict[str, Any], run: RunCon
 def _stays(
     plan: Plan, point: Sequence[Setting], data: dict[str, Any], run: RunConfig | None
 ) -> bool:
-    changed = lay(data, point)
-    if changed == data or run is None:  # a run that is not valid has only what it was given
-        return changed == data
-    same, _ = plan.validate(changed)
-    return same is not None and same.run_id == run.run_id
+    if run is None:  # a run that is not valid has only what it was given
+        return lay(data, point) == data
+    touched = {name: data.get(name) for name in sorted({setting.path[0] for setting in point})}
+    key = (id(point), repr(touched))
+    if key not in plan.stays:
+        same, _ = plan.validate(lay(data, point))
+        plan.stays[key] = same is not None and same.run_id == run.run_id
+    return plan.stays[key]

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from pydantic.json_schema import SkipJsonSchema
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -35,14 +35,12 @@ class CustomConfig(MixerConfig):
     source: SkipJsonSchema[str] = ""
     """What the code was when the grid was read; no one's to set. An edit makes other runs."""
 
-    @model_validator(mode="after")
-    def _resolve(self) -> "CustomConfig":
+    def model_post_init(self, context: Any, /) -> None:
         if not self.source:
             with self._refusing():
                 self.load()
                 # the config is frozen for its users; this is still its making
                 object.__setattr__(self, "source", source_of(self.module))
-        return self
 
     @property
     def module(self) -> str:

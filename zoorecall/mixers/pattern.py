@@ -12,7 +12,7 @@ run's config has the list. A pattern of one mixer is that mixer. Patterns are no
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from ..columns import pattern_layers
 from .base import MixerConfig
@@ -32,8 +32,7 @@ class PatternConfig(MixerConfig):
         Annotated[tuple[int, ...], Field(strict=False)] | Literal["50", "75", "83", "87.5"] | None
     ) = Field(None, description="the layers of attention, or the per cent of the others")
 
-    @model_validator(mode="after")
-    def _check(self) -> "PatternConfig":
+    def model_post_init(self, context: Any, /) -> None:
         names = [mixer.name for mixer in self.mixers]
         if self.attention_at is not None and names.count("attention") != 1:
             raise ValueError(f"attention_at needs attention once among the mixers {names}")
@@ -42,7 +41,6 @@ class PatternConfig(MixerConfig):
             raise ValueError(
                 f"attention_at {list(at)} should be layers in order, each once, from 0"
             )
-        return self
 
     @property
     def each(self) -> tuple[MixerConfig, ...]:

@@ -286,10 +286,10 @@ def with_seeds(axis: Axes, x: Any, mean: Any, each: Any, look: Look) -> None:
     axis.plot(at, values, linestyle="", **look.seeds, clip_on=False, zorder=3)
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure in the format of the path's ending, whole or not at all. Raises UserError
-    where that is none of `FORMATS`."""
-    style = path.suffix.lstrip(".").lower()
+def save(figure: Figure, path: Path, style: str = "") -> None:
+    """Write a figure, whole or not at all, in the format of the path's ending where no other is
+    given. Raises UserError where that is none of `FORMATS`."""
+    style = style or path.suffix.lstrip(".").lower()
     if style not in FORMATS:
         raise UserError(f"{path}: a figure's name ends with .png, .pdf or .svg")
     # without the time of writing, equal figures are equal files

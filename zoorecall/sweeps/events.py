@@ -189,6 +189,13 @@ class Started:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """More runs are to be trained: a search has asked for them."""
+
+    groups: tuple[RunGroup, ...]
+
+
+@dataclass(frozen=True)
 class Reduced:
     """These runs did not fit into memory together; they go on, so many at once."""
 
@@ -221,7 +228,7 @@ class Unmerged:
     missing: int
 
 
-SweepEvent = Measuring | Started | Interim | Reduced | Retried | Failed | Unmerged
+SweepEvent = Measuring | Started | Asked | Interim | Reduced | Retried | Failed | Unmerged
 """What `sweep` reports."""
 
 # ---- as lines

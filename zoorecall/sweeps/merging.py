@@ -56,5 +56,7 @@ def write_grid(
     configs += [run.model_dump(mode="json") for run in asked]
     if keep and path.exists():
         configs += [run.model_dump(mode="json") for run in load_grid(path).runs]
+    if not configs:
+        return  # a search knows no runs before it asks for them
     with files.replacing(path) as temporary:
         temporary.write_text(HEADER + dump_grid(configs, description), encoding="utf-8")

@@ -72,6 +72,7 @@ class Schedule:
         self._alone: Counter[tuple[str, str]] = Counter()  # failed alone, by pack key and reason
         self._finished_keys: set[str] = set()
         self._gone: set[int] = set()  # places
+        self._held: set[int] = set()  # places
         self.failed: list[tuple[RunConfig, str]] = []
 
     @property
@@ -84,6 +85,33 @@ class Schedule:
         """How many runs no worker has."""
         return sum(len(queue.waiting) for queue in self._queues)
 
+    def add(self, groups: Iterable[RunGroup]) -> None:
+        """More runs, of which as many are trained at once as there are slots."""
+        for group in groups:
+            key = group.runs[0].pack_key
+            queue = next((x for x in self._queues if x.key == key and x.slots > 1), None)
+            if queue is None:
+                queue = Queue(key, group.slots, deque())
+                self._queues.append(queue)
+            queue.waiting.extend(group.runs)
+
+    def room(self, slots: int) -> int:
+        """How many more runs could be trained now, if an idle worker trains so many at once."""
+        of_jobs = sum(work.slots - len(work.runs) for work in self._work.values())
+        return max(0, of_jobs + slots * len(self._idle()) - self.waiting)
+
+    def held(self, more_may_come: bool) -> list[tuple[int, tuple[RunConfig, ...]]]:
+        """The workers that had no run left and were kept for others to come, with the runs that
+        they get now: none where no more may come, or where some wait that only they could train."""
+        given = []
+        for place in sorted(self._held):
+            work = self._work[place]
+            runs = work.take()
+            if runs or not more_may_come or (self.waiting and not self._idle()):
+                self._held.discard(place)
+                given.append((place, runs))
+        return given
+
     def jobs(self) -> list[tuple[int, Train]]:
         """A job for each worker that has none and can have one."""
         given = []
@@ -94,20 +122,28 @@ class Schedule:
                 given.append((place, Train(work.take(), slots)))
         return given
 
-    def more(self, place: int, left: Iterable[str], finished: bool) -> tuple[RunConfig, ...]:
-        """The runs that go into the slots of those that have left."""
+    def more(
+        self, place: int, left: Iterable[str], finished: bool, hold: bool = False
+    ) -> tuple[RunConfig, ...] | None:
+        """The runs that go into the slots of those that have left. None where the worker has no
+        other and is to be held until there are some, as its program is made."""
         work = self._work[place]
         for run_id in left:
             del work.runs[run_id]
         if finished:
             self._finished_keys.add(work.queue.key)
-        return work.take()
+        runs = work.take()
+        if hold and not work.runs:
+            self._held.add(place)
+            return None
+        return runs
 
     def end(self, place: int, event: JobEvent) -> list[SweepEvent]:
         """A worker's job has ended; returns what that means for the runs it had."""
         if isinstance(event, Died) and event.gone:
             self._gone.add(place)
         work = self._work.pop(place, None)
+        self._held.discard(place)
         if work is None or not work.runs:
             return []
         runs, run_ids = list(work.runs.values()), tuple(work.runs)

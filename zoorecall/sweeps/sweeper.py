@@ -6,8 +6,10 @@ either side costs at most what was trained since the last checkpoint.
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
@@ -17,12 +19,14 @@ from ..errors import DeviceError, ResultsError, SweepFailed, UserError
 from ..grid import Grid
 from ..results import Results
 from .events import (
+    Asked,
     Finished,
     Interim,
     Measure,
     Measured,
     Measuring,
     More,
+    Prune,
     Pruned,
     Started,
     SweepEvent,
@@ -36,6 +40,9 @@ from .merging import write_grid
 from .plan import SAMPLE_SIZES, RunGroup, check_fits, pack_size, plan, share
 from .schedule import Schedule
 from .watch import Watch
+
+OTHERS_SECONDS = 2
+"""Between two looks at what other searches into the same storage have found."""
 
 
 def default_folder(grid: Grid) -> Path:
@@ -120,19 +127,23 @@ def sweep(
             _move_aside(folder)
         setting_up = locks.enter_context(files.locked(folder, part))
         with setting_up() as alone:
-            _set_up(folder, grid, alone, on_event)
+            set_up(folder, grid, alone, on_event)
         log = f"worker.{part[0]}-of-{part[1]}.log" if part else LOG
         try:
             (folder / log).unlink(missing_ok=True)
-            with _workers(executor, address, own, device, folder, checkpoint_seconds, log) as each:
+            at_most = max(1, len(own.runs))
+            where = (executor, address, at_most, device)
+            with make_workers(*where, folder, checkpoint_seconds, log) as each:
                 watch = Watch(each, give_up_seconds, on_event)
                 sizes = _measure(plan_groups(own, device, folder), device, each, watch, on_event)
                 groups = plan_groups(own, device, folder, sizes)
                 todo = sum(len(group.runs) for group in groups)
                 on_event(Started(folder, device, tuple(groups), len(own.runs) - todo))
-                failed = _train(groups, each, watch, on_event)
+                schedule = Schedule(groups, each.places)
+                train_all(schedule, watch, on_event)
+                failed = schedule.failed
         except KeyboardInterrupt as error:
-            error.add_note(_kept(folder, own))
+            error.add_note(what_is_kept(folder, own.runs))
             raise
         finally:
             if results.finished_run_ids(folder):
@@ -158,7 +169,7 @@ def sweep(
     return results.load_results(folder)
 
 
-def _set_up(folder: Path, grid: Grid, alone: bool, on_event: Callable[[SweepEvent], None]) -> None:
+def set_up(folder: Path, grid: Grid, alone: bool, on_event: Callable[[SweepEvent], None]) -> None:
     """Clear away what an earlier sweep left half-written or someone damaged, and write down what
     is to be trained. What other parts are writing stays."""
     if alone:
@@ -172,17 +183,16 @@ def _set_up(folder: Path, grid: Grid, alone: bool, on_event: Callable[[SweepEven
         results.write_plan(folder, run_ids)
 
 
-def _workers(
+def make_workers(
     executor: str,
     address: str | None,
-    grid: Grid,
+    most: int,
     device: str,
     folder: Path,
     checkpoint_seconds: float,
     log: str,
 ) -> Executor:
-    """No more of them than there are runs."""
-    most = max(1, len(grid.runs))
+    """At most so many of them."""
     if executor == "ray":
         from .ray_executor import RayExecutor
 
@@ -190,9 +200,9 @@ def _workers(
     return LocalExecutor(places(device)[:most], folder, checkpoint_seconds, log)
 
 
-def _kept(folder: Path, grid: Grid) -> str:
+def what_is_kept(folder: Path, runs: Iterable[RunConfig]) -> str:
     """What an interrupted sweep goes on from."""
-    run_ids = {run.run_id for run in grid.runs}
+    run_ids = {run.run_id for run in runs}
     finished = run_ids & results.finished_run_ids(folder)
     saved = [x for x in run_ids - finished if results.checkpoint_path(folder, x).exists()]
     return f"{len(finished)} of {len(run_ids)} runs are finished, {len(saved)} more are saved"
@@ -237,31 +247,65 @@ def _measure(
     return sizes
 
 
-def _train(
-    groups: list[RunGroup],
-    executor: Executor,
+class Source(Protocol):
+    """Where a search's runs come from, while it is at work."""
+
+    def ask(self, room: int) -> list[RunGroup]:
+        """Runs to train now, at most so many."""
+        ...
+
+    def hear(self, event: SweepEvent) -> tuple[str, ...]:
+        """Hear of an event; returns the runs that are to be trained no further."""
+        ...
+
+    @property
+    def finished(self) -> bool:
+        """Whether it will ask for no more."""
+        ...
+
+
+def train_all(
+    schedule: Schedule,
     watch: Watch,
     on_event: Callable[[SweepEvent], None],
-) -> list[tuple[RunConfig, str]]:
-    """Have the runs trained and pass events on; returns those that failed, and why."""
-    schedule = Schedule(groups, executor.places)
+    source: Source | None = None,
+    slots: int = 1,
+) -> None:
+    """Have all runs trained, also those that a source asks for, and pass events on. An idle worker
+    is taken to have room for so many `slots`."""
+
+    def tell(place: int, event: SweepEvent) -> None:
+        on_event(event)
+        if source and (pruned := source.hear(event)):
+            watch.give(place, Prune(pruned))
+
     while True:
-        for place, job in schedule.jobs():
-            watch.give(place, job)
+        if source and (groups := source.ask(schedule.room(slots))):
+            schedule.add(groups)
+            on_event(Asked(tuple(groups)))
+        hold = source is not None and not source.finished
+        for held, runs in schedule.held(hold):
+            watch.give(held, More(runs))
+        for idle, job in schedule.jobs():
+            watch.give(idle, job)
         if not schedule.busy and schedule.waiting:
             raise DeviceError("no worker is left; what is finished is kept, the command goes on")
-        if not schedule.busy:
-            return schedule.failed
+        if not schedule.busy and not hold:
+            return
+        if not schedule.busy:  # another search into the same storage has runs in training
+            time.sleep(OTHERS_SECONDS)
+            continue
         place, event = watch.event()
         if isinstance(event, Unwritable):
             raise ResultsError(
                 event.reason + "; what was finished is kept, the same command goes on"
             )
-        if isinstance(event, Finished | Pruned):
-            more = schedule.more(place, event.run_ids, isinstance(event, Finished))
-            watch.give(place, More(more))
         if isinstance(event, Interim):
-            on_event(event)
-            continue
-        for meaning in schedule.end(place, event):
-            on_event(meaning)
+            tell(place, event)
+        if isinstance(event, Finished | Pruned):
+            more = schedule.more(place, event.run_ids, isinstance(event, Finished), hold)
+            if more is not None:
+                watch.give(place, More(more))
+        if not isinstance(event, Interim):
+            for meaning in schedule.end(place, event):
+                tell(place, meaning)

@@ -20,10 +20,10 @@ Shape letters: n examples, L length, P pairs, M operands, C candidates of a chun
 """
 
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from ..seeding import Stream
 from .base import Examples, Pool, Streams, Task, TaskConfig, below
@@ -51,8 +51,7 @@ class KeyValueSumConfig(TaskConfig):
         True, description="name the keys (AR), not their values (non-AR), or both, half and half"
     )
 
-    @model_validator(mode="after")
-    def _check(self) -> "KeyValueSumConfig":
+    def model_post_init(self, context: Any, /) -> None:
         if self.num_operands > self.num_pairs:
             raise ValueError(
                 f"num_operands {self.num_operands} needs as many pairs, "
@@ -68,7 +67,6 @@ class KeyValueSumConfig(TaskConfig):
                 f"num_values {self.num_values} and num_operands {self.num_operands} come to a "
                 f"vocabulary of {self.vocab_size:,} tokens, should be less than {2**31:,}"
             )
-        return self
 
     @property
     def num_numbers(self) -> int:

@@ -22,10 +22,10 @@ Shape letters: n examples, L length, K pairs, S slots, C candidates of a chunk.
 
 from decimal import Context, Decimal
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from .base import Examples, Pool, Streams, Task, TaskConfig, below
 
@@ -47,8 +47,7 @@ class MQARConfig(TaskConfig):
     filler: Literal["zero", "random"] = "zero"
     vocabulary: Literal["split", "shared"] = "split"
 
-    @model_validator(mode="after")
-    def _check(self) -> "MQARConfig":
+    def model_post_init(self, context: Any, /) -> None:
         K, V = self.num_kv_pairs, self.vocab_size
         if self.seq_len < 4 * K:
             raise ValueError(
@@ -65,7 +64,6 @@ class MQARConfig(TaskConfig):
                 f"vocab_size {V} leaves {V - 1} keys and values, "
                 f"{2 * K - (V - 1)} fewer than num_kv_pairs {K} needs"
             )
-        return self
 
     @property
     def num_queries(self) -> int:

@@ -342,8 +342,10 @@ def _precision(run: RunConfig) -> Iterator[None]:
     """Float32 products as the run asks for them."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high" if run.train.precision == "tf32" else "highest")
-    yield
-    torch.set_float32_matmul_precision(before)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def _form(state: Mapping[str, Any]) -> dict[str, Any]:
