@@ -59,12 +59,9 @@ class RayExecutor:
             _connect(ray, address)
         on_gpu = device == "cuda"
         inner = [f"{device}:0"] * WORKERS_PER_GPU if on_gpu else [device]
-        free = int(ray.available_resources().get("GPU" if on_gpu else "CPU", 0))
-        count = min(free, -(-most // len(inner)))
-        needs = {"num_cpus": 0, "num_gpus": 1} if on_gpu else {"num_cpus": 1}
-        node = ray.remote(concurrency_groups={LISTENING: 1}, **needs)(_Node)
-        given = (sys.path, inner, folder.resolve(), checkpoint_seconds, log)
-        self._actors = self._that_start([node.remote(*given) for _ in range(count)])
+        count = -(-most // len(inner))
+        given = (inner, folder.resolve(), checkpoint_seconds, log)
+        self._actors = self._that_start(on_gpu, count, given)
         devices = [f"cuda:{i}" if on_gpu else "cpu" for i in range(len(self._actors))]
         self.places: Sequence[str] = devices * len(inner)
         self._busy: set[int] = set()
@@ -96,8 +93,8 @@ class RayExecutor:
         number, inner = self._at(place)
         if isinstance(order, Job):
             self._busy.add(place)
-            if number in self._lost:
-                self._due.append((place, Died(self._lost[number], gone=True)))
+        if isinstance(order, Job) and number in self._lost:
+            self._due.append((place, Died(self._lost[number], gone=True)))
         self._actors[number].give.remote(inner, order)
 
     def event(self, seconds: float) -> tuple[int, JobEvent] | None:
@@ -128,8 +125,14 @@ class RayExecutor:
         inner, number = divmod(place, len(self._actors))
         return number, inner
 
-    def _that_start(self, actors: list[Any]) -> list[Any]:
-        """Those of the actors that start; the others end."""
+    def _that_start(self, on_gpu: bool, most: int, given: tuple[Any, ...]) -> list[Any]:
+        """An actor for each device that is free, at most so many; one that does not start ends."""
+        resource, needs = (
+            ("GPU", {"num_cpus": 0, "num_gpus": 1}) if on_gpu else ("CPU", {"num_cpus": 1})
+        )
+        free = int(self._ray.available_resources().get(resource, 0))
+        node = self._ray.remote(concurrency_groups={LISTENING: 1}, **needs)(_Node)
+        actors = [node.remote(sys.path, *given) for _ in range(min(free, most))]
         ready = {actor.ready.remote(): actor for actor in actors}
         if not ready:
             return []
