@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+import uuid
 from pathlib import Path
 
 import pytest
@@ -18,22 +19,27 @@ from zoorecall.sweeps.events import Died, Progress, Retried, Train
 RUNS = tuple(small_run(learning_rate=rate, epochs=60) for rate in (1e-4, 1e-3, 3e-3, 1e-2))
 
 
+MARK = uuid.uuid4().hex
+
+
 def actors() -> list[int]:
-    """The processes of the actors, as Ray names them."""
+    """The processes of this cluster's actors, as Ray names them."""
     found = []
     for place in Path("/proc").iterdir():
         if place.name.isdecimal():
             try:
                 name = (place / "cmdline").read_bytes()
+                marked = MARK.encode() in (place / "environ").read_bytes()
             except OSError:
                 continue
-            found += [int(place.name)] if name.startswith(b"ray::_Node") else []
+            found += [int(place.name)] if marked and name.startswith(b"ray::_Node") else []
     return found
 
 
 @pytest.fixture
-def cluster():
+def cluster(monkeypatch):
     ray = pytest.importorskip("ray")
+    monkeypatch.setenv("ZOORECALL_TEST", MARK)
     ray.init(
         num_cpus=2,
         include_dashboard=False,
