@@ -680,6 +680,37 @@ def recipe():
     yield "{:,} parameters against {:,}".format(*(x["parameters"].iloc[0] for x in halves))
 
 
+DETAILS = {
+    "as stated": {},
+    "RMSNorm": {"model.norm": "rms"},
+    "a tenth of the embedding dropped": {"model.embed_dropout": 0.1},
+    "initial weights as Zoology draws them": {"model.initial_weights": "zoology"},
+    "examples in a fixed order, the last batch short": {"train.order": "fixed"},
+    "no weight decay on A_log and D": {"train.undecayed": "official"},
+}
+"""The details of recipe_details that have runs, and what tells them from what is stated."""
+
+
+def recipe_details():
+    runs = runs_of("recipe_details")
+    yield counted("recipe_details")
+    usual = {name: runs[name].mode().item() for of in DETAILS.values() for name in of}
+    found = {text: part(runs, **(usual | of)) for text, of in DETAILS.items()}
+    stated = solved(found["as stated"])
+    for text, each_of in found.items():
+        assert len(each_of) == 5
+        p = "" if text == "as stated" else f"{fisher(solved(each_of), stated, 5):.2f}"
+        yield row(text, each(each_of), solved(each_of), p)
+    never = runs[runs[BEST] < 0.1]
+    yield f"{len(never)} of the {len(runs)} runs never recall more than {never[BEST].max():.4f}"
+    fit = runs[(runs[ACCURACY] < SOLVED) & (runs[BEST] >= 0.1)]
+    yield f"other {WORDS[len(fit)]} that do not solve end at {span(fit[ACCURACY])}"
+    yield f"training accuracy of {span(fit['train_accuracy'])}"
+    assert (runs[BEST] - runs[ACCURACY]).max() < 0.01
+    least = min(fisher(k, stated, 5) for k in range(6))
+    yield f"the least that five seeds can show beside {stated} of 5 is p = {least:.3f}"
+
+
 def lengths():
     runs = runs_of("lengths")
     yield counted("lengths")
@@ -1038,6 +1069,7 @@ FOLDERS = {
     "positions": positions,
     "precision": precision,
     "recipe": recipe,
+    "recipe_details": recipe_details,
     "roster_small": roster_small,
     "tune": tune,
     "width_depth": width_depth,
