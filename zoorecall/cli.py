@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import Interrupted, SweepFailed, UserError
-from .files import is_stream
 from .search_path import working_folder_last
 from .version import __version__
 
@@ -531,6 +530,8 @@ def _print_table(folders: Sequence[Path], style: str) -> None:
 
 
 def _plot(args: argparse.Namespace) -> int:
+    from .files import is_stream
+
     name = "learning_rates" if args.kind == "rates" else args.kind
     path = args.out or _default_place(args.folders) / f"{name}.{args.format or 'png'}"
     style = args.format or ("png" if is_stream(path) and not path.suffix else "")
@@ -543,6 +544,8 @@ def _plot(args: argparse.Namespace) -> int:
 
 def _tell(path: Path) -> None:
     """Say where a file is; not in the middle of one that goes to the standard output."""
+    from .files import is_stream
+
     if not is_stream(path):
         print(path)
 
@@ -583,7 +586,7 @@ def _bench(args: argparse.Namespace) -> int:
 
     from . import display
     from .bench import bench, bench_run, ceilings, read_record, record
-    from .files import replacing
+    from .files import is_stream, replacing
     from .grid.faults import in_words
     from .grid.yaml_nodes import Fault, parse_yaml
     from .sweeps.plan import check_fits

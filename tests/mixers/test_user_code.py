@@ -217,7 +217,7 @@ def test_a_dry_run_survives_a_mixer_whose_forward_ends_the_process(project, caps
     mixer = project / "mine/mixers/first.py"
     mixer.write_text(mixer.read_text() + "    def forward(self, x): raise SystemExit(0)")
     assert main(["sweep", "grid.yaml", "--dry-run"]) == 0
-    assert "3 runs in" in capsys.readouterr().out
+    assert "3 runs of" in capsys.readouterr().out
 
 
 def test_an_edited_mixer_trains_again_and_the_others_do_not(project):

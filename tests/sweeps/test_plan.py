@@ -125,3 +125,9 @@ def test_ten_thousand_runs_are_read_and_planned_in_seconds():
     groups = plan_groups(grid, "cpu")
     assert [len(group.runs) for group in groups] == [2500] * 4 and len(grid.runs) == 10_000
     assert time.process_time() - started < 2
+
+
+@pytest.mark.parametrize(("runs", "most", "slots"), [(5, 8, 5), (8, 8, 8), (9, 8, 5), (51, 25, 17)])
+def test_a_group_is_trained_in_nearly_equal_numbers_at_once(runs, most, slots):
+    (group,) = plan([small_run(seed=seed) for seed in range(runs)], lambda run: most)
+    assert (len(group.runs), group.slots) == (runs, slots)

@@ -47,11 +47,16 @@ def _has_users_code(run: RunConfig) -> bool:
 
 def plan(runs: Sequence[RunConfig], slots: Callable[[RunConfig], int]) -> list[RunGroup]:
     """Runs by pack key, in the order of the grid; `slots` says of the first of a group how many
-    like it to train at once."""
+    like it to train at once, at most: as many times as it takes, nearly equally many, as few runs
+    at the end would take as long as all slots together."""
     by_key: dict[str, list[RunConfig]] = {}
     for run in runs:
         by_key.setdefault(run.pack_key, []).append(run)
-    return [RunGroup(tuple(each), min(slots(each[0]), len(each))) for each in by_key.values()]
+    groups = []
+    for each in by_key.values():
+        times = math.ceil(len(each) / slots(each[0]))
+        groups.append(RunGroup(tuple(each), math.ceil(len(each) / times)))
+    return groups
 
 
 def share(runs: Sequence[RunConfig], part: int, parts: int) -> list[RunConfig]:
