@@ -1,7 +1,7 @@
 """What a config costs: parameters, state, FLOPs.
 
-They are counted on one layer of each kind, large ones without numbers (torch's meta device), and
-once for all runs of a pack key.
+They are counted on layers without numbers (torch's meta device), one of each kind, and once for all
+runs of a pack key.
 """
 
 import functools
@@ -18,10 +18,6 @@ from .blocks import Layer
 from .model import Model
 
 T = TypeVar("T")
-
-DRAWN = 2**24
-"""About so many weights are drawn, at most, to be counted: a tenth of a second. To make tensors
-without numbers takes torch 2 s, once, as it imports a compiler."""
 
 
 def _once_a_pack_key(count: Callable[[RunConfig], T]) -> Callable[[RunConfig], T]:
@@ -71,17 +67,14 @@ def forward_flops(run: RunConfig) -> int | None:
 
 def _one_of_each_kind(run: RunConfig) -> tuple[Model, list[Layer], list[int]]:
     """A model with one layer of each kind, these layers, and of which of them each layer of the
-    run is. Large ones have no weights, but for a user's own module, whose constructor may look at
-    them.
+    run is. They have no weights, but for a user's own module, whose constructor may look at them.
     """
     depth = run.model.num_layers
     each = [run.model.mixer.of_layer(i, depth) for i in range(depth)]
     # a user's own module may be told its layer, so that each is a kind
     mixers = [(repr(x), i if isinstance(x, CustomConfig) else 0) for i, x in enumerate(each)]
     distinct = list(dict.fromkeys(mixers))
-    d_model = run.model.d_model
-    numbers = d_model * (run.task.vocab_size + 64 * d_model * len(distinct))
-    with seeded_generators(0), torch.device("meta" if numbers > DRAWN else "cpu"):
+    with seeded_generators(0), torch.device("meta"):
         model = Model(run, [mixers.index(mixer) for mixer in distinct])
     return model, list(model.each_layer()), [distinct.index(mixer) for mixer in mixers]
 
