@@ -2,36 +2,16 @@
 
 import pytest
 import torch
-from conftest import small_run
+from conftest import small_run, train_into
 
 from zoorecall import load_models, load_results
 from zoorecall.cli import main
 from zoorecall.errors import ResultsError
 from zoorecall.results import finished_run_ids, weights_path
-from zoorecall.sweeps.events import More, Progress, Setup, Stop, Train
-from zoorecall.sweeps.executor import Inbox, perform
 from zoorecall.sweeps.pack_job import STEPS_TO_PAY
 from zoorecall.tasks import make_task
 
 RATES = (1e-4, 1e-3, 3e-3, 1e-2, 3e-2)
-
-
-def finish(runs, folder, stopping=False) -> None:
-    """Train runs as a worker does; `stopping`, it is told to stop at each evaluation."""
-    waiting = list(runs)
-    while waiting:
-        inbox, job = Inbox(), Train(tuple(waiting[:3]), len(runs))
-        inbox.put(More(tuple(waiting[3:])))
-        for _ in waiting:
-            inbox.put(More(()))
-
-        def emit(event, inbox=inbox):
-            if stopping and isinstance(event, Progress):
-                inbox.put(Stop())
-
-        perform(job, Setup(folder, "cpu", 1, 60), emit, inbox)
-        finished = finished_run_ids(folder)
-        waiting = [run for run in waiting if run.run_id not in finished]
 
 
 def accuracy(model, run) -> float:
@@ -44,13 +24,17 @@ def accuracy(model, run) -> float:
 
 @pytest.mark.parametrize("mixer", ["attention", "delta_net"])
 def test_kept_weights_are_those_that_the_rows_are_of(mixer, tmp_path, monkeypatch):
-    """Also of runs that left early, and with a checkpoint whenever it can be."""
+    """Also of runs that left early, and that went on from a checkpoint."""
     monkeypatch.setitem(STEPS_TO_PAY, "cpu", 1)
     settings = {"epochs": 12, "evaluations": 12, "train_examples": 320, "batch_size": 16}
     settings |= {"stop_at_accuracy": 0.25, "keep": "weights"}
     runs = [small_run(mixer, learning_rate=rate, **settings) for rate in RATES]
-    finish(runs, tmp_path / "whole")
-    finish(runs, tmp_path / "broken", stopping=True)
+    train_into(tmp_path / "whole", runs, slots=3)
+    missing = runs
+    while missing:
+        train_into(tmp_path / "broken", missing, slots=3, stop_after=5)
+        finished = finished_run_ids(tmp_path / "broken")
+        missing = [run for run in runs if run.run_id not in finished]
     for folder in (tmp_path / "whole", tmp_path / "broken"):
         rows = load_results(folder).runs.set_index("run_id")
         models = load_models(folder)
@@ -62,7 +46,7 @@ def test_kept_weights_are_those_that_the_rows_are_of(mixer, tmp_path, monkeypatc
 
 
 def test_nothing_is_kept_unless_asked_for(tmp_path):
-    finish([small_run(epochs=1)], tmp_path)
+    train_into(tmp_path, [small_run(epochs=1)])
     assert not (tmp_path / "models").exists()
     with pytest.raises(ResultsError, match="no weights here"):
         load_models(tmp_path)
@@ -70,7 +54,7 @@ def test_nothing_is_kept_unless_asked_for(tmp_path):
 
 def test_weights_that_cannot_be_read_are_named_and_spoil_no_table(tmp_path):
     run = small_run(epochs=1, keep="weights")
-    finish([run], tmp_path)
+    train_into(tmp_path, [run])
     path = weights_path(tmp_path, run.run_id)
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ResultsError, match=f"{path}: is damaged"):

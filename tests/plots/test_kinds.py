@@ -35,7 +35,7 @@ def held_out(runs) -> int:
 MARKS = {
     "rates": len,
     "errors": len,
-    "width": lambda runs: held_out(runs) + int(reported(runs)["each"].map(len).sum()),
+    "width": lambda runs: held_out(runs) + sum(map(len, reported(runs).get("each", ()))),
     "depth": held_out,
     "parameters": held_out,
     "state_size": lambda runs: held_out(runs[runs["state_size"].notna()]),
