@@ -971,6 +971,25 @@ def bench():
     )
 
 
+def tune_small():
+    yield f"All {len(study('tune_small'))} runs of `grids/tune_small.yaml`"
+    found = pd.read_csv(ROOT / "results/tune_small/found.csv")
+    search = pd.read_csv(ROOT / "results/tune_small/search.csv")
+    for one in found.to_dict("records"):
+        ends = [f"{rate(one[f'{of}low'])} to {rate(one[f'{of}high'])}" for of in ("", "dense_")]
+        yield row(
+            one["mixer"], one["runs"], f"{100 * one['steps']:.0f} %", rate(one["best_rate"]),
+            rate(one["dense_best_rate"]), *ends, f"{one['width_off']:.2f}",
+        )  # fmt: skip
+        missed = search[(search["mixer"] == one["mixer"]) & (search[RATE] == one["below"])]
+        of = "attention" if "conv" in one["mixer"] else "DeltaNet"
+        place = f"at {rate(one['below'])} the first seed of {of} ends"
+        yield (place if of == "attention" else f"at {rate(one['below'])} that of {of}") + (
+            f" at {missed['accuracy'].item():.3f}"
+        )
+    assert found["accuracy_lost"].max() < 0.001 and set(found["runs"]) == {9}
+
+
 def overview():
     for name in FOLDERS:
         if not has_runs(ROOT / "results" / name):
@@ -1087,6 +1106,7 @@ FOLDERS = {
     "recipe_details": recipe_details,
     "roster_small": roster_small,
     "tune": tune,
+    "tune_small": tune_small,
     "width_depth": width_depth,
     "zoology": zoology,
 }

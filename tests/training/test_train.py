@@ -105,7 +105,7 @@ def test_a_run_stops_at_the_given_accuracy():
 
 @pytest.mark.parametrize("task", [*({"name": name} for name in TASKS), BOTH], ids=str)
 def test_shuffled_labels_give_chance_where_a_run_has_learned_the_true_ones(task):
-    settings = {"epochs": 30, "train_examples": 400, "test_examples": 200}
+    settings = {"epochs": 30, "train_examples": 400, "test_examples": 200, "batch_size": 20}
     trainer = trained([small_run(task=task, learning_rate=1e-2, **settings)])
     (slot,) = trainer.ended
     examples = trainer.feed.tests(slot.run)
