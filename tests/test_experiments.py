@@ -45,14 +45,14 @@ PARTS = {
     "embed_dropout": ("embed_dropout", (FEW_RATES, "model.d_model=64", *ONE_LENGTH)),
     "embed_dropout_small": ("embed_dropout_small", ()),
     "mamba_norm_small": ("mamba_norm_small", ()),
-    "roster_small", "tune_small": ("roster_small", (FEW_MIXERS, "train.learning_rate=[1e-3, 1e-2]")),
+    "roster_small": ("roster_small", (FEW_MIXERS, "train.learning_rate=[1e-3, 1e-2]")),
     "key_value_sum": ("key_value_sum", ("train.learning_rate=[1e-3, 1e-2]", "task.num_pairs=10")),
 }
 """The grid of each script, and what part of it is made up here."""
 
 SMALL = (
     *("quick", "conv_on_values", "embed_dropout_small", "key_value_sum_small"),
-    *("mamba_norm_small", "roster_small"),
+    *("mamba_norm_small", "roster_small", "tune_small"),
 )
 """The grids that are for a CPU."""
 
