@@ -256,3 +256,13 @@ def test_a_stream_that_is_closed_takes_nothing_and_stops_nothing(stream, folder,
     monkeypatch.setattr(sys, stream, None)
     with pytest.raises(SystemExit, match="0"):
         main(["--version"])
+
+
+@pytest.mark.parametrize("words", [*("--runs 0", "--runs 1.5", "--time nan"), "--time -1"])
+@pytest.mark.parametrize("more", ["", "--checkpoint-seconds -1", "--give-up-seconds inf"])
+def test_numbers_that_mean_nothing_are_refused_before_anything_is_read(words, more, capsys):
+    for options in filter(None, (words, more)):
+        with pytest.raises(SystemExit) as ended:
+            main(["tune", "nowhere.yaml", *options.split()])
+        assert ended.value.code == 2
+        assert options.split()[0] in capsys.readouterr().err

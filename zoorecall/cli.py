@@ -136,9 +136,9 @@ def _parser() -> argparse.ArgumentParser:
     _training(tune)
     tune.add_argument("--sampler", help="window, tpe, gp or grid (window, where it can be)")
     tune.add_argument("--pruner", default="plateau", help="plateau (the default), halving or none")
-    tune.add_argument("--runs", metavar="N", type=int, help="train at most so many runs in all")
+    tune.add_argument("--runs", metavar="N", type=_runs, help="train at most so many runs in all")
     tune.add_argument(
-        "--time", metavar="HOURS", type=float, help="start no run after so many hours"
+        "--time", metavar="HOURS", type=_duration, help="start no run after so many hours"
     )
     tune.add_argument(
         "--storage", metavar="URL", help="a database for several machines (a journal in DIR)"
@@ -311,14 +311,14 @@ def _training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint-seconds",
         metavar="S",
-        type=float,
+        type=_duration,
         default=60,
         help="how much training a crash may lose (60)",
     )
     parser.add_argument(
         "--give-up-seconds",
         metavar="S",
-        type=float,
+        type=_duration,
         help="end a worker that says nothing for so long (never)",
     )
     parser.add_argument(
@@ -374,6 +374,22 @@ def _number(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 1000:
         raise argparse.ArgumentTypeError(f"'{text}' is no number from 1 to 1,000")
     return int(text)
+
+
+def _runs(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number of runs, 1 or more")
+    return int(text)
+
+
+def _duration(text: str) -> float:
+    try:
+        duration = float(text)
+    except ValueError:
+        duration = -1.0
+    if not 0 <= duration < float("inf"):
+        raise argparse.ArgumentTypeError(f"'{text}' is no duration, a number from 0 up")
+    return duration
 
 
 def _pack_size(text: str) -> int | None:
