@@ -13,9 +13,10 @@ from zoorecall.config import PER_RUN, ModelConfig, RunConfig, TrainConfig
 from zoorecall.errors import DeviceError, UserError
 from zoorecall.mixers import MIXERS
 from zoorecall.model.cost import count_parameters
-from zoorecall.sweeps.plan import RunGroup, check_fits, plan
+from zoorecall.sweeps.plan import RunGroup, check_fits, example_bytes, memory_bytes, plan
 from zoorecall.sweeps.sweeper import plan_groups
 from zoorecall.tasks import TASKS
+from zoorecall.training.data import Feed
 
 CPU = torch.device("cpu")
 
@@ -131,3 +132,12 @@ def test_ten_thousand_runs_are_read_and_planned_in_seconds():
 def test_a_group_is_trained_in_nearly_equal_numbers_at_once(runs, most, slots):
     (group,) = plan([small_run(seed=seed) for seed in range(runs)], lambda run: most)
     assert (len(group.runs), group.slots) == (runs, slots)
+
+
+def test_the_bytes_of_examples_are_those_of_a_place():
+    for task in TASKS:
+        run = small_run(task={"name": task}, train_examples=48)
+        feed = Feed(run, 3, CPU)
+        tensors = [feed.order, *(x for name, x in vars(feed.examples).items() if name != "slices")]
+        assert 3 * example_bytes(run) == sum(x.nbytes for x in tensors)
+        assert example_bytes(run) < memory_bytes(run)

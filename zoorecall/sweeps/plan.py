@@ -95,6 +95,9 @@ batch 128: 99 ms alone, 95 in twos, 105 in fours, 136 in eights."""
 GPU_TOKENS = 5 * 2**17
 """Tokens in one step of a pack on a GPU: enough to keep it busy, where that was not measured."""
 
+TOKEN_BYTES = 4
+"""Of a token, a position or a target, see `tasks.base`."""
+
 GPU_MEMORY = 0.25
 """Share of a GPU's memory that a pack may take: three packs are at work at a time."""
 
@@ -156,10 +159,17 @@ def pack_size(run: RunConfig, device: torch.device) -> int:
 
 
 def memory_bytes(run: RunConfig) -> int:
-    """An estimate of what a run takes while it trains: weights, optimizer, activations, logits."""
+    """An estimate of what a run takes while it trains: weights, optimizer, activations, logits, and
+    its examples."""
     bytes_each = 2 if run.train.precision == "bf16" else 4
     B, L, D = run.train.batch_size, run.task.seq_len, run.model.d_model
     widths = 16 + (4 * run.model.mlp_ratio if run.model.channel_mixer == "mlp" else 0)
     activations = B * L * D * widths * run.model.num_layers * bytes_each
     logits = 3 * B * run.task.num_queries * run.task.vocab_size * bytes_each
-    return 24 * count_parameters(run) + activations + logits
+    return 24 * count_parameters(run) + activations + logits + example_bytes(run)
+
+
+def example_bytes(run: RunConfig) -> int:
+    """What the place of a slot's examples takes: tokens, positions and targets, and their order."""
+    train, task = run.train, run.task
+    return train.train_examples * (TOKEN_BYTES * (task.seq_len + 2 * task.num_queries) + 8)

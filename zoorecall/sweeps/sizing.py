@@ -13,7 +13,7 @@ import torch
 
 from ..config import RunConfig
 from ..training.trainer import PackTrainer
-from .plan import MAX_RUNS, SAMPLE_SIZES, memory_bytes, pack_memory, pack_size
+from .plan import MAX_RUNS, SAMPLE_SIZES, example_bytes, memory_bytes, pack_memory, pack_size
 
 OVERHEAD = 0.1
 """The fixed cost `a` of a pack's step may be at most this fraction of what its runs cost."""
@@ -67,7 +67,9 @@ def sample(run: RunConfig, size: int, device: torch.device) -> Sample:
     rough = min(trainer.time_steps(3))
     # the least, as workers that measure at the same time can only add to it
     seconds = min(trainer.time_steps(max(3, round(SAMPLE_SECONDS / rough))))
-    peak = torch.cuda.max_memory_allocated(device) if on_gpu else 0
+    peak = 0
+    if on_gpu:  # with the places of all examples, of which there are few here
+        peak = torch.cuda.max_memory_allocated(device) + size * example_bytes(run)
     return Sample(size, seconds, peak)
 
 
