@@ -49,6 +49,8 @@ def exit_code(command: Callable[[], int | None]) -> int:
         finally:
             sys.stdout.flush()
     except KeyboardInterrupt as error:
+        with contextlib.suppress(ValueError):  # in a thread there is no signal to wait for
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # another would only hide the exit code
         notes = getattr(error, "__notes__", [])
         line = "; ".join(["\ninterrupted", *notes, "the same command goes on from here"])
         return _fail(line, RESUME if isinstance(error, Interrupted) else INTERRUPTED)
