@@ -16,9 +16,9 @@ from zoorecall.training.trainer import PackTrainer, UnusableState
 CPU = torch.device("cpu")
 
 
-def alone(run):
+def alone(run, device=CPU):
     """What a run comes to in a pack of its own: its weights and its result."""
-    trainer = PackTrainer([run], CPU)
+    trainer = PackTrainer([run], device)
     while not trainer.finished:
         trainer.advance()
     return trainer.pack.flat[0], trainer.results()[0]
@@ -41,9 +41,9 @@ def different(mixer, options=None, **settings):
     return [RunConfig.model_validate(config) for config in configs]
 
 
-def in_two_slots(runs, every=3, interrupted=lambda advances: False):
+def in_two_slots(runs, every=3, interrupted=lambda advances: False, device=CPU):
     """Train runs in two slots, stopping every few steps; yields each that ended and its weights."""
-    trainer, waiting = PackTrainer(runs[:1], CPU, slots=2), list(runs[1:])
+    trainer, waiting = PackTrainer(runs[:1], device, slots=2), list(runs[1:])
     advances = steps = 0
 
     def pause():
@@ -211,3 +211,16 @@ def test_a_run_is_evaluated_alone(monkeypatch):
     counts = [len(run.train.evaluation_steps) for run in runs]
     assert seen.count(0) == counts[0] + 1  # the first also tells whether it looks ahead
     assert seen.count(1) == counts[1] > counts[0]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("data", ["fixed", "fresh"])
+def test_on_a_gpu_a_captured_program_goes_on_with_whoever_enters(mixer, data):
+    """To what a run differs from itself there, as sums are taken in another order each time."""
+    gpu = torch.device("cuda", 0)
+    runs = different(mixer, EVEN.get(mixer), data=data, test_examples=200)
+    for slot, _, result in in_two_slots(runs, interrupted=lambda n: n % 3 == 0, device=gpu):
+        _, by_itself = alone(slot.run, gpu)
+        assert result.curve.step == by_itself.curve.step
+        assert result.curve.test_loss == pytest.approx(by_itself.curve.test_loss, rel=0.01)
+        assert result.train_loss == pytest.approx(by_itself.train_loss, rel=0.01)
