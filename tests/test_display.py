@@ -4,6 +4,7 @@ import io
 import json
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -188,3 +189,10 @@ def test_the_hours_of_a_plan_are_those_of_steps_that_were_measured(tmp_path, mon
         assert estimated_hours([other], cpu) == (0, 1)
     record.write_text(json.dumps(told | {"device": "another"}))
     assert estimated_hours([group], cpu) == (0, 1)
+
+
+@pytest.mark.parametrize(("search", "says"), [(False, "0 runs of 0 shapes"), (True, "searching")])
+def test_a_sweep_with_nothing_left_to_train_is_no_search(search, says, capsys):
+    with SweepDisplay() as shown:
+        shown.show(Started(Path("here"), "cpu", (), 8, is_search=search))
+    assert f"{says} on cpu into here; 8 finished before" in capsys.readouterr().err

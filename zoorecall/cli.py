@@ -404,6 +404,7 @@ def _pack_size(text: str) -> int | None:
 
 
 def _sweep(args: argparse.Namespace) -> int:
+    from .columns import RUN_ID
     from .grid import load_grid
 
     grid = load_grid(args.grid, args.overrides)
@@ -432,7 +433,7 @@ def _sweep(args: argparse.Namespace) -> int:
             give_up_seconds=args.give_up_seconds,
             on_event=_each_of([shown.show, *loggers]),
         )
-    if args.part and {run.run_id for run in grid.runs} - set(results.runs["run_id"]):
+    if args.part and {run.run_id for run in grid.runs} - set(results.runs[RUN_ID]):
         return 0  # other parts train the rest
     _show_folder(folder)
     return 0

@@ -118,7 +118,7 @@ class SweepDisplay:
         self._add(event.groups)
         kept = f"; {event.finished_runs} finished before" if event.finished_runs else ""
         shapes = count(len(event.groups), "shape")
-        what = f"{count(len(self.runs), 'run')} of {shapes}" if event.groups else "searching"
+        what = "searching" if event.is_search else f"{count(len(self.runs), 'run')} of {shapes}"
         self._say(f"{what} on {event.device} into {event.folder}{kept}")
 
     def _add(self, groups: Sequence[RunGroup]) -> None:

@@ -180,12 +180,13 @@ class Measuring:
 @dataclass(frozen=True)
 class Started:
     """What is to be done: the runs to train, by pack key, and how many an earlier sweep
-    finished."""
+    finished. Those of a search are `Asked` for later."""
 
     folder: Path
     device: str
     groups: tuple[RunGroup, ...]
     finished_runs: int
+    is_search: bool = False
 
 
 @dataclass(frozen=True)

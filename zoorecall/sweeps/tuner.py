@@ -135,7 +135,7 @@ def tune(
             where = ("local", None, len(places(device)), device)
             with make_workers(*where, folder, checkpoint_seconds, LOG) as each:
                 watch = Watch(each, give_up_seconds, on_event)
-                on_event(Started(folder, device, (), len(known)))
+                on_event(Started(folder, device, (), len(known), is_search=True))
                 train_all(Schedule((), each.places), watch, on_event, source, slots)
         except KeyboardInterrupt as error:
             error.add_note(what_is_kept(folder, source.runs.values()))
@@ -155,7 +155,7 @@ def known_accuracies(folder: Path) -> dict[str, float]:
     if not results.has_runs(folder):
         return {}
     rows = results.read_rows(folder)
-    return dict(zip(rows["run_id"], rows["test_accuracy"].astype(float), strict=True))
+    return dict(zip(rows[columns.RUN_ID], rows.test_accuracy.astype(float), strict=True))
 
 
 def table_of(answers: Sequence[Answer]) -> pd.DataFrame:
