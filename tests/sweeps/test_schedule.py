@@ -344,3 +344,31 @@ def test_a_held_worker_is_let_go_when_no_more_may_come():
     assert schedule.more(place, run_ids, True, hold=True) is None
     assert schedule.held(more_may_come=True) == []
     assert schedule.held(more_may_come=False) == [(place, ())]
+
+
+def test_runs_that_are_added_join_a_queue_of_one_slot_but_not_those_that_failed_together():
+    one = group(1, slots=1)
+    schedule = Schedule([one], ("cpu",))
+    given(schedule)
+    assert schedule.more(0, ids(one.runs), True, hold=True) is None
+    more = RunGroup(group(2).runs[1:], 1)
+    schedule.add([more])
+    assert [(place, ids(runs)) for place, runs in schedule.held(True)] == [(0, ids(more.runs))]
+    pair = group(2)
+    schedule = Schedule([pair], ("cpu",))
+    given(schedule)
+    schedule.end(0, RAISED)
+    late = RunGroup(group(3).runs[2:], 2)
+    schedule.add([late])
+    first, second, third = (
+        next(iter(given(schedule).values())),
+        *_ended(schedule),
+        *_ended(schedule),
+    )
+    assert sorted((first, second, third)) == sorted([(x,) for x in ids((*pair.runs, *late.runs))])
+
+
+def _ended(schedule: Schedule) -> list[tuple[str, ...]]:
+    """The runs of the next job, once that of the only worker has failed."""
+    schedule.end(0, RAISED)
+    return [*given(schedule).values()]

@@ -35,6 +35,8 @@ class Queue:
     key: str
     slots: int
     waiting: deque[RunConfig]
+    alone: bool = False
+    """Whether they failed together, and one of them is to blame."""
 
     @property
     def work(self) -> int:
@@ -89,7 +91,7 @@ class Schedule:
         """More runs, of which as many are trained at once as there are slots."""
         for group in groups:
             key = group.runs[0].pack_key
-            queue = next((x for x in self._queues if x.key == key and x.slots > 1), None)
+            queue = next((x for x in self._queues if x.key == key and not x.alone), None)
             if queue is None:
                 queue = Queue(key, group.slots, deque())
                 self._queues.append(queue)
@@ -160,7 +162,7 @@ class Schedule:
                 work.queue.waiting.extendleft(reversed(runs))
                 return [Retried(run_ids, event.reason)]
             if len(runs) > 1:  # one of them is to blame
-                self._queues.insert(0, Queue(work.queue.key, 1, deque(runs)))
+                self._queues.insert(0, Queue(work.queue.key, 1, deque(runs), alone=True))
                 return [Retried(run_ids, event.reason)]
         if isinstance(event, OutOfMemory | Died | Raised):
             return [self._fail(runs, event.reason, work.queue.key)]
