@@ -8,6 +8,7 @@ from torch.testing import assert_close
 
 from zoorecall.ops.attention.fast import attention
 from zoorecall.ops.attention.reference import attention_reference
+from zoorecall.ops.dropout import WORDS, Dropped
 
 from .comparing import (
     DEVICE,
@@ -33,14 +34,19 @@ LARGE_SIZES = [(17, 21, 64, 1, 64), (4, 11, 128, 2, 64), (2, 33, 64, 1, 128)]
 LARGE_SIZES += [(3, 65, 32, 4, 16), (5, 7, 16, 1, 128), (2, 40, 64, 1, 256), (1, 9, 50, 2, 200)]
 
 
-def attend(*inputs, num_heads, function):
-    """Attention of q, k and v in one tensor or three, with or without as many biases behind."""
+def attend(*inputs, num_heads, function, rate=0.0):
+    """Attention of q, k and v in one tensor or three, with or without as many biases behind, and
+    behind these, where weights are dropped at a `rate`, the keys that decide which."""
+    others = {}
+    if rate:
+        *inputs, keys = inputs
+        others["dropped"] = Dropped(rate, keys)
     one = len(inputs) < 3
     qkv, bias = (inputs[0], inputs[1:]) if one else (inputs[:3], inputs[3:])
-    return function(qkv, num_heads, (bias[0] if one else bias) if bias else None)
+    return function(qkv, num_heads, (bias[0] if one else bias) if bias else None, **others)
 
 
-def case(R, B, L, H, K, dtype=torch.float32, bias=False, apart=False):
+def case(R, B, L, H, K, dtype=torch.float32, bias=False, apart=False, rate=0.0):
     from zoorecall.ops.attention.triton import attention_triton
 
     torch.manual_seed(1)
@@ -48,16 +54,22 @@ def case(R, B, L, H, K, dtype=torch.float32, bias=False, apart=False):
     inputs += [torch.randn(R, 3 * H * K).to(DEVICE)] * bias
     if apart:
         inputs = [part.contiguous() for x in inputs for part in x.chunk(3, dim=-1)]
+    if rate:
+        inputs.append(torch.randint(WORDS, (R,), device=DEVICE))
     forms = (attention_triton, attention_reference)
-    return Case(*(partial(attend, num_heads=H, function=form) for form in forms), inputs)
+    return Case(*(partial(attend, num_heads=H, function=f, rate=rate) for f in forms), inputs)
 
 
 SMALL = {
     "attention": partial(case, B=1, L=17, H=2, K=8),
     "attention with bias": partial(case, B=1, L=17, H=2, K=8, bias=True),
     "attention of three tensors": partial(case, B=1, L=17, H=2, K=8, apart=True),
+    "attention that drops weights": partial(case, B=2, L=17, H=2, K=8, bias=True, rate=0.3),
 }
-LARGE = {"attention": partial(case, 17, 31, 64, 2, 32, dtype=torch.bfloat16, bias=True)}
+LARGE = {
+    "attention": partial(case, 17, 31, 64, 2, 32, dtype=torch.bfloat16, bias=True),
+    "attention that drops weights": partial(case, 9, 31, 64, 2, 32, torch.bfloat16, rate=0.1),
+}
 
 
 def in_parts(qkv, function):
@@ -101,12 +113,19 @@ def test_plain_forms_and_gradients_equal_the_loop(function):
 @dtypes
 @on_sizes(SIZES, LARGE_SIZES)
 @pytest.mark.parametrize("bias", [False, True], ids=["", "bias"])
-def test_output_and_gradients_equal_the_definition(sizes, dtype, bias):
-    kernel, definition, inputs = case(*sizes, dtype=dtype, bias=bias)
+def test_output_and_gradients_equal_the_definition(sizes, dtype, bias, rate=0.0):
+    kernel, definition, inputs = case(*sizes, dtype=dtype, bias=bias, rate=rate)
     actual = kernel_results(kernel, inputs)
     assert [x.dtype for x in actual] == [dtype, dtype] + [torch.float32] * bias
     expected = results(definition, inputs, torch.float64)
     assert_near(actual, expected, NAMES[: len(actual)], TOLERANCE[dtype])
+
+
+@on_device
+@on_sizes([(3, 2, 13, 2, 16), (1, 2, 18, 1, 150)], LARGE_SIZES)
+@pytest.mark.parametrize("rate", [0.1, 0.7])
+def test_the_weights_that_the_definition_drops_are_dropped(sizes, rate):
+    test_output_and_gradients_equal_the_definition(sizes, torch.bfloat16, bias=True, rate=rate)
 
 
 @gpu
@@ -169,10 +188,10 @@ def test_operator_is_registered_as_torch_expects():
     from zoorecall.ops.attention.triton import _forward
 
     qkv = case(2, 1, 5, 2, 8).inputs[0].requires_grad_()
-    torch.library.opcheck(_forward, ([qkv], [], 2, False))
+    torch.library.opcheck(_forward, ([qkv], [], None, 0, 2, False))
     parts = [x.detach().contiguous().requires_grad_() for x in qkv.chunk(3, dim=-1)]
     bias = [torch.randn(2, 16, device=DEVICE, requires_grad=True) for _ in range(3)]
-    torch.library.opcheck(_forward, (parts, bias, 2, False))
+    torch.library.opcheck(_forward, (parts, bias, torch.arange(2, device=DEVICE), 2**30, 2, False))
 
 
 @on_device

@@ -188,6 +188,12 @@ def test_a_sweep_measures_groups_that_may_be_too_large(sweep_that_measures, tmp_
     assert again == [Started(tmp_path / "out", "cuda", (), 18)]
 
 
+def test_a_group_that_fits_is_not_measured(sweep_that_measures, monkeypatch):
+    monkeypatch.setattr(sweeper, "pack_size", lambda run, device: 8)
+    started, *_ = sweep_that_measures("pass")
+    assert isinstance(started, Started) and [x.slots for x in started.groups] == [8, 8, 2]
+
+
 def test_a_group_whose_measurement_fails_is_trained_as_estimated(sweep_that_measures, tmp_path):
     """That of a worker that dies likewise: both are told as its death."""
     began = tmp_path / "began"

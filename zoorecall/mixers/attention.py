@@ -9,7 +9,8 @@ Weights are drawn from N(0, 0.02^2), those of the output projection from N(0, 0.
 biases are zero: GPT-2's rule, which Zoology applies too.
 
 `model.attention_dropout` drops weights after the softmax and divides the others by what is kept, as
-Zoology does. There is no kernel for it: a training step then keeps the L^2 weights of every head.
+Zoology does. The kernel does so where it fits; where it does not, a training step keeps the L^2
+weights of every head.
 """
 
 import math

@@ -221,14 +221,15 @@ def _measure(
     watch: Watch,
     on_event: Callable[[SweepEvent], None],
 ) -> dict[str, int]:
-    """How many runs to train at once, by pack key: on a GPU, and where a slot each might be too
-    many.
+    """How many runs to train at once, by pack key: on a GPU, and where a slot each is too many, by
+    the estimate.
 
     A group that cannot be measured is left out: what keeps it from it, training will report.
     """
     if device == "cpu":
         return {}
-    jobs = [Measure(group.runs[0]) for group in groups if len(group.runs) > SAMPLE_SIZES[1]]
+    uncertain = (x for x in groups if len(x.runs) > max(x.slots, SAMPLE_SIZES[1]))
+    jobs = [Measure(group.runs[0]) for group in uncertain]
     if jobs:
         on_event(Measuring(len(jobs), device))
     sizes, at_work = dict[str, int](), set[int]()

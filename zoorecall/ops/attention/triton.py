@@ -6,7 +6,8 @@ A program owns one head of one sequence and holds all L^2 scores, so it needs no
 The backward recomputes the scores from q and k, so only the inputs are kept. A program reads q, k
 and v where the projections wrote them, a wide head slice by slice, adds their bias, and writes
 their gradients in the same layout: no tensor is ever rearranged. No two programs write to the same
-place, so the same input gives the same bits.
+place, so the same input gives the same bits. Which weights are dropped is computed from a run's key
+and a weight's place wherever it is needed, forward and backward.
 """
 
 import torch
@@ -14,6 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..dropout import WORDS, Dropped
 from ..tiles import fits_on_chip, flat_rows, load_rows, padded, store_rows
 from .reference import QKV
 
@@ -60,10 +62,31 @@ def _exponentials(
 
 
 @triton.jit
+def _mix(words):
+    """`ops.dropout.mix` of unsigned words, whose products wrap around."""
+    words = (words ^ (words >> 16)) * 0x21F0AAAD
+    words = (words ^ (words >> 15)) * 0x735A2D97
+    return words ^ (words >> 15)
+
+
+@triton.jit
+def _scales(keys, heads, L: tl.constexpr, BLOCK_L: tl.constexpr, DROPPED: tl.constexpr):
+    """What `ops.dropout.dropout` multiplies each weight of this program's sequence and head with;
+    `heads` are those of a run's batch. DROPPED is the share of all words that drop a weight."""
+    t = tl.arange(0, BLOCK_L)
+    first = tl.program_id(0) % heads * L
+    places = (first + t[:, None]) * L + t[None, :]
+    key = tl.load(keys + tl.program_id(0) // heads).to(tl.uint32)
+    drawn = _mix(_mix(places.to(tl.uint32)) ^ key)
+    is_dropped = drawn < tl.full([1, 1], DROPPED, tl.uint32)
+    return tl.where(is_dropped, 0.0, 1 / (1 - DROPPED / 4294967296))
+
+
+@triton.jit
 def _attention_forward_kernel(
-    q, k, v, q_bias, k_bias, v_bias, y, q_row, k_row, v_row, bias_row, batch,
-    H: tl.constexpr, L: tl.constexpr, K: tl.constexpr,
-    BLOCK_L: tl.constexpr, SLICE: tl.constexpr, PRECISION: tl.constexpr, BIAS: tl.constexpr,
+    q, k, v, q_bias, k_bias, v_bias, keys, y, q_row, k_row, v_row, bias_row, batch,
+    H: tl.constexpr, L: tl.constexpr, K: tl.constexpr, BLOCK_L: tl.constexpr,
+    SLICE: tl.constexpr, PRECISION: tl.constexpr, BIAS: tl.constexpr, DROPPED: tl.constexpr,
 ):  # fmt: skip
     head = tl.program_id(0) % H * K
     sequence = (tl.program_id(0) // H).to(tl.int64)
@@ -72,6 +95,8 @@ def _attention_forward_kernel(
         q, k, q_row, k_row, q_bias + run, k_bias + run, start, head,
         L, K, BLOCK_L, SLICE, PRECISION, BIAS,
     )  # fmt: skip
+    if DROPPED > 0:
+        p *= _scales(keys, batch * H, L, BLOCK_L, DROPPED)
     p = p.to(v.dtype.element_ty)
     for c in range(0, K, SLICE):
         v_c = _load_slice(v, start, v_row, v_bias + run, head, c, L, K, BLOCK_L, SLICE, BIAS)
@@ -81,10 +106,10 @@ def _attention_forward_kernel(
 
 @triton.jit
 def _attention_backward_kernel(
-    q, k, v, q_bias, k_bias, v_bias, dy, dq, dk, dv, sums,
+    q, k, v, q_bias, k_bias, v_bias, keys, dy, dq, dk, dv, sums,
     q_row, k_row, v_row, grad_row, bias_row, batch,
-    H: tl.constexpr, L: tl.constexpr, K: tl.constexpr,
-    BLOCK_L: tl.constexpr, SLICE: tl.constexpr, PRECISION: tl.constexpr, BIAS: tl.constexpr,
+    H: tl.constexpr, L: tl.constexpr, K: tl.constexpr, BLOCK_L: tl.constexpr,
+    SLICE: tl.constexpr, PRECISION: tl.constexpr, BIAS: tl.constexpr, DROPPED: tl.constexpr,
 ):  # fmt: skip
     head = tl.program_id(0) % H * K
     sequence = (tl.program_id(0) // H).to(tl.int64)
@@ -95,14 +120,19 @@ def _attention_backward_kernel(
         L, K, BLOCK_L, SLICE, PRECISION, BIAS,
     )  # fmt: skip
     p /= total[:, None]
+    kept = p
+    if DROPPED > 0:
+        kept *= _scales(keys, batch * H, L, BLOCK_L, DROPPED)
     dp = tl.zeros([BLOCK_L, BLOCK_L], tl.float32)
     for c in range(0, K, SLICE):
         v_c = _load_slice(v, start, v_row, v_bias + run, head, c, L, K, BLOCK_L, SLICE, BIAS)
         dy_c = load_rows(dy + start * H * K + head + c, H * K, L, K - c, BLOCK_L, SLICE)
-        to_v = tl.dot(tl.trans(p.to(dy_c.dtype)), dy_c, input_precision=PRECISION)
+        to_v = tl.dot(tl.trans(kept.to(dy_c.dtype)), dy_c, input_precision=PRECISION)
         store_rows(dv + grads + c, to_v, grad_row, L, K - c, BLOCK_L, SLICE)
         _store_sum(sums + 2 * H * K, to_v, c, K, SLICE, BIAS)
         dp = tl.dot(dy_c, tl.trans(v_c), dp, input_precision=PRECISION)
+    if DROPPED > 0:
+        dp *= _scales(keys, batch * H, L, BLOCK_L, DROPPED)
     dscores = p * (dp - tl.sum(p * dp, 1)[:, None]) * (1 / K**0.5)
     dscores = dscores.to(dy.dtype.element_ty)
     for c in range(0, K, SLICE):
@@ -132,28 +162,42 @@ def _split(qkv: list[Tensor]) -> list[Tensor]:
 
 
 @torch.library.custom_op("zoorecall::attention", mutates_args=())
-def _forward(qkv: list[Tensor], bias: list[Tensor], num_heads: int, allow_tf32: bool) -> Tensor:
+def _forward(
+    qkv: list[Tensor],
+    bias: list[Tensor],
+    keys: Tensor | None,
+    dropped: int,
+    num_heads: int,
+    allow_tf32: bool,
+) -> Tensor:
     parts, bias_parts = _split(qkv), _split(bias or qkv)  # never read without a bias
     R, B, L, D = parts[0].shape
     q, k, v = (flat_rows(x) for x in parts)
     y = q.new_empty(R, B, L, D)
     with torch.cuda.device_of(q):
         _attention_forward_kernel[(R * B * num_heads,)](
-            q, k, v, *bias_parts, y, q.stride(0), k.stride(0), v.stride(0),
-            bias_parts[0].stride(0), B, **_sizes(y, num_heads, allow_tf32), BIAS=bool(bias),
+            q, k, v, *bias_parts, keys, y, q.stride(0), k.stride(0), v.stride(0),
+            bias_parts[0].stride(0), B, **_sizes(y, num_heads, allow_tf32),
+            BIAS=bool(bias), DROPPED=dropped,
         )  # fmt: skip
     return y
 
 
 @_forward.register_fake
-def _(qkv, bias, num_heads, allow_tf32):
+def _(qkv, bias, keys, dropped, num_heads, allow_tf32):
     q = _split(qkv)[0]
     return q.new_empty(q.shape)
 
 
 @torch.library.custom_op("zoorecall::attention_backward", mutates_args=())
 def _backward(
-    qkv: list[Tensor], bias: list[Tensor], dy: Tensor, num_heads: int, allow_tf32: bool
+    qkv: list[Tensor],
+    bias: list[Tensor],
+    keys: Tensor | None,
+    dy: Tensor,
+    dropped: int,
+    num_heads: int,
+    allow_tf32: bool,
 ) -> tuple[list[Tensor], list[Tensor]]:
     gradients = [x.new_empty(x.shape) for x in qkv]
     q, k, v = (flat_rows(x) for x in _split(qkv))
@@ -164,39 +208,44 @@ def _backward(
     # 168 registers, which are enough, let three programs of four warps share a multiprocessor; left
     # alone, the compiler takes 179
     narrow = dy.dtype == torch.bfloat16 and padded(L) == 64 and D // num_heads <= 64
-    limit = 168 if narrow else None
+    limit = 168 if narrow and not dropped else None
     with torch.cuda.device_of(q):
         _attention_backward_kernel[(R * B * num_heads,)](
-            q, k, v, *bias_parts, dy.contiguous(), dq, dk, dv, sums,
+            q, k, v, *bias_parts, keys, dy.contiguous(), dq, dk, dv, sums,
             q.stride(0), k.stride(0), v.stride(0), dq.stride(0), bias_parts[0].stride(0), B,
-            **_sizes(dy, num_heads, allow_tf32), BIAS=bool(bias), maxnreg=limit,
+            **_sizes(dy, num_heads, allow_tf32),
+            BIAS=bool(bias), DROPPED=dropped, maxnreg=limit,
         )  # fmt: skip
     to_bias = sums.sum(1).split([x.shape[1] for x in bias], dim=1) if bias else ()
     return gradients, [x.contiguous() for x in to_bias]
 
 
 @_backward.register_fake
-def _(qkv, bias, dy, num_heads, allow_tf32):
+def _(qkv, bias, keys, dy, dropped, num_heads, allow_tf32):
     return [x.new_empty(x.shape) for x in qkv], [x.new_empty(x.shape) for x in bias]
 
 
 def _save(ctx, inputs, output):
-    qkv, bias, *ctx.options = inputs
+    qkv, bias, keys, *ctx.options = inputs
     ctx.parts = len(qkv)
-    ctx.save_for_backward(*qkv, *bias)
+    ctx.save_for_backward(keys, *qkv, *bias)
 
 
 def _gradients(ctx, dy):
-    saved = list(ctx.saved_tensors)
-    to_qkv, to_bias = _backward(saved[: ctx.parts], saved[ctx.parts :], dy, *ctx.options)
-    return to_qkv, to_bias, None, None
+    keys, *saved = ctx.saved_tensors
+    to_qkv, to_bias = _backward(saved[: ctx.parts], saved[ctx.parts :], keys, dy, *ctx.options)
+    return to_qkv, to_bias, None, None, None, None
 
 
 _forward.register_autograd(_gradients, setup_context=_save)
 
 
 def attention_triton(
-    qkv: QKV, num_heads: int, bias: QKV | None = None, allow_tf32: bool = False
+    qkv: QKV,
+    num_heads: int,
+    bias: QKV | None = None,
+    dropped: Dropped | None = None,
+    allow_tf32: bool = False,
 ) -> Tensor:
     """Causal attention, as `attention.attention`: y [R, B, L, D].
 
@@ -220,4 +269,6 @@ def attention_triton(
     if len(set(dtypes)) > 1 or not fits_on_chip(dtypes[0], L, D // num_heads):
         sizes = f"length {L}, head dim {D // num_heads}, {dtypes}"
         raise ValueError(f"no kernel for {sizes}: use ops.attention")
-    return _forward(parts, biases, num_heads, allow_tf32)
+    words = 0 if dropped is None else round(dropped.rate * WORDS)
+    keys = None if dropped is None else dropped.keys
+    return _forward(parts, biases, keys, words, num_heads, allow_tf32)
