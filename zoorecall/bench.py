@@ -33,6 +33,10 @@ RECORDS = Path("results/bench")
 """Where the repository keeps what `zoorecall bench --json` has measured."""
 
 
+TEST_EXAMPLES = 3_000
+"""As the papers have."""
+
+
 @dataclass(frozen=True)
 class Ceilings:
     """What the machine does at best: FLOP/s of a matrix product, bytes/s of a copy."""
@@ -63,6 +67,9 @@ class Measurement:
     kernels: str
     largest: list[tuple[str, float]]
     """Of a GPU's kernels, the five that take most of a step of the pack: names, milliseconds."""
+    evaluation_share: float | None = None
+    """Time of a run's evaluations by that of its steps, in a run of the papers; None in records of
+    versions that did not measure it."""
 
     @property
     def shape(self) -> tuple[object, ...]:
@@ -90,7 +97,7 @@ def bench_run(
                 "batch_size": batch_size,
                 "train_examples": 4 * batch_size,
                 "epochs": 50 * 100_000 / (4 * batch_size),  # as many steps as the papers train
-                "test_examples": 1,
+                "test_examples": TEST_EXAMPLES,
                 "precision": precision,
             },
         }
@@ -212,12 +219,17 @@ def prepare(job: Job) -> Prepared:
 
 
 def measure(prepared: Prepared, job: Job) -> Measurement:
-    """Time the training step of a pack."""
+    """Time the training step of a pack, and an evaluation of one of its runs."""
     run, (trainer, first) = job.run, prepared
     slot = trainer.running[0]
+    tests = trainer.feed.tests(slot.run)
+
     trainer.time_steps(2)
     times = [trainer.time_steps(1)[0] for _ in range(3)]
-    trainer.measure(slot, trainer.feed.tests(slot.run))  # shows which kernels run
+    trainer.measure(slot, tests)  # the first is captured; and shows which kernels run
+    started = time.perf_counter()
+    trainer.measure(slot, tests).tolist()
+    evaluation = time.perf_counter() - started
     times = trainer.time_steps(max(3, round(job.seconds / max(statistics.median(times), 1e-5))))
     per_run, sequences = statistics.median(times) / job.pack_size, run.train.batch_size
     flops = forward_flops(run)
@@ -241,6 +253,9 @@ def measure(prepared: Prepared, job: Job) -> Measurement:
         first_step_seconds=first,
         kernels=trainer.kernels,
         largest=_largest(trainer) if on_gpu else [],
+        evaluation_share=len(run.train.evaluation_steps)
+        * evaluation
+        / (run.train.num_steps * per_run),
     )
 
 

@@ -250,11 +250,15 @@ def print_measurement(measurement: Measurement) -> None:
     m = measurement
     flops = "" if m.flops_share is None else f"{m.flops_share:.1%} of FLOP/s, "
     memory = f", {m.peak_gib:.2f} GiB" if m.peak_gib else ""
+    evaluations = ""
+    if m.evaluation_share is not None:
+        evaluations = f", evaluations {m.evaluation_share:.1%} on top"
     lines = (
         f"{m.mixer}, {count(m.num_layers, 'layer')}, width {m.d_model}, length {m.seq_len}, "
         f"batch {m.batch_size}, {count(m.pack_size, 'run')} a pack",
         f"{m.ms_per_run_step:.3f} ms a run-step, {m.tokens_per_second:.2e} tokens/s, "
-        f"{flops}{m.bytes_share:.1%} of bytes/s{memory}, first step {m.first_step_seconds:.1f} s",
+        f"{flops}{m.bytes_share:.1%} of bytes/s{memory}, first step {m.first_step_seconds:.1f} s"
+        f"{evaluations}",
     )
     console = plain_console()
     console.print(lines[0])

@@ -16,6 +16,7 @@ from torch.nn.utils import parametrizations, weight_norm
 from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
 
+from zoorecall import bench as benchmark
 from zoorecall import load_models, load_results, train
 from zoorecall.bench import Ceilings, bench, bench_run
 from zoorecall.cli import main
@@ -535,7 +536,8 @@ def test_every_command_takes_a_folder_of_them_without_their_code(folder, capsys,
 
 
 @pytest.mark.parametrize("name", ["Normed", "Complex", "Assigning", "Drawing"])
-def test_a_benchmark_takes_them(name):
+def test_a_benchmark_takes_them(name, monkeypatch):
+    monkeypatch.setattr(benchmark, "TEST_EXAMPLES", 8)
     run = bench_run(f"{__name__}:{name}", 16, 12, 1, 4, precision="bf16")
     (one,) = bench([run], [2], CPU, Ceilings(1e9, 1e9), seconds=0)
     assert one.ms_per_run_step > 0 and (one.flops_share is None) == (name == "Complex")

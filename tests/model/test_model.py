@@ -122,6 +122,11 @@ def test_a_run_id_is_of_the_resolved_config_and_a_pack_key_ignores_per_run_numbe
     assert muon.run_id != other.run_id and muon.pack_key == other.pack_key != one.pack_key
 
 
+@pytest.fixture(autouse=True)
+def few_test_examples(monkeypatch):
+    monkeypatch.setattr(benchmark, "TEST_EXAMPLES", 8)
+
+
 def test_every_mixer_can_be_measured():
     runs = [
         bench_run({"name": name, **SMALL_MIXERS.get(name, {})}, 16, 16, 1, 4, precision="fp32")
@@ -131,7 +136,7 @@ def test_every_mixer_can_be_measured():
     assert len(measured) == 2 * len(MIXERS)
     for m in measured:
         assert m.ms_per_run_step > 0 and math.isfinite(m.tokens_per_second)
-        assert m.flops_share > 0 and m.bytes_share > 0
+        assert m.flops_share > 0 and m.bytes_share > 0 and m.evaluation_share > 0
 
 
 def test_processes_measure_one_after_another_what_they_prepared_side_by_side():
