@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from zoorecall import plots
 from zoorecall.analysis.ablations import ablations
+from zoorecall.claims.arora2023 import beside_published
 from zoorecall.plots.style import COLORS, mixer_looks
 
 MIXERS = ("attention", "attention (conv=qkv)", "hyena", "mamba", "mamba2", "delta_net")
@@ -79,6 +80,13 @@ def sums(pairs=(10, 20, 50), depths=(2,), forms=("AR", "non-AR"), trained=("one 
     return rows.assign(accuracy=accuracy, without_recall=0.1, **options)
 
 
+def points():
+    mixers = ("attention", "hyena", "rwkv", "h3")
+    sizes = {"layers": (2, 4), "widths": WIDTHS[:4], "lengths": (64, 128), "rates": (1e-3,)}
+    runs = made_up_runs(accuracy, mixers, seeds=(42,), **sizes)
+    return pd.concat([runs.assign(**{"train.order": order}) for order in ("fixed", "shuffled")])
+
+
 WIDTHS = (64, 128, 256, 512, 1024, 2048)
 FIGURES = {
     "recall by pairs": lambda: plots.recall_by_pairs(sums()),
@@ -112,6 +120,9 @@ FIGURES = {
     "dynamics": lambda: plots.training_dynamics(*dynamics()),
     "kinds of training": lambda: plots.curves_by_kind(*dynamics(), each=2),
     "ablations": lambda: plots.ablation_table(ablations(study(), {"mixer": "attention"})),
+    "beside published": lambda: plots.accuracy_beside_published(
+        points(), beside_published(points()), "train.order"
+    ),
     "step cost": lambda: plots.step_cost(step_times()),
     "one panel": lambda: plots.accuracy_by_width(
         study(layers=(2,), lengths=(256,))[lambda runs: runs["mixer"] == "hyena"]

@@ -12,6 +12,7 @@ from .errors import what_runs_came_to
 from .key_value_sum import recall_by_pairs, recall_by_size
 from .kinds import KINDS, figure, selected
 from .learning_rates import accuracy_by_learning_rate, accuracy_by_precision
+from .published import accuracy_beside_published
 from .scaling import (
     accuracy_by_depth,
     accuracy_by_parameters,
@@ -27,6 +28,7 @@ __all__ = [
     "WIDTH",
     "ZOOLOGY_RATES",
     "ablation_table",
+    "accuracy_beside_published",
     "accuracy_by_depth",
     "accuracy_by_learning_rate",
     "accuracy_by_parameters",

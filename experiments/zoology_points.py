@@ -1,0 +1,49 @@
+"""Zoology's published figure 2 (Arora et al. 2023, arXiv 2312.04927) beside runs of its recipe.
+
+    python experiments/zoology_points.py
+
+Prints every published point with what was run for it, by depth and by the order of the batches:
+the best of the learning rates. Grid: grids/zoology_figure2.yaml, trained into
+results/zoology_figure2 if nothing of it is there. Figure and table, there: published, as .png, .pdf
+and .csv.
+"""
+
+from pathlib import Path
+
+import pandas as pd
+
+from zoorecall import words
+from zoorecall.claims.arora2023 import ORDER, beside_published
+from zoorecall.cli import exit_code
+from zoorecall.columns import DEPTH, LENGTH, MIXER, WIDTH, name
+from zoorecall.files import replacing
+from zoorecall.plots import accuracy_beside_published
+from zoorecall.studies import draw, load_study, missing_runs
+from zoorecall.tables import print_table, readable
+
+STUDY = "zoology_figure2"
+
+
+def by_variant(table: pd.DataFrame) -> pd.DataFrame:
+    """One row a point, a column a depth and order."""
+    pairs = zip(table[DEPTH], table[ORDER], strict=True)
+    variants = [f"{words.count(depth, 'layer')}, {order}" for depth, order in pairs]
+    point = [LENGTH, MIXER, WIDTH, "published"]
+    found = table.assign(variant=variants).set_index([*point, "variant"])["accuracy"].unstack()
+    found = found.round(2).astype(object).where(found.notna(), "")
+    return found.reset_index().rename(columns=name)
+
+
+def main() -> None:
+    results = load_study(STUDY)
+    table = beside_published(results.runs)
+    draw(STUDY, {"published": accuracy_beside_published(results.runs, table, ORDER)})
+    run = table.dropna(subset=["accuracy"]).astype({DEPTH: int})
+    with replacing(Path("results", STUDY, "published.csv")) as temporary:
+        run.to_csv(temporary, index=False, float_format="%.4f")
+    print_table(readable(by_variant(run)))
+    print(missing_runs(STUDY, results))
+
+
+if __name__ == "__main__":
+    raise SystemExit(exit_code(main))

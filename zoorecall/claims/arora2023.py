@@ -1,0 +1,60 @@
+"""The points of Zoology's figure 2 (Arora et al. 2023, arXiv 2312.04927) beside runs of its recipe.
+
+The points are read off the picture in its repository (`assets/figure2.png`), at most `READ_OFF`
+away. It is of January 2024, when every mixer but attention had four layers and batches were
+shuffled in every epoch; its code has two layers since May, and one order since February. So each
+point is compared with all of these that were run.
+"""
+
+import pandas as pd
+
+from ..columns import DEPTH, LENGTH, MIXER, RATE, WIDTH
+
+READ_OFF = 0.02
+"""The most by which a point may have been misread."""
+
+EXPLAINED = 0.05
+"""Larger differences are to be explained."""
+
+ORDER = "train.order"
+
+WIDTHS = (64, 128, 256, 512)
+BASE_CONV = "base_conv + base_conv (conv=implicit)"
+POINTS: dict[int, dict[str, tuple[float, float, float, float]]] = {
+    64: {
+        "attention": (1.00, 1.00, 1.00, 1.00),
+        "hyena": (0.52, 0.75, 0.85, 0.87),
+        "rwkv": (0.76, 0.94, 0.97, 0.98),
+        "h3": (0.93, 1.00, 0.99, 0.98),
+        BASE_CONV: (0.70, 0.94, 0.97, 1.00),
+    },
+    128: {
+        "attention": (1.00, 1.00, 1.00, 1.00),
+        "hyena": (0.19, 0.65, 0.74, 0.84),
+        "rwkv": (0.18, 0.50, 0.75, 0.94),
+        "h3": (0.25, 0.73, 0.92, 0.76),
+        BASE_CONV: (0.38, 0.61, 0.84, 0.97),
+    },
+}
+"""Accuracy at the best of four learning rates, by length and mixer, at each of `WIDTHS`."""
+
+
+def beside_published(runs: pd.DataFrame) -> pd.DataFrame:
+    """One row a point of a mixer that was run, its accuracy as `published`, and a depth and order
+    that were run, if there are any: `accuracy` as the paper has it, at the learning rate where the
+    mean over seeds is best, not held out; and what it is more than published, as `difference`."""
+    points = pd.DataFrame(
+        [
+            (length, mixer, width, accuracy)
+            for length, mixers in POINTS.items()
+            for mixer, accuracies in mixers.items()
+            for width, accuracy in zip(WIDTHS, accuracies, strict=True)
+        ],
+        columns=[LENGTH, MIXER, WIDTH, "published"],
+    )
+    setting = [LENGTH, MIXER, WIDTH, DEPTH, ORDER]
+    means = runs.groupby([*setting, RATE])["test_accuracy"].agg(accuracy="mean", seeds="count")
+    best = means.loc[means.groupby(setting)["accuracy"].idxmax()].reset_index()
+    table = points[points[MIXER].isin(runs[MIXER])].merge(best, "left", [LENGTH, MIXER, WIDTH])
+    table["difference"] = table["accuracy"] - table["published"]
+    return table
