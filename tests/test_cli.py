@@ -14,12 +14,11 @@ from matplotlib.figure import Figure
 
 import zoorecall
 from zoorecall import bench
-from zoorecall.cli import _parser, exit_code, main
+from zoorecall.arguments import parser
+from zoorecall.cli import exit_code, main
 
 (COMMANDS,) = (
-    action.choices
-    for action in _parser()._actions
-    if isinstance(action, argparse._SubParsersAction)
+    action.choices for action in parser()._actions if isinstance(action, argparse._SubParsersAction)
 )
 
 NASTY = (

@@ -19,7 +19,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 FLOORS = (
     "errors search_path seeding version",
-    "columns files",
+    "arguments columns files",
     "ops user_code words",
     "layers parquet tables tasks",
     "mixers results",

@@ -1,4 +1,4 @@
-"""The command line: parsing and printing only; every command is a thin shell on the library.
+"""The command line: every command is a thin shell on the library. `arguments` has what each takes.
 
 Nothing heavy is imported before a command needs it, so that `--help` answers at once.
 """
@@ -11,11 +11,11 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from . import arguments
 from .errors import Interrupted, SweepFailed, UserError
 from .search_path import working_folder_last
-from .version import __version__
 
 if TYPE_CHECKING:
     from .sweeps.events import SweepEvent
@@ -28,8 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     sys.path[:] = working_folder_last(sys.path)  # before anything heavy is imported
 
     def command() -> int:
-        args = _parser().parse_args(argv)
-        return args.command(args)
+        args = arguments.parser().parse_args(argv)
+        return COMMANDS[args.command](args)
 
     return exit_code(command)
 
@@ -100,242 +100,9 @@ def _ending_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _parser() -> argparse.ArgumentParser:
-    """The parser of all commands; the arguments it finds have the function of theirs."""
-    parser = argparse.ArgumentParser(
-        prog="zoorecall",
-        description="Does a sequence mixer recall? If not: its architecture or its learning rate?",
-    )
-    parser.add_argument("--version", action="version", version=f"zoorecall {__version__}")
-    parser.set_defaults(command=_help)
-    commands = parser.add_subparsers(metavar="COMMAND")
-
-    sweep = commands.add_parser("sweep", help="train every run of a grid into a results folder")
-    sweep.set_defaults(command=_sweep)
-    _training(sweep)
-    again = sweep.add_mutually_exclusive_group()
-    again.add_argument(
-        "--resume", action="store_true", help="train only what is missing (the default)"
-    )
-    again.add_argument(
-        "--fresh", action="store_true", help="move earlier results aside and train everything"
-    )
-    sweep.add_argument(
-        "--part",
-        metavar="I/N",
-        type=_part,
-        help="train the I-th of N shares of the grid into one DIR, e.g. in a Slurm array",
-    )
-    sweep.add_argument(
-        "--executor",
-        choices=["local", "ray"],
-        default="local",
-        help="what trains: this machine (the default), or a Ray cluster that sees DIR",
-    )
-    sweep.add_argument("--address", help="of the Ray cluster, e.g. auto (a new one, here)")
-    tune = commands.add_parser("tune", help="search the ranges of a grid, e.g. of learning rates")
-    tune.set_defaults(command=_tune)
-    _training(tune)
-    tune.add_argument("--sampler", help="window, tpe, gp or grid (window, where it can be)")
-    tune.add_argument("--pruner", default="plateau", help="plateau (the default), halving or none")
-    tune.add_argument("--runs", metavar="N", type=_runs, help="train at most so many runs in all")
-    tune.add_argument(
-        "--time", metavar="HOURS", type=_duration, help="start no run after so many hours"
-    )
-    tune.add_argument(
-        "--storage", metavar="URL", help="a database for several machines (a journal in DIR)"
-    )
-
-    merge = commands.add_parser("merge", help="put a folder's finished runs into its two tables")
-    merge.set_defaults(command=_merge)
-    merge.add_argument("folder", metavar="DIR", type=_path)
-    merge.add_argument(
-        "others",
-        metavar="OTHER",
-        type=_path,
-        nargs="*",
-        help="folders whose runs are to be in DIR too",
-    )
-
-    table = commands.add_parser("table", help="best learning rate, accuracy and window by setting")
-    table.set_defaults(command=_table)
-    _folders(table)
-    table.add_argument(
-        "--format", choices=["text", "csv", "markdown", "json", "latex"], default="text"
-    )
-    _add_plot(commands)
-
-    report = commands.add_parser("report", help="write one HTML page: figure, summary, every run")
-    report.set_defaults(command=_report)
-    _folders(report)
-    report.add_argument(
-        "--out", metavar="FILE", type=_path, help="the page (report.html in DIR; of several, here)"
-    )
-
-    show = commands.add_parser("show", help="print examples of a task, or one run of a folder")
-    show.set_defaults(command=_show)
-    show.add_argument(
-        "what", metavar="TASK|DIR", help="a name, or a YAML mapping; or a results folder"
-    )
-    show.add_argument("run_id", metavar="RUN_ID", nargs="?", help="of a folder; or how it begins")
-    show.add_argument(
-        "--set",
-        metavar="OPTION=VALUE",
-        action="append",
-        default=[],
-        dest="options",
-        help="an option of the task, e.g. --set seq_len=16",
-    )
-    show.add_argument("--number", metavar="N", type=_number, default=3, help="of examples (3)")
-
-    export = commands.add_parser("export", help="log finished runs to TensorBoard or wandb")
-    export.set_defaults(command=_export)
-    export.add_argument("folder", metavar="DIR", type=_path)
-    export.add_argument(
-        "--to", metavar="NAME", default="tensorboard", help="tensorboard (the default) or wandb"
-    )
-    export.add_argument("--out", metavar="FOLDER", type=_path, help="where NAME/ is made (DIR)")
-
-    bench = commands.add_parser("bench", help="time training steps on this machine")
-    bench.set_defaults(command=_bench)
-    bench.add_argument(
-        "--mixers",
-        nargs="+",
-        metavar="MIXER",
-        default=["attention"],
-        help="names, or YAML mappings",
-    )
-    bench.add_argument("--widths", nargs="+", type=int, default=[64], metavar="D")
-    bench.add_argument("--lengths", nargs="+", type=int, default=[64], metavar="L")
-    bench.add_argument(
-        "--packs",
-        nargs="+",
-        type=_pack_size,
-        default=[None],
-        metavar="R",
-        help="runs in a pack; auto, the default: as many as a sweep would take",
-    )
-    bench.add_argument("--layers", type=int, default=2)
-    bench.add_argument("--batch-size", type=int, default=0, help="default: the papers', by length")
-    bench.add_argument("--precision", choices=["fp32", "tf32", "bf16"], default="bf16")
-    bench.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    bench.add_argument("--json", metavar="FILE", type=_path, help="write into this file too")
-
-    schema = commands.add_parser("schema", help="print the JSON Schema of a grid file")
-    schema.set_defaults(command=_schema)
-
-    ls = commands.add_parser("ls", help="list results folders and grids, a line each")
-    ls.set_defaults(command=_ls)
-    ls.add_argument(
-        "folder", metavar="DIR", type=_path, nargs="?", help="of both (results/ and grids/)"
-    )
-
-    completion = commands.add_parser("completion", help="print what completes commands in a shell")
-    completion.set_defaults(command=_completion)
-    completion.add_argument("shell", choices=["bash", "zsh", "tcsh"])
-    return parser
-
-
-def _folders(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "folders",
-        metavar="DIR",
-        type=_path,
-        nargs="+",
-        help="a results folder; the runs of several are told apart by a column `folder`",
-    )
-
-
-FIGURES = (
-    *("rates", "width", "depth", "parameters", "state_size"),
-    *("dynamics", "ablations", "errors"),
-)
-"""What `plots.KINDS` has, which is not imported for `--help`."""
-
-
-def _add_plot(commands: Any) -> None:
-    plot = commands.add_parser("plot", help="draw a figure: accuracy against learning rate, ...")
-    plot.set_defaults(command=_plot)
-    _folders(plot)
-    plot.add_argument(
-        "--kind",
-        choices=FIGURES,
-        default="rates",
-        help="accuracy against learning rates (the default), width, depth, parameters or state "
-        "size; the course of training at the best rate; mixers against the first; what became of "
-        "each run (tables do not hold which answers were wrong)",
-    )
-    plot.add_argument(
-        "--mixers",
-        nargs="+",
-        metavar="MIXER",
-        default=(),
-        help="these alone: one with all its variants, as gla, or as tables name it",
-    )
-    plot.add_argument(
-        "--labels", nargs="+", metavar="TEXT", default=(), help="what to call each of them"
-    )
-    plot.add_argument(
-        "--width", metavar="INCHES", type=_inches, default=5.5, help="of the figure (5.5)"
-    )
-    plot.add_argument("--format", choices=["png", "pdf", "svg"], help="png, or as --out ends")
-    plot.add_argument(
-        "--out", metavar="FILE", type=_path, help="(KIND.png in DIR; of several folders, here)"
-    )
-
-
-def _inches(text: str) -> float:
-    try:
-        width = float(text)
-    except ValueError:
-        width = 0.0
-    if not 2 <= width <= 40:
-        raise argparse.ArgumentTypeError(f"'{text}' is no width of 2 to 40 inches")
-    return width
-
-
-def _training(parser: argparse.ArgumentParser) -> None:
-    """Add what the commands that train have in common."""
-    parser.add_argument("grid", metavar="GRID", help="a YAML file, e.g. grids/quick.yaml")
-    parser.add_argument("--out", metavar="DIR", type=_path, help="results folder (results/NAME)")
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    parser.add_argument(
-        "--set",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        dest="overrides",
-        help="override a setting, e.g. --set train.epochs=5",
-    )
-    parser.add_argument(
-        "--dry-run", action="store_true", help="print runs, FLOPs and memory; train nothing"
-    )
-    parser.add_argument(
-        "--checkpoint-seconds",
-        metavar="S",
-        type=_duration,
-        default=60,
-        help="how much training a crash may lose (60)",
-    )
-    parser.add_argument(
-        "--give-up-seconds",
-        metavar="S",
-        type=_duration,
-        help="end a worker that says nothing for so long (never)",
-    )
-    parser.add_argument(
-        "--log",
-        metavar="NAME",
-        action="append",
-        default=[],
-        dest="loggers",
-        help="log each evaluation too: tensorboard or wandb, into a folder of this name in DIR",
-    )
-
-
 def _help(args: argparse.Namespace) -> int:
     """No command at all: what there is, and the exit code of a missing argument."""
-    _parser().print_help(sys.stderr)
+    arguments.parser().print_help(sys.stderr)
     return USER_ERROR
 
 
@@ -355,52 +122,8 @@ def _completion(args: argparse.Namespace) -> int:
         import shtab
     except ImportError:
         raise UserError("completion: needs shtab; pip install 'zoorecall[completion]'") from None
-    print(shtab.complete(_parser(), shell=args.shell))
+    print(shtab.complete(arguments.parser(), shell=args.shell))
     return 0
-
-
-def _path(text: str) -> Path:
-    if not text:
-        raise UserError("a path is empty; name a file or folder, e.g. --out results/quick")
-    return Path(text)
-
-
-def _part(text: str) -> tuple[int, int]:
-    part, _, parts = text.partition("/")
-    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
-        raise argparse.ArgumentTypeError(f"'{text}' is no part as 1/4 is, the first of four")
-    return int(part), int(parts)
-
-
-def _number(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 1000:
-        raise argparse.ArgumentTypeError(f"'{text}' is no number from 1 to 1,000")
-    return int(text)
-
-
-def _runs(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is no number of runs, 1 or more")
-    return int(text)
-
-
-def _duration(text: str) -> float:
-    try:
-        duration = float(text)
-    except ValueError:
-        duration = -1.0
-    if not 0 <= duration < float("inf"):
-        raise argparse.ArgumentTypeError(f"'{text}' is no duration, a number from 0 up")
-    return duration
-
-
-def _pack_size(text: str) -> int | None:
-    """A number of runs; None for `auto`."""
-    if text == "auto":
-        return None
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is neither a number of runs nor auto")
-    return int(text)
 
 
 def _sweep(args: argparse.Namespace) -> int:
@@ -500,7 +223,7 @@ def _show(args: argparse.Namespace) -> int:
     elif args.options:
         raise UserError("--set is for a task; a run of a folder has its settings")
     else:
-        lines = show_run(_path(args.what), args.run_id, args.number)
+        lines = show_run(arguments.path(args.what), args.run_id, args.number)
     for line in lines:
         print(line)
     return 0
@@ -647,6 +370,24 @@ def _schema(args: argparse.Namespace) -> int:
 
     print(json.dumps(grid_schema(), indent=1))
     return 0
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "": _help,
+    "sweep": _sweep,
+    "tune": _tune,
+    "merge": _merge,
+    "table": _table,
+    "plot": _plot,
+    "report": _report,
+    "show": _show,
+    "export": _export,
+    "bench": _bench,
+    "schema": _schema,
+    "ls": _ls,
+    "completion": _completion,
+}
+"""What each does, by its name in `arguments`."""
 
 
 if __name__ == "__main__":

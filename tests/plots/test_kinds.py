@@ -13,7 +13,8 @@ from matplotlib.text import Text
 from zoorecall import plots, words
 from zoorecall.analysis.accuracy import accuracies, best_accuracies
 from zoorecall.analysis.sparse_grids import reported
-from zoorecall.cli import FIGURES, main
+from zoorecall.arguments import FIGURES
+from zoorecall.cli import main
 from zoorecall.errors import UserError
 from zoorecall.mixers import MIXERS
 from zoorecall.plots.style import places
