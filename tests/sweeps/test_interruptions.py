@@ -52,6 +52,9 @@ sys.exit(cli.main())
 SOON = 15
 """Seconds in which an interrupted sweep and its workers should have ended."""
 
+AGENTS_SOON = 60
+"""Those in which Ray's own agents should have ended, which look now and then for their node."""
+
 
 class Command:
     """A sweep in a process of its own, and in how many workers."""
@@ -109,9 +112,12 @@ class Command:
     def end(self) -> tuple[int, str]:
         """Its exit code and what it said, once it has ended with all its workers."""
         _, said = self.process.communicate(timeout=90)
-        end = time.monotonic() + SOON
-        while self.processes():
-            assert time.monotonic() < end, f"{self.processes()} outlive their sweep\n{said}"
+        began = time.monotonic()
+        while left := self.processes():
+            names = [words.strip(b"\0") for words in left.values()]
+            agents = all(x.startswith(b"ray::") and x.endswith(b"Agent") for x in names)
+            soon = AGENTS_SOON if agents else SOON
+            assert time.monotonic() < began + soon, f"{names} outlive their sweep\n{said}"
             time.sleep(0.02)
         return self.process.returncode, said
 
