@@ -52,8 +52,8 @@ sys.exit(cli.main())
 SOON = 15
 """Seconds in which an interrupted sweep and its workers should have ended."""
 
-AGENTS_SOON = 60
-"""Those in which Ray's own agents should have ended, which look now and then for their node."""
+AGENTS = b"ray::DashboardAgent", b"ray::RuntimeEnvAgent"
+"""Ray's own, which need a minute to find that their node was killed, and end then."""
 
 
 class Command:
@@ -112,12 +112,9 @@ class Command:
     def end(self) -> tuple[int, str]:
         """Its exit code and what it said, once it has ended with all its workers."""
         _, said = self.process.communicate(timeout=90)
-        began = time.monotonic()
-        while left := self.processes():
-            names = [words.strip(b"\0") for words in left.values()]
-            agents = all(x.startswith(b"ray::") and x.endswith(b"Agent") for x in names)
-            soon = AGENTS_SOON if agents else SOON
-            assert time.monotonic() < began + soon, f"{names} outlive their sweep\n{said}"
+        end = time.monotonic() + SOON
+        while left := {words.strip(b"\0") for words in self.processes().values()} - {*AGENTS}:
+            assert time.monotonic() < end, f"{left} outlive their sweep\n{said}"
             time.sleep(0.02)
         return self.process.returncode, said
 
