@@ -3,7 +3,7 @@
     python experiments/step_cost.py [results/bench/h100.json]
 
 Without a file, of every one in results/bench. Figure: beside the file, with its name and the ending
-.png.
+.png; none where all packs are of one size, as it is drawn against that.
 """
 
 import sys
@@ -24,13 +24,14 @@ def main() -> None:
 
 def show(path: Path) -> None:
     measurements = pd.DataFrame(read_record(path)["measurements"])
-    save(step_cost(measurements), path.with_suffix(".png"))
     best = measurements.loc[
         measurements.groupby(["mixer", "d_model", "seq_len"])["ms_per_run_step"].idxmin()
     ]
     names = ["mixer", "d_model", "seq_len", "pack_size", "ms_per_run_step"]
     print(markdown(best[names].round(3)))
-    print(f"\nfigure  {path.with_suffix('.png')}")
+    if measurements["pack_size"].nunique() > 1:
+        save(step_cost(measurements), path.with_suffix(".png"))
+        print(f"\nfigure  {path.with_suffix('.png')}")
 
 
 if __name__ == "__main__":

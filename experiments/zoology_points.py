@@ -38,9 +38,9 @@ def main() -> None:
     results = load_study(STUDY)
     table = beside_published(results.runs)
     draw(STUDY, {"published": accuracy_beside_published(results.runs, table, ORDER)})
-    run = table.dropna(subset=["accuracy"]).astype({DEPTH: int})
+    run = table.dropna(subset=["accuracy"]).astype({DEPTH: int, "seeds": int})
     with replacing(Path("results", STUDY, "published.csv")) as temporary:
-        run.to_csv(temporary, index=False, float_format="%.4f")
+        run.to_csv(temporary, index=False, float_format="%.4g")
     print_table(readable(by_variant(run)))
     print(missing_runs(STUDY, results))
 

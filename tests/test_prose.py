@@ -18,6 +18,7 @@ from scipy.stats import fisher_exact
 from zoorecall.analysis.ablations import ablations as against_baseline
 from zoorecall.analysis.accuracy import SOLVED, accuracies, best_accuracies
 from zoorecall.analysis.bumps import classify, transitions
+from zoorecall.analysis.intervals import mean_over_seeds
 from zoorecall.analysis.key_value_sum import (
     AR,
     EACH,
@@ -38,6 +39,7 @@ from zoorecall.analysis.precision import precision_differences
 from zoorecall.analysis.sparse_grids import ZOOLOGY_RATES, miss_rates, reported
 from zoorecall.analysis.summary import summarize
 from zoorecall.analysis.windows import window_differences, windows
+from zoorecall.claims.arora2023 import BASE_CONV, beside_published
 from zoorecall.grid import load_grid
 from zoorecall.results import Results, has_runs, load_results
 from zoorecall.tables import readable
@@ -916,6 +918,50 @@ def zoology():
     yield f"gains it {100 * hyena['lost']:.0f} points"
 
 
+def zoology_figure2():
+    runs = runs_of("zoology_figure2")
+    yield counted("zoology_figure2")
+    table = beside_published(runs).dropna(subset=["accuracy"])
+    names = {"attention": "attention", "hyena": "Hyena", "rwkv": "RWKV", "h3": "H3"}
+    for (length, mixer), points in table.groupby(["task.seq_len", "mixer"]):
+        best = points.set_index(["model.num_layers", "train.order"])["accuracy"]
+        variants = [(depth, order) for depth in (2, 4) for order in ("fixed", "shuffled")]
+        cells = [f"{best[x]:.2f}" if x in best else "" for x in variants]
+        named = names.get(mixer, "BaseConv")
+        yield row(length, named, f"{points['published'].iloc[0]:.2f}", *cells).replace("  ", " ")
+    off = {of: points["difference"] for of, points in table.groupby(["task.seq_len", "mixer"])}
+    yield f"Hyena is above its point by {span(off[64, 'hyena'])}, of RWKV by"
+    yield f"of RWKV by {span(off[64, 'rwkv'])}, and every one of BaseConv below by"
+    yield f"BaseConv below by {span(-off[64, BASE_CONV])};"
+    yield f"H3 is within {off[64, 'h3'].abs().max():.2f}. At length 128"
+    yield f"H3 is above by {span(off[128, 'h3'])} and BaseConv below by"
+    yield f"BaseConv below by {span(-off[128, BASE_CONV])}."
+    assert off[64, "attention"].abs().max() < 0.01 and off[128, "attention"].abs().max() < 0.01
+
+    one = ["task.seq_len", "mixer", "model.num_layers", "train.order"]
+    best = runs.loc[runs.groupby(one)[ACCURACY].idxmax()]
+    recurrent = part(best[best["mixer"].isin(["h3", "hyena", "rwkv"])], length=64)
+    assert recurrent["train_accuracy"].min() > 0.995
+    yield f"a test accuracy of {span(recurrent[ACCURACY])}"
+    longer = part(best[best["mixer"].isin(["h3", "hyena", "rwkv"])], length=128)
+    yield f"{span(longer['train_accuracy'])} in training, {span(longer[ACCURACY])} in test"
+
+    pairs = runs.pivot_table(ACCURACY, [*one[:3], RATE], "train.order")
+    gains = pairs["shuffled"] - pairs["fixed"]
+    for length, text in ((64, "at length 64"), (128, "at 128")):
+        found = mean_over_seeds(gains.loc[length])
+        yield f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}] {text}"
+    assert gains.abs().max() == -gains[64, "attention", 2].min() > 0.5
+    deeper = part(best, length=64).pivot_table(
+        ACCURACY, ["mixer", "train.order"], "model.num_layers"
+    )
+    gain = (deeper[4] - deeper[2]).dropna()
+    yield f"by {span(gain.drop(BASE_CONV))} at the best rate;"
+    yield f"BaseConv loses {span(-gain[BASE_CONV])})"
+    rwkv = part(best, length=128, layers=2, mixer="rwkv")[ACCURACY]
+    yield f"the same RWKV has {rwkv.max():.2f} and {rwkv.min():.2f} by the order alone"
+
+
 TARGETS = {
     "attention": ("0.30", "1.2", "0.60", "2.4"),
     "attention (conv=qkv)": ("0.40", "1.6", "0.80", "3.2"),
@@ -956,6 +1002,21 @@ def bench():
             first = [f"{x['first_step_seconds']:.0f}" for x in (before, after)]
             ratio = f"{each_step[1] / each_step[0]:.2f}"
             yield row(mixer, *(f"{x:.3f}" for x in each_step), ratio, *first)
+    record = json.loads((ROOT / "results/bench/h200.json").read_text())
+    shares = []
+    for one in record["measurements"]:
+        shares.append(100 * one["evaluation_share"])
+        ms, gib, first = (one[x] for x in ("ms_per_run_step", "peak_gib", "first_step_seconds"))
+        yield row(one["mixer"], f"{ms:.3f}", f"{shares[-1]:.1f} %", f"{gib:.1f}", f"{first:.0f}")
+    within = sum(share <= 5 for share in shares)
+    yield f"{WORDS[within].capitalize()} of the {WORDS[len(shares)]} keep to the 5 %"
+    yield f"evaluations, of the steps' time | 5 % | {span(shares, 1)} %"
+    dropping = pd.read_csv(ROOT / "results/bench/dropout.csv")
+    ms = dropping.set_index(["form", "attention_dropout"])["ms_per_run_step"]
+    yield f"takes {ms['kernel', 0.1]:.3f} ms"
+    yield f"so {100 * (ms['kernel', 0.1] / ms['kernel', 0] - 1):.0f} % more than without"
+    yield f"which it had before, {ms['plain', 0.1]:.3f}"
+    yield f"without dropout the plain form takes {ms['plain', 0]:.3f}"
     ways = pd.read_csv(ROOT / "results/bench/comparison.csv")
     for way in ways.to_dict("records"):
         times = f"{way['times the fastest']:.2g}"
@@ -1101,6 +1162,7 @@ FOLDERS = {
     "tune_small": tune_small,
     "width_depth": width_depth,
     "zoology": zoology,
+    "zoology_figure2": zoology_figure2,
 }
 
 
