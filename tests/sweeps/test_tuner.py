@@ -1,14 +1,22 @@
 """A search trains what it asks for, as a sweep does, into tables that all commands read."""
 
+from collections import deque
+
 import pandas as pd
 import pytest
+from conftest import small_run
 
 from zoorecall import load_results, load_space, tune
 from zoorecall.cli import main
 from zoorecall.results import checkpoint_path
 from zoorecall.search import Search
-from zoorecall.sweeps.events import Asked, Failed, Finished, Pruned
+from zoorecall.sweeps import sweeper
+from zoorecall.sweeps.events import Asked, Done, Failed, Finished, More, Pruned, Train, Warned
+from zoorecall.sweeps.plan import RunGroup
+from zoorecall.sweeps.schedule import Schedule
+from zoorecall.sweeps.sweeper import train_all
 from zoorecall.sweeps.tuner import Searching
+from zoorecall.sweeps.watch import Watch
 
 GRID = """
 base:
@@ -107,3 +115,55 @@ def test_a_run_that_fails_is_told_to_the_search(monkeypatch):
     monkeypatch.setattr(Search, "ended", lambda self, run_id, x, pruned=False: told.append(x))
     Searching(Search.__new__(Search), None).hear(Failed(("a", "b"), "why"))
     assert told == [None, None]
+
+
+class Workers:
+    """An executor whose workers finish at once what they are given."""
+
+    places = ("cpu", "cpu")
+
+    def __init__(self):
+        self.told = deque()
+
+    def give(self, place, order):
+        if isinstance(order, Train | More):
+            run_ids = tuple(run.run_id for run in order.runs)
+            self.told.append((place, Finished(run_ids) if run_ids else Done()))
+
+    def event(self, seconds):
+        return self.told.popleft()  # raises where all are silent
+
+
+class OfTwo:
+    """A source that has one run now, and another after three looks at a search elsewhere."""
+
+    def __init__(self, *runs):
+        self.runs, self.looks, self.ended = dict(zip((0, 3), runs, strict=True)), 0, []
+
+    def look(self, seconds):
+        self.looks += 1
+
+    def ask(self, room):
+        run = self.runs.pop(self.looks, None)
+        return [RunGroup((run,), 1)] if run else []
+
+    def hear(self, event):
+        self.ended += event.run_ids if isinstance(event, Finished) else ()
+        return ()
+
+    @property
+    def finished(self):
+        return len(self.ended) == 2
+
+
+def test_a_held_worker_wakes_when_a_search_elsewhere_is_further_and_the_user_is_told_once(
+    monkeypatch,
+):
+    runs, events = [small_run(seed=seed) for seed in (1, 2)], []
+    source = OfTwo(*runs)
+    monkeypatch.setattr(sweeper.time, "sleep", source.look)
+    watch = Watch(Workers(), None, events.append)
+    train_all(Schedule((), Workers.places), watch, events.append, source)
+    assert source.ended == [run.run_id for run in runs]
+    (told,) = (event.text for event in events if isinstance(event, Warned))
+    assert told.startswith("waiting for runs that another search")

@@ -81,3 +81,13 @@ def test_a_worker_that_hangs_is_ended_where_asked_for(clock):
     told, heard = listen(made, 60)
     assert made.killed == [(61, 0)] and told == []
     assert heard[0] == Died("its worker said nothing for 60 s")
+
+
+def test_a_worker_that_waits_for_more_runs_is_not_silent_until_it_has_them(clock):
+    made, told = clock((1, 0, Finished(tuple(IDS))), (900, 1, Done()), (1000, 0, Done())), []
+    watched = Watch(made, 60, told.append)
+    watched.give(0, Train(tuple(RUNS), 5))
+    assert watched.event()[0] == 0 and watched.event()[0] == 1  # meanwhile it is held
+    watched.give(0, More(()))
+    assert watched.event() == (0, Died("its worker said nothing for 60 s"))
+    assert made.killed == [(961, 0)] and told == []

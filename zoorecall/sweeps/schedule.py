@@ -83,6 +83,12 @@ class Schedule:
         return bool(self._work)
 
     @property
+    def waits(self) -> bool:
+        """Whether no worker trains: each that has a job is held, and says nothing until it gets
+        more."""
+        return self._work.keys() <= self._held
+
+    @property
     def waiting(self) -> int:
         """How many runs no worker has."""
         return sum(len(queue.waiting) for queue in self._queues)

@@ -44,6 +44,11 @@ from .watch import Watch
 OTHERS_SECONDS = 2
 """Between two looks at what other searches into the same storage have found."""
 
+OTHERS = (
+    "waiting for runs that another search in the same storage has begun; if that was killed, begin "
+    "it again with its results folder"
+)
+
 
 def default_folder(grid: Grid) -> Path:
     return Path("results") / grid.name
@@ -280,6 +285,7 @@ def train_all(
         if source and (pruned := source.hear(event)):
             watch.give(place, Prune(pruned))
 
+    told = False
     while True:
         if source and (groups := source.ask(schedule.room(slots))):
             schedule.add(groups)
@@ -293,7 +299,10 @@ def train_all(
             raise DeviceError("no worker is left; what is finished is kept, the command goes on")
         if not schedule.busy and not hold:
             return
-        if not schedule.busy:  # another search into the same storage has runs in training
+        if schedule.waits:  # for runs of another search into the same storage
+            if not told:
+                on_event(Warned((), OTHERS))
+            told = True
             time.sleep(OTHERS_SECONDS)
             continue
         place, event = watch.event()

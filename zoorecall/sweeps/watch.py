@@ -3,7 +3,18 @@
 import time
 from collections.abc import Callable
 
-from .events import Finished, Interim, Job, JobEvent, Measure, More, Prune, Pruned, Train, Warned
+from .events import (
+    Finished,
+    Job,
+    JobEvent,
+    Measure,
+    More,
+    Progress,
+    Prune,
+    Pruned,
+    Train,
+    Warned,
+)
 from .executor import Executor
 
 QUIET_SECONDS = 300
@@ -28,7 +39,7 @@ class Watch:
     ):
         self._executor, self._on_event = executor, on_event
         self._give_up_seconds = give_up_seconds
-        self._heard: dict[int, float] = {}  # when, by place; of those at work
+        self._heard: dict[int, float] = {}  # when, by place; of those who should say something
         self._runs: dict[int, set[str]] = {}
         self._told: set[int] = set()
 
@@ -49,9 +60,9 @@ class Watch:
             if heard := self._executor.event(LOOK_SECONDS):
                 place, event = heard
                 self._told.discard(place)
-                if isinstance(event, Interim):
+                if isinstance(event, Progress | Warned):
                     self._heard[place] = time.monotonic()
-                else:
+                else:  # its job is over, or it is silent until it gets `More`
                     self._heard.pop(place, None)
                 if isinstance(event, Finished | Pruned):
                     self._runs[place] -= set(event.run_ids)
