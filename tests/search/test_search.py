@@ -15,6 +15,7 @@ import pytest
 from malformed_grids import write_grid
 from optuna.storages import InMemoryStorage
 from optuna.storages.journal import JournalFileSymlinkLock
+from optuna.trial import Trial
 
 from zoorecall.config import RunConfig
 from zoorecall.errors import UserError
@@ -200,6 +201,43 @@ def test_runs_of_a_search_into_another_folder_are_its_own(two, tmp_path):
     assert not theirs & {run.run_id for run in other.ask(99)} and not other.finished
 
 
+def test_a_results_folder_that_was_renamed_is_gone_on_with(two, tmp_path):
+    asked = make(two, storage=tmp_path / "a" / "study.log", folder=None).ask(3)
+    (tmp_path / "a").rename(tmp_path / "b")
+    again = make(two, storage=tmp_path / "b" / "study.log", folder=None).ask(3)
+    assert {run.run_id for run in again} == {run.run_id for run in asked}
+
+
+def test_searches_in_one_storage_train_no_run_twice(tmp_path):
+    one = space(tmp_path, {"seed": [1, 2, 3], **RATES})
+    searches = [make(one, storage=tmp_path / "study.log", folder=x) for x in "ab"]
+    found = []
+    while not all(search.finished for search in searches):
+        for search in searches:
+            for run in search.ask(1):  # of what it planned before the other went on
+                found.append(run)
+                train(search, run)
+    whole = {run.run_id for run in search_all(make(one))}
+    assert len(found) == len({run.run_id for run in found})
+    assert {run.run_id for run in found} == whole
+
+
+@pytest.mark.parametrize("calls", [1, 4])
+def test_a_kill_while_a_run_is_begun_leaves_nothing_to_wait_for(calls, two, tmp_path, monkeypatch):
+    storage, left, write = tmp_path / "study.log", itertools.count(), Trial.set_user_attr
+
+    def killed(*args):
+        if next(left) == calls:
+            raise KeyboardInterrupt
+        write(*args)
+
+    first = make(two, storage=storage)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Trial, "set_user_attr", killed)
+        first.ask(9)
+    assert len(search_all(make(two, storage=storage))) == len(search_all(make(two)))
+
+
 def test_optunas_samplers_do_not_repeat_their_draws_after_a_kill(two, tmp_path):
     runs = make(two, storage=tmp_path / "s.log", sampler="tpe", folder="a").ask(4)
     more = make(two, storage=tmp_path / "s.log", sampler="tpe", folder="b").ask(4)
@@ -211,6 +249,38 @@ def test_runs_that_are_trained_already_are_not_asked_for(two):
     search = make(two, known=known)
     assert search.ask(9) == [] and search.finished
     assert [x.accuracy for x in search.answers()] == pytest.approx([0.99, 0.99])
+
+
+FEW = {"model.mlp_ratio": {"int": [1, 2]}, "seed": [1, 2]}
+"""So few runs that Optuna's samplers propose each again and again."""
+
+
+def test_a_run_that_is_proposed_again_is_not_trained_again_not_even_one_that_failed(tmp_path):
+    search, seen = make(space(tmp_path, FEW), sampler="tpe", runs=20), []
+    while runs := search.ask(1):
+        seen += [run.run_id for run in runs]
+        search.ended(runs[0].run_id, None)
+    assert len(seen) == len(set(seen)) <= 4 and search.finished
+
+
+def test_in_an_answer_each_run_weighs_once_and_one_that_was_refused_not_at_all(tmp_path):
+    search = make(space(tmp_path, FEW), sampler="tpe", runs=30)
+    runs = search.ask(30)  # of which the others are in training then, and so refused
+    accuracy = {(1, 1): 0.2, (1, 2): 0.4, (2, 1): 0.5, (2, 2): 0.9}
+    for run in runs:
+        train(search, run, lambda run: accuracy[run.model.mlp_ratio, run.seed])
+    (answer,) = search.answers()
+    assert (answer.accuracy, answer.runs) == (pytest.approx(0.7), len(runs)) == (0.7, 4)
+
+
+def test_a_run_of_two_settings_is_trained_once_and_counts_in_both(tmp_path):
+    narrow = {"train.learning_rate": {"log": [1e-4, 1e-1]}, "seed": 1}
+    grid = {"base": SMALL, "axes": {**RATES, "seed": 1}, "include": [narrow]}
+    search = make(load_space(write_grid(tmp_path / "grid.yaml", grid)))
+    runs = search_all(search)
+    assert len(runs) == len({run.run_id for run in runs})
+    one, other = search.answers()
+    assert one.accuracy == other.accuracy == 0.99 and one.runs + other.runs > len(runs)
 
 
 def test_failed_runs_count_as_failing_and_are_not_asked_for_again(two):
@@ -233,6 +303,14 @@ def test_budgets_of_runs_and_of_time(two, monkeypatch):
     assert search.ask(5) == [] and not search.finished
     train(search, run)
     assert search.finished
+
+
+def test_a_spent_budget_lets_a_search_go_while_others_train(two, tmp_path):
+    storage = tmp_path / "study.log"
+    assert len(make(two, storage=storage, folder="a").ask(4)) == 4
+    for budget in ({"runs": 4}, {"seconds": 0}):
+        assert make(two, storage=storage, folder="b", **budget).finished
+    assert not make(two, storage=storage, folder="b", runs=5).finished
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

@@ -83,6 +83,7 @@ def test_a_search_that_is_interrupted_goes_on_and_asks_for_nothing_twice(space, 
     with pytest.raises(KeyboardInterrupt):
         tune(space, folder, device="cpu", pruner="none", on_event=interrupt)
     finished = set(load_results(folder).runs["run_id"])
+    folder = folder.rename(tmp_path / "renamed")
     results, _ = tune(space, folder, device="cpu", pruner="none", on_event=after.append)
     assert finished and not finished & set(ids(after, Asked))
     columns = ["run_id", "test_accuracy", "test_loss", "steps_to_solve"]

@@ -12,14 +12,14 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, GPSampler, TPESampler
 
 from ..columns import RATE
 from ..errors import UserError
 from ..grid import Range, Searched
 from ..grid.ranges import spaced
 from . import window
-from .study import Tried
+from .study import Tried, key
 
 A_DECADE = 4
 """Rates of a grid in a decade."""
@@ -45,9 +45,6 @@ class Wanted(NamedTuple):
 class Sampler(Protocol):
     """Which runs of a setting to start."""
 
-    def optuna(self, seed: int) -> BaseSampler:
-        """Of a study: what chooses values where none are given."""
-
     def wanted(self, setting: Searched, tried: Sequence[Tried]) -> list[Wanted]:
         """The next runs, all of which may be trained side by side; none where no more are wanted
         before those that are running are over, or ever."""
@@ -58,9 +55,6 @@ class Sampler(Protocol):
 
 class Window:
     """For the learning rate alone; see `window`."""
-
-    def optuna(self, seed: int) -> BaseSampler:
-        return RandomSampler(seed)
 
     def wanted(self, setting: Searched, tried: Sequence[Tried]) -> list[Wanted]:
         if any(one.accuracy is None for one in tried):
@@ -79,17 +73,14 @@ class Window:
 class Grid:
     """Every combination of values, four a decade, with every seed."""
 
-    def optuna(self, seed: int) -> BaseSampler:
-        return RandomSampler(seed)
-
     def wanted(self, setting: Searched, tried: Sequence[Tried]) -> list[Wanted]:
-        there = {repr((one.seed, sorted(one.values.items()))) for one in tried}
+        there = {key(one.values, one.seed) for one in tried}
         each = [values_of(setting.ranges[path]) for path in setting.ranges]
         every = [
-            (seed, dict(zip(setting.ranges, values, strict=True)))
+            Wanted(seed, dict(zip(setting.ranges, values, strict=True)))
             for seed, *values in itertools.product(setting.seeds, *each)
         ]
-        return [Wanted(*x) for x in every if repr((x[0], sorted(x[1].items()))) not in there]
+        return [x for x in every if key(x.values or {}, x.seed) not in there]
 
     def expected(self, setting: Searched) -> int:
         return math.prod(map(len, map(values_of, setting.ranges.values()))) * len(setting.seeds)
@@ -102,6 +93,7 @@ class Proposed:
         self._name, self._runs = name, runs
 
     def optuna(self, seed: int) -> BaseSampler:
+        """What chooses the values."""
         if self._name == "gp":
             return GPSampler(n_startup_trials=STARTUP, seed=seed)
         return TPESampler(n_startup_trials=STARTUP, multivariate=True, seed=seed)
@@ -156,7 +148,7 @@ def by_rate_and_seed(
     """Accuracies [P, S], each at the nearest of the rates; NaN where no run is over."""
     found = np.full((len(rates), len(seeds)), np.nan)
     for one in tried:
-        if one.accuracy is not None and one.seed in seeds:
+        if one.run_id and one.accuracy is not None and one.seed in seeds:
             rate = np.abs(np.log(np.divide(rates, one.values[RATE]))).argmin()
             found[rate, seeds.index(one.seed)] = one.accuracy
     return found

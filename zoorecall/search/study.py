@@ -1,6 +1,6 @@
 """The search in one setting: an Optuna study, whose trials are runs."""
 
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import optuna
@@ -31,6 +31,13 @@ class Tried(NamedTuple):
     accuracy: float | None
     cost: float
     """What of its steps it took, as a share."""
+    run_id: str | None
+    """None where it was refused: its values cannot go together, or it was in training already."""
+
+
+def key(values: Mapping[str, Any], seed: int) -> str:
+    """Equal for values and a seed that are one run."""
+    return repr((seed, sorted(values.items())))
 
 
 class Study:
@@ -40,14 +47,16 @@ class Study:
         self,
         study: optuna.Study,
         setting: Searched,
-        folder: str,
-        sampler: Callable[[int], BaseSampler],
+        folder: str | None,
+        sampler: Callable[[int], BaseSampler] | None,
     ):
-        """`sampler` makes what chooses values, from a seed: not that of an earlier process, whose
-        draws it would repeat."""
+        """`folder` is that of the search whose runs these are, None where the study has no other.
+        `sampler` makes what chooses values, from a seed: not that of an earlier process, whose
+        draws it would repeat; None where all values are given."""
         self.setting, self._folder = setting, folder
         self._study = study
-        study.sampler = sampler(self.started)
+        if sampler:
+            study.sampler = sampler(self.started)
         self._distributions = {path: _distribution(x) for path, x in setting.ranges.items()}
         self._live: dict[str, Trial] = {}
         self._reported: dict[str, set[int]] = {}
@@ -67,7 +76,21 @@ class Study:
         return len(self._trials())
 
     def _trials(self) -> list[FrozenTrial]:
-        return [x for x in self._study.get_trials(deepcopy=False) if columns.SEED in x.user_attrs]
+        """All but those whose search was killed before they were a run, or refused."""
+        return [
+            x
+            for x in self._study.get_trials(deepcopy=False)
+            if columns.RUN_ID in x.user_attrs
+            or (columns.SEED in x.user_attrs and x.state.is_finished())
+        ]
+
+    def _own(self) -> list[FrozenTrial]:
+        """Those of searches into this folder that are runs."""
+        return [
+            x
+            for x in self._trials()
+            if columns.RUN_ID in x.user_attrs and self._folder in (None, x.user_attrs.get(FOLDER))
+        ]
 
     def tried(self) -> list[Tried]:
         return [self._tried(trial) for trial in self._trials()]
@@ -80,7 +103,17 @@ class Study:
             seed=trial.user_attrs[columns.SEED],
             accuracy=(trial.value or 0.0) if over else None,
             cost=steps / trial.user_attrs.get(NUM_STEPS, 1) if over else 1.0,
+            run_id=trial.user_attrs.get(columns.RUN_ID),
         )
+
+    def accuracy_of(self, run_id: str) -> float | None:
+        """What a run has come to, in this process or any other; None where it is not over."""
+        found = [x.accuracy for x in self.tried() if x.run_id == run_id and x.accuracy is not None]
+        return found[0] if found else None
+
+    def _run(self, trial: FrozenTrial) -> RunConfig:
+        one = self._tried(trial)
+        return self.setting.run(one.values, one.seed)
 
     def _value(self, path: str, value: Any) -> Any:
         """A choice that is no plain value is kept by its text."""
@@ -92,21 +125,21 @@ class Study:
     def interrupted(self) -> list[RunConfig]:
         """The runs that an earlier search into this folder had started and not ended."""
         found = []
-        for trial in self._trials():
-            own = trial.user_attrs.get(FOLDER) == self._folder
-            if own and trial.state == TrialState.RUNNING:
-                one = self._tried(trial)
-                run = self.setting.run(one.values, one.seed)
+        for trial in self._own():
+            if trial.state == TrialState.RUNNING:
+                run = self._run(trial)
                 self._live[run.run_id] = Trial(self._study, trial._trial_id)
                 self._reported[run.run_id] = {*trial.intermediate_values}
                 found.append(run)
         return found
 
-    def start(
-        self, seed: int, values: Mapping[str, Any] | None, running: Container[str]
-    ) -> RunConfig | None:
+    def runs(self) -> list[RunConfig]:
+        """All runs that searches into this folder have started."""
+        return [self._run(trial) for trial in self._own()]
+
+    def start(self, seed: int, values: Mapping[str, Any] | None) -> RunConfig | None:
         """A new run with these values, or with those that the study's sampler has; None where they
-        cannot go together or their run is `running` already, which ends it."""
+        cannot go together or their run is in training already, here or elsewhere."""
         sampler = self._study.sampler
         if values is not None:
             self._study.sampler = _Given(values)
@@ -118,16 +151,17 @@ class Study:
         found = {path: self._value(path, value) for path, value in trial.params.items()}
         try:
             run = self.setting.run(found, seed)
-            if run.run_id in running:
+            if any(one.run_id == run.run_id and one.accuracy is None for one in self.tried()):
                 raise ValueError(f"run {run.run_id} is being trained")
         except ValueError as error:
             trial.set_user_attr("fault", str(error))
             self._study.tell(trial, state=TrialState.FAIL)
             return None
-        trial.set_user_attr(columns.RUN_ID, run.run_id)
         trial.set_user_attr(columns.MIXER, run.model.mixer.label)
         trial.set_user_attr(NUM_STEPS, run.train.num_steps)
-        trial.set_user_attr(FOLDER, self._folder)
+        if self._folder is not None:
+            trial.set_user_attr(FOLDER, self._folder)
+        trial.set_user_attr(columns.RUN_ID, run.run_id)  # last: with it the trial counts
         self._live[run.run_id] = trial
         self._reported[run.run_id] = set()
         return run

@@ -121,7 +121,7 @@ def tune(
         search = Search(
             space,
             storage=storage or folder / JOURNAL,
-            folder=folder,
+            folder=folder if storage else None,  # the journal is in the folder, which has a lock
             sampler=sampler,
             pruner=pruner,
             runs=runs,
