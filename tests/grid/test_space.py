@@ -138,10 +138,31 @@ def test_a_wrong_range_is_told_in_one_line_at_its_line(name, axis, says, space_o
 
 
 def test_exclude_may_not_be_about_what_is_searched(space_of) -> None:
-    for entry in (f"{RATE}: 1e-4", f"{RATE}: {LOG}"):
+    for entry in (
+        *(f"{RATE}: 1e-4", f"{RATE}: {LOG}", "train: {learning_rate: 1e-4}"),
+        f"mine: [{{seed: 1, {RATE}: 1e-4}}]",
+    ):
         text = f"axes: {{seed: [1, 2], {RATE}: {LOG}}}\nexclude:\n  - {{{entry}}}\n"
         with pytest.raises(GridError, match=f"3: {RATE}: is searched, should not be in exclude"):
             space_of(text)
+
+
+def test_an_entry_of_exclude_that_drops_nothing_is_told_as_a_sweep_tells_it(space_of) -> None:
+    text = f"axes: {{seed: [1, 2], {RATE}: {LOG}}}\nexclude:\n  - {{seed: 7}}\n"
+    with pytest.raises(GridError, match="3: exclude: no run of the axes matches, should match one"):
+        space_of(text)
+    assert space_of(text, "seed=[1]").settings[0].seeds == (1,)
+
+
+def test_settings_that_differ_in_their_seeds_alone_are_one_and_in_any_end_two(space_of) -> None:
+    seeds = f"axes: {{seed: [1, 2], {RATE}: {LOG}}}\ninclude: [{{seed: [2, 3], {RATE}: {LOG}}}]"
+    assert [one.seeds for one in space_of(seeds).settings] == [(1, 2, 3)]
+    alike = """
+preset: zoology
+axes: {model.norm: [layer, auto], model.mixer.name: {choices: [attention, mamba]}}
+"""
+    one, other = space_of(alike).settings
+    assert one.first == other.first and one.code != other.code
 
 
 def test_the_schema_takes_ranges_and_not_wrong_ones() -> None:

@@ -7,9 +7,8 @@ from pathlib import Path
 
 from ..config import RunConfig
 from .axes import read_override
-from .faults import explain
-from .plan import Plan, check_points, faults_of, matches, read_plan, read_root
-from .settings import Setting, lay
+from .plan import faults_of, find_runs, read_plan, read_root
+from .settings import Setting
 from .yaml_nodes import Fault, Faults, Node
 
 
@@ -47,35 +46,5 @@ def _expand(root: Node, overrides: Sequence[Setting]) -> list[RunConfig]:
     for axis in filter(lambda axis: axis.searched, itertools.chain(*plan.parts, *plan.exclude)):
         text = "is a range, which `zoorecall tune` searches; a sweep takes values or a logspace"
         faults.append(Fault(axis.node, axis.key, text))
-    check_points(sections, plan, faults)
-    runs, unmatched = _find_runs(plan, faults)
-    faults.raise_first()
-    # with overrides an entry may have nothing left to drop
-    for i in [] if overrides else sorted(unmatched):
-        entry = sections["exclude"].children[i]
-        raise Fault(entry, "exclude", "no run of the axes matches, should match one at least")
-    if not runs:
-        raise Fault(sections["exclude"], "exclude", "drops every run, should leave one at least")
-    return runs
-
-
-def _find_runs(plan: Plan, faults: Faults) -> tuple[list[RunConfig], set[int]]:
-    """The runs, each once, and which exclude entries match none."""
-    runs: dict[str, RunConfig] = {}
-    unmatched = set(range(len(plan.exclude)))
-    for part in plan.parts:
-        for points in itertools.product(*(axis.points for axis in part)):
-            settings = list(itertools.chain(*points))
-            data = lay(plan.base, settings)
-            run, error = plan.validate(data)
-            if part is plan.parts[0]:
-                entries = enumerate(plan.exclude)
-                matching = {i for i, entry in entries if matches(plan, entry, data, run)}
-                unmatched -= matching
-                if matching:
-                    continue
-            if run:
-                runs.setdefault(run.run_id, run)
-            elif error:
-                faults += explain(error, [*plan.layers, settings])
-    return list(runs.values()), unmatched
+    found = find_runs(sections, plan, bool(overrides), faults)
+    return [*{each.run.run_id: each.run for each in found}.values()]

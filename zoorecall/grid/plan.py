@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -20,7 +20,7 @@ from ..config import PRESETS, RunConfig
 from ..errors import GridError
 from ..user_code import source_of
 from .axes import MAX_RUNS, Axis, override, read_axes, read_point
-from .faults import explain_alone
+from .faults import explain, explain_alone
 from .schema import SECTIONS
 from .settings import Setting, find_settings, lay, parse_path, types_at
 from .yaml_nodes import Fault, Faults, Node, describe, make_node, read_yaml, suggest
@@ -78,7 +78,7 @@ class Plan:
         return run, None
 
 
-def check_points(sections: Mapping[str, Node], plan: Plan, faults: Faults) -> None:
+def _check_points(sections: Mapping[str, Node], plan: Plan, faults: Faults) -> None:
     """Raise what is wrong before any run is made."""
     count = sum(math.prod(len(axis.points) for axis in part) for part in plan.parts)
     if count > MAX_RUNS:
@@ -145,7 +145,49 @@ def _preset(node: Node) -> Node:
     return make_node(PRESETS.get(node.value, {}), node.line)
 
 
-def matches(plan: Plan, entry: Sequence[Axis], data: dict[str, Any], run: RunConfig | None) -> bool:
+class Found(NamedTuple):
+    """A run, and the points of a part's axes that it comes from."""
+
+    part: list[Axis]
+    points: tuple[tuple[Setting, ...], ...]
+    run: RunConfig
+
+
+def find_runs(
+    sections: Mapping[str, Node], plan: Plan, overridden: bool, faults: Faults
+) -> list[Found]:
+    """The runs of the axes, but for those that exclude drops, and of the include entries. Raises
+    Fault where one is no run, and where an entry drops none or all drop every run."""
+    _check_points(sections, plan, faults)
+    found, unmatched = list[Found](), set(range(len(plan.exclude)))
+    for part in plan.parts:
+        for points in itertools.product(*(axis.points for axis in part)):
+            settings = list(itertools.chain(*points))
+            data = lay(plan.base, settings)
+            run, error = plan.validate(data)
+            if part is plan.parts[0]:
+                entries = enumerate(plan.exclude)
+                matching = {i for i, entry in entries if _matches(plan, entry, data, run)}
+                unmatched -= matching
+                if matching:
+                    continue
+            if run:
+                found.append(Found(part, points, run))
+            elif error:
+                faults += explain(error, [*plan.layers, settings])
+    faults.raise_first()
+    # with overrides an entry may have nothing left to drop
+    for i in [] if overridden else sorted(unmatched):
+        entry = sections["exclude"].children[i]
+        raise Fault(entry, "exclude", "no run of the axes matches, should match one at least")
+    if not found:
+        raise Fault(sections["exclude"], "exclude", "drops every run, should leave one at least")
+    return found
+
+
+def _matches(
+    plan: Plan, entry: Sequence[Axis], data: dict[str, Any], run: RunConfig | None
+) -> bool:
     """Whether a run has a value of each setting of an entry, that is, stays the same with it."""
     return all(any(_stays(plan, point, data, run) for point in axis.points) for axis in entry)
 

@@ -2,15 +2,15 @@
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from .. import columns
 from ..config import RunConfig
 from .axes import Axis, read_override
-from .faults import explain, in_words
-from .plan import Plan, check_points, faults_of, matches, read_plan, read_root
+from .faults import in_words
+from .plan import Found, Plan, faults_of, find_runs, read_plan, read_root
 from .ranges import Range
 from .settings import Setting, lay, parse_path
 from .yaml_nodes import Fault, Faults, Node
@@ -31,14 +31,23 @@ class Searched:
 
     ranges: Mapping[str, Range]
     seeds: tuple[int, ...]
+    ends: tuple[RunConfig, ...] = field(repr=False)
+    """The runs at the ends of each range and with each of its choices, with the first seed."""
     plan: Plan = field(repr=False)
     settings: tuple[Setting, ...] = field(repr=False)
 
     @property
     def first(self) -> RunConfig:
         """The run at the first end of each range, with the first seed."""
-        values = {path: searched.values[0] for path, searched in self.ranges.items()}
-        return self.run(values, self.seeds[0])
+        return self.ends[0]
+
+    @property
+    def code(self) -> str:
+        """A hash, equal where settings and ranges are, whatever the seeds."""
+        configs = [run.model_dump(mode="json") for run in self.ends]
+        runs = [columns.run_id({**config, columns.SEED: 0}) for config in configs]
+        ranges = {path: [x.kind, *x.values] for path, x in self.ranges.items()}
+        return columns.digest({"runs": runs, "ranges": ranges})
 
     def run(self, values: Mapping[str, Any], seed: int) -> RunConfig:
         """The run with these values of what is searched; raises ValueError where they cannot go
@@ -68,41 +77,34 @@ def _searches(root: Node, overrides: Sequence[Setting]) -> list[Searched]:
     sections, plan = read_plan(root, overrides, faults)
     faults.raise_first()  # a range that is wrong is not missing
     faults += _faults_of_ranges(sections, plan)
-    check_points(sections, plan, faults)
-    found: dict[tuple[str, ...], Searched] = {}
-    for part in plan.parts:
-        fixed = [axis for axis in part if not axis.searched and axis.key != columns.SEED]
-        for points in itertools.product(*(axis.points for axis in fixed)):
-            settings = tuple(itertools.chain(*points))
-            ranges = {axis.key: axis.searched for axis in part if axis.searched}
-            runs = _ends(plan, part, settings, faults)
-            if runs:
-                seeds = tuple(dict.fromkeys(run.seed for run in runs))
-                ids = tuple(run.run_id for run in runs)
-                found.setdefault(ids, Searched(ranges, seeds, plan, settings))
-    faults.raise_first()
-    if not found:
-        raise Fault(sections["exclude"], "exclude", "drops every run, should leave one at least")
-    return list(found.values())
+    by_setting: dict[tuple[int, ...], list[Found]] = {}
+    for found in find_runs(sections, plan, bool(overrides), faults):
+        fixed = [id(point) for axis, point in _points(found) if _is_fixed(axis)]
+        by_setting.setdefault((id(found.part), *fixed), []).append(found)
+    searches: dict[str, Searched] = {}
+    for each in by_setting.values():
+        one = _searched(plan, each)
+        same = searches.setdefault(one.code, one)
+        seeds = tuple(dict.fromkeys((*same.seeds, *one.seeds)))
+        searches[one.code] = replace(same, seeds=seeds)
+    return list(searches.values())
 
 
-def _ends(
-    plan: Plan, part: list[Axis], settings: Sequence[Setting], faults: Faults
-) -> list[RunConfig]:
-    """The runs of a setting at the ends of its ranges, with each of its seeds."""
-    rest = [axis for axis in part if axis.searched or axis.key == columns.SEED]
-    runs = []
-    for points in itertools.product(*(axis.points for axis in rest)):
-        together = [*settings, *itertools.chain(*points)]
-        data = lay(plan.base, together)
-        run, error = plan.validate(data)
-        if part is plan.parts[0] and any(matches(plan, x, data, run) for x in plan.exclude):
-            continue
-        if run:
-            runs.append(run)
-        elif error:
-            faults += explain(error, [*plan.layers, together])
-    return runs
+def _searched(plan: Plan, found: Sequence[Found]) -> Searched:
+    """The setting that these runs are the ends of."""
+    seeds = tuple(dict.fromkeys(each.run.seed for each in found))
+    ends = tuple(each.run for each in found if each.run.seed == seeds[0])
+    ranges = {axis.key: axis.searched for axis in found[0].part if axis.searched}
+    fixed = [point for axis, point in _points(found[0]) if _is_fixed(axis)]
+    return Searched(ranges, seeds, ends, plan, tuple(itertools.chain(*fixed)))
+
+
+def _points(found: Found) -> Iterator[tuple[Axis, tuple[Setting, ...]]]:
+    return zip(found.part, found.points, strict=True)
+
+
+def _is_fixed(axis: Axis) -> bool:
+    return not axis.searched and axis.key != columns.SEED
 
 
 def _faults_of_ranges(sections: Mapping[str, Node], plan: Plan) -> Iterator[Fault]:
@@ -117,7 +119,8 @@ def _faults_of_ranges(sections: Mapping[str, Node], plan: Plan) -> Iterator[Faul
         if not ranges:
             text = "has no range to search, should have one such as train.learning_rate: "
             yield Fault(node, "axes", text + "{log: [1e-5, 1e-1]}; `zoorecall sweep` trains lists")
-    searched = {axis.key for part in plan.parts for axis in part if axis.searched}
+    searched = {parse_path(axis.key) for part in plan.parts for axis in part if axis.searched}
     for axis in itertools.chain(*plan.exclude):
-        if axis.key in searched or axis.searched:
-            yield Fault(axis.node, axis.key, "is searched, should not be in exclude")
+        for path, node in itertools.chain(*axis.points):
+            if axis.searched or any(x[: len(path)] == path[: len(x)] for x in searched):
+                yield Fault(node, ".".join(path), "is searched, should not be in exclude")

@@ -202,16 +202,13 @@ def _answer(study: Study) -> Answer | None:
 def study_names(space: Space) -> list[str]:
     """A name for the study of each setting, which holds for as long as setting and ranges do: its
     mixer, whatever else tells it from the others, and a hash."""
-    firsts = [setting.first for setting in space.settings]
     told = [
         {".".join(path): node.value for path, node in setting.settings if path[:2] != MIXER_PATH}
         for setting in space.settings
     ]
     names = []
-    for setting, run, axes in zip(space.settings, firsts, told, strict=True):
+    for setting, axes in zip(space.settings, told, strict=True):
         varied = {key: x for key, x in axes.items() if any(one.get(key) != x for one in told)}
-        ranges = {path: [x.kind, *x.values] for path, x in setting.ranges.items()}
-        code = columns.digest({"run": run.run_id, "ranges": ranges})
         words = [f"{columns.name(key)} {value}" for key, value in varied.items()]
-        names.append(", ".join([run.model.mixer.label, *words, code]))
+        names.append(", ".join([setting.first.model.mixer.label, *words, setting.code]))
     return names

@@ -112,8 +112,8 @@ def tune(
     folder = default_folder(space) if folder is None else Path(folder)
     device = resolve_device(device)
     place = torch.device(device)
-    firsts = [setting.first for setting in space.settings]
-    check_fits(firsts, place)
+    ends = [run for setting in space.settings for run in setting.ends]
+    check_fits(ends, place)
     with files.locked(folder) as setting_up:
         with setting_up() as alone:
             set_up(folder, Grid(space.name, (), space.description), alone, on_event)
@@ -129,7 +129,7 @@ def tune(
             known=known,
         )
         source = Searching(search, place)
-        slots = max(pack_size(run, place) for run in firsts)
+        slots = max(pack_size(run, place) for run in ends)
         try:
             (folder / LOG).unlink(missing_ok=True)
             where = ("local", None, len(places(device)), device)
