@@ -16,6 +16,9 @@ FIGURES = (
 )
 """What `plots.KINDS` has, which is not imported for `--help`."""
 
+SAMPLERS, PRUNERS = ("window", "tpe", "gp", "grid"), ("plateau", "halving", "none")
+"""What `search.SAMPLERS` and `search.PRUNERS` have, likewise."""
+
 
 def parser() -> argparse.ArgumentParser:
     """The parser of all commands; the arguments it finds have the name of theirs as `command`,
@@ -63,9 +66,11 @@ def _sweep(command: argparse.ArgumentParser) -> None:
 
 def _tune(command: argparse.ArgumentParser) -> None:
     _training(command)
-    command.add_argument("--sampler", help="window, tpe, gp or grid (window, where it can be)")
     command.add_argument(
-        "--pruner", default="plateau", help="plateau (the default), halving or none"
+        "--sampler", choices=SAMPLERS, help="what asks for runs (window where it can be, or tpe)"
+    )
+    command.add_argument(
+        "--pruner", choices=PRUNERS, default="plateau", help="what ends runs early (plateau)"
     )
     command.add_argument(
         "--runs", metavar="N", type=_runs, help="train at most so many runs in all"

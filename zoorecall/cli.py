@@ -163,12 +163,14 @@ def _sweep(args: argparse.Namespace) -> int:
 
 
 def _tune(args: argparse.Namespace) -> int:
-    from .grid import load_space
+    from .grid import load_grid, load_space
 
     space = load_space(args.grid, args.overrides)
     from . import display, tables
     from .loggers import logger
+    from .results import GRID
     from .sweeps.tuner import default_folder, plan_search, table_of, tune
+    from .words import count
 
     folder = args.out or default_folder(space)
     options = {"sampler": args.sampler, "pruner": args.pruner, "runs": args.runs}
@@ -177,7 +179,7 @@ def _tune(args: argparse.Namespace) -> int:
         return 0
     loggers = [logger(name) for name in args.loggers]
     with _ending_signals(), display.SweepDisplay() as shown:
-        _, answers = tune(
+        results, answers = tune(
             space,
             folder,
             device=args.device,
@@ -188,9 +190,19 @@ def _tune(args: argparse.Namespace) -> int:
             give_up_seconds=args.give_up_seconds,
             on_event=_each_of([shown.show, *loggers]),
         )
-    _show_folder(folder)
-    print()
+    if len(results):
+        _show_folder(folder)
+        print()
+    if not answers:
+        print("no run is over yet")
+        return 0
     tables.print_table(tables.readable(table_of(answers)))
+    grid = folder / GRID
+    if lacking := len(load_grid(grid).runs) - len(results):
+        print(
+            f"\n{count(lacking, 'run')} more were pruned, or failed, and have no row; "
+            f"`zoorecall sweep {grid} --out {folder}` trains them"
+        )
     return 0
 
 

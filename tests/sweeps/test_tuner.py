@@ -1,17 +1,37 @@
 """A search trains what it asks for, as a sweep does, into tables that all commands read."""
 
+import shutil
 from collections import deque
+from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from conftest import small_run
+from optuna.exceptions import StorageInternalError
+from optuna.storages import InMemoryStorage
 
-from zoorecall import load_results, load_space, tune
+import zoorecall
+from zoorecall import arguments, load_grid, load_results, load_space, results, tune
 from zoorecall.cli import main
+from zoorecall.columns import RATE
 from zoorecall.results import checkpoint_path
-from zoorecall.search import Search
-from zoorecall.sweeps import sweeper
-from zoorecall.sweeps.events import Asked, Done, Failed, Finished, More, Pruned, Train, Warned
+from zoorecall.search import PRUNERS, SAMPLERS, Search
+from zoorecall.search.pruners import PlateauPruner
+from zoorecall.sweeps import merging, plan, sweeper, tuner
+from zoorecall.sweeps.events import (
+    Asked,
+    Done,
+    Evaluation,
+    Failed,
+    Finished,
+    More,
+    Progress,
+    Pruned,
+    Retried,
+    Train,
+    Warned,
+)
 from zoorecall.sweeps.plan import RunGroup
 from zoorecall.sweeps.schedule import Schedule
 from zoorecall.sweeps.sweeper import train_all
@@ -22,15 +42,18 @@ GRID = """
 base:
   task: {name: mqar, vocab_size: 32, seq_len: 12, num_kv_pairs: 2}
   model: {d_model: 16, mixer: delta_net}
-  train: {train_examples: 40, test_examples: 24, batch_size: 8, epochs: 2, evaluations: 4}
+  train: {test_examples: 24, batch_size: 8, epochs: 2, evaluations: 4}
 axes:
   train.learning_rate: {log: [1e-3, 1e-1]}
+  model.num_layers: [1]
+  train.train_examples: [40]
   seed: [1, 2]
 """
 
+RESULTS = Path(zoorecall.__file__).parents[1] / "results"
 
-LONG = ["train.epochs=60", "train.evaluations=30", "task.num_kv_pairs=1"]
-"""Settings of a run that takes long enough to be pruned, and learns at some rates."""
+LONG = ["train.epochs=20", "train.evaluations=10"]
+"""Settings of a run that takes long enough to be pruned."""
 
 
 @pytest.fixture
@@ -54,7 +77,10 @@ def ids(events, kind):
 
 
 @pytest.mark.usefixtures("in_this_process")
-def test_each_run_that_is_asked_for_is_a_row_or_pruned_with_its_checkpoint_kept(path, tmp_path):
+def test_each_run_that_is_asked_for_is_a_row_or_pruned_with_its_checkpoint_kept(
+    path, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(PlateauPruner, "prune", lambda self, study, trial: trial.params[RATE] < 0.1)
     events, folder, space = [], tmp_path / "out", load_space(path, LONG)
     results, answers = tune(space, folder, device="cpu", on_event=events.append)
     asked, finished, pruned = (ids(events, kind) for kind in (Asked, Finished, Pruned))
@@ -62,9 +88,11 @@ def test_each_run_that_is_asked_for_is_a_row_or_pruned_with_its_checkpoint_kept(
     assert set(asked) == {*finished, *pruned} and set(results.runs["run_id"]) == {*finished}
     assert all(checkpoint_path(folder, run_id).exists() for run_id in pruned)
     assert not any(checkpoint_path(folder, run_id).exists() for run_id in finished)
-    ((_, values, accuracy, runs),) = answers
-    assert 1e-3 <= values["train.learning_rate"] <= 1e-1 and runs == len(asked)
-    assert 0 <= accuracy <= 1
+    (answer,) = answers
+    assert 1e-3 <= answer.values[RATE] <= 1e-1 and answer.runs == len(asked)
+    assert 0 <= answer.accuracy <= 1
+    stated = load_grid(folder / "grid.yaml").runs  # which a sweep goes on with
+    assert {run.run_id for run in stated} == {*asked}
     again = []
     tune(space, folder, device="cpu", on_event=again.append)
     assert ids(again, Asked) == []
@@ -96,7 +124,7 @@ def test_commands_read_what_a_search_has_found(path, tmp_path, capsys):
     options = ["--out", str(folder), "--device", "cpu", "--runs", "3", "--pruner", "none"]
     assert main(["tune", str(path), *options]) == 0
     told = capsys.readouterr().out
-    assert "best learning rate" in told and "mean accuracy" in told
+    assert "best learning rate" in told and "mean accuracy" in told and "no row" not in told
     assert len(load_results(folder)) == 3
     for command in ("table", "plot", "report"):
         assert main([command, str(folder)]) == 0
@@ -106,8 +134,15 @@ def test_a_dry_run_says_about_how_many_runs_and_writes_nothing(path, monkeypatch
     tmp_path = path.parent
     monkeypatch.chdir(tmp_path)
     before = sorted(tmp_path.rglob("*"))
-    assert main(["tune", path.name, "--device", "cpu", "--dry-run", "--runs", "4"]) == 0
-    assert "4 runs of 1 shape on cpu" in capsys.readouterr().out
+    dry = ["tune", path.name, "--device", "cpu", "--dry-run"]
+    for more, says in (
+        (["--runs", "4"], "4 runs of 1 shape"),
+        (["--runs", "3", "--set", "model.num_layers=[1, 2]"], "3 runs of 2 shapes"),
+        (["--runs", "1", "--set", "model.num_layers=[1, 2]"], "1 run of 1 shape"),
+        (["--sampler", "grid", "--set", "seed=[1]"], "9 runs of 1 shape"),
+    ):
+        assert main([*dry, *more]) == 0
+        assert f"{says} on cpu" in capsys.readouterr().out
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -116,6 +151,110 @@ def test_a_run_that_fails_is_told_to_the_search(monkeypatch):
     monkeypatch.setattr(Search, "ended", lambda self, run_id, x, pruned=False: told.append(x))
     Searching(Search.__new__(Search), None).hear(Failed(("a", "b"), "why"))
     assert told == [None, None]
+
+
+def evaluated(run, step=0):
+    """What a worker says of a run in which nothing is recalled."""
+    return Progress({}, (Evaluation(run.run_id, step, {"test_accuracy": 0.0}),))
+
+
+def asked_by(source):
+    return [run for group in source.ask(99) for run in group.runs]
+
+
+def test_a_run_is_pruned_until_its_worker_has_heard_of_it(space):
+    source = Searching(Search(space, storage=InMemoryStorage()), torch.device("cpu"))
+    run = asked_by(source)[0]
+    late = run.train.num_steps - 1
+    assert [source.hear(evaluated(run, step)) for step in (0, late)] == [(), (run.run_id,)]
+    source.hear(Retried((run.run_id,), "its worker died"))
+    assert source.hear(evaluated(run, late)) == (run.run_id,)
+
+
+def all_pruned(schedule, watch, on_event, source, slots):
+    """Stands for training in which every run is pruned."""
+    while runs := asked_by(source):
+        for run in runs:
+            source.hear(evaluated(run))
+        source.hear(Pruned(tuple(run.run_id for run in runs)))
+
+
+def one_fails(schedule, watch, on_event, source, slots):
+    run = asked_by(source)[0]
+    source.hear(Failed((run.run_id,), "it is broken"))
+    schedule.failed.append((run, "it is broken"))
+
+
+def no_storage(*_):
+    raise StorageInternalError("a long story") from ValueError("it is locked\nby others")
+
+
+@pytest.mark.parametrize(
+    ("trains", "code", "says"),
+    [
+        (all_pruned, 0, "more were pruned"),
+        (one_fails, 1, "1 of 3 runs failed, the first (delta_net) with: it is broken; see"),
+        (no_storage, 2, "study.log cannot be used: it is locked; what was trained is kept"),
+    ],
+)
+def test_how_a_search_ends_that_found_no_run(trains, code, says, path, monkeypatch, capsys):
+    monkeypatch.setattr(tuner, "train_all", trains)
+    folder = path.parent / "out"
+    assert main(["tune", str(path), "--out", str(folder), "--device", "cpu"]) == code
+    out, err = capsys.readouterr()
+    assert says in out.replace("\n", " ") if code == 0 else err.splitlines()[-1]
+    assert ("mean accuracy" in out) == (code == 0)
+
+
+def test_a_search_that_starts_nothing_says_so(path, capsys):
+    folder = path.parent / "out"
+    assert main(["tune", str(path), "--out", str(folder), "--device", "cpu", "--time", "0"]) == 0
+    assert "no run" in capsys.readouterr().out
+
+
+def test_a_search_into_the_folder_of_a_sweep_leaves_its_order_and_what_its_grid_says(
+    space, tmp_path
+):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    for name in ("runs.parquet", "curves.parquet", "runs.csv", "grid.yaml"):
+        shutil.copy(RESULTS / "tune_small" / name, folder)
+    order = results.table_order(folder)
+    more = small_run()  # that the sweep was to train, too
+    merging.write_grid(folder, [more], "a sweep")
+    tune(space, folder, device="cpu", seconds=0)
+    assert results.table_order(folder) == order and sorted(order) != [*order]
+    grid = load_grid(folder / "grid.yaml")
+    assert grid.description == "a sweep"
+    assert {run.run_id for run in grid.runs} == {*order, more.run_id}
+
+
+EXAMPLES = "train.train_examples"
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--sampler", "windw"], "invalid choice: 'windw'"),
+        (["--pruner", "media"], "invalid choice: 'media'"),
+        (["--set", f"{EXAMPLES}={{int: [40, 80]}}", "--sampler", "window"], "--sampler window"),
+        (["--set", f"{EXAMPLES}={{int: [40, 4000000]}}"], "GiB at the least"),
+    ],
+)
+def test_what_is_wrong_with_a_search_is_told_before_there_is_a_folder(
+    words, says, path, monkeypatch, capsys
+):
+    monkeypatch.setattr(plan, "total_memory", lambda device: 10**8)
+    folder = path.parent / "out"
+    try:
+        code = main(["tune", str(path), "--out", str(folder), "--device", "cpu", *words])
+    except SystemExit as error:
+        code = error.code
+    assert code == 2 and says in capsys.readouterr().err and not folder.exists()
+
+
+def test_names_of_samplers_and_pruners_are_those_of_the_code():
+    assert arguments.SAMPLERS == SAMPLERS and [*arguments.PRUNERS] == [*PRUNERS]
 
 
 class Workers:

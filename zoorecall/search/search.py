@@ -11,6 +11,7 @@ import optuna
 from optuna.storages import BaseStorage
 
 from .. import columns
+from ..analysis.windows import Window, learning_rate_window
 from ..config import RunConfig
 from ..errors import UserError
 from ..grid import Space
@@ -31,6 +32,8 @@ class Answer(NamedTuple):
     values: dict[str, Any]
     accuracy: float
     runs: int
+    window: Window | None
+    """Of all of them, pruned ones too, where learning rates alone are searched."""
 
 
 class Search:
@@ -159,10 +162,15 @@ class Search:
         self._known[run_id] = test_accuracy or 0.0
 
     @property
-    def expected_runs(self) -> int:
-        """About how many runs are still to come, before any budget of time."""
-        left = [self._sampler.expected(x.setting) - x.started for x in self._studies]
-        return int(min(sum(max(0, x) for x in left), self._max_runs))
+    def expected_runs(self) -> list[int]:
+        """About how many runs of each setting are still to come, before any budget of time."""
+        most = [max(0, self._sampler.expected(x.setting) - x.started) for x in self._studies]
+        left = max(0, self._max_runs - sum(study.started for study in self._studies))
+        found = [0] * len(most)
+        for given, i in enumerate(sorted(range(len(most)), key=most.__getitem__)):
+            found[i] = min(most[i], left // (len(most) - given))  # they take turns
+            left -= found[i]
+        return found
 
     @property
     def finished(self) -> bool:
@@ -191,12 +199,13 @@ def _answer(study: Study) -> Answer | None:
         over.setdefault(repr(sorted(one.values.items())), []).append(one)
     means = np.array([np.mean([one.accuracy for one in seeds]) for seeds in over.values()])
     each = [seeds[0].values for seeds in over.values()]
-    best = int(means.argmax())
+    best, found = int(means.argmax()), None
     if [*study.setting.ranges] == [columns.RATE]:
         order = np.argsort([values[columns.RATE] for values in each])
-        x = np.log10([each[i][columns.RATE] for i in order])
-        best = int(order[window.best(x, means[order])])
-    return Answer(study.name, each[best], float(means[best]), len(runs))
+        rates = np.array([each[i][columns.RATE] for i in order])
+        best = int(order[window.best(np.log10(rates), means[order])])
+        found = learning_rate_window(rates, means[order])
+    return Answer(study.name, each[best], float(means[best]), len(runs), found)
 
 
 def study_names(space: Space) -> list[str]:

@@ -1,5 +1,7 @@
 """Where searches are kept: Optuna's own storage, a journal file or a database."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
@@ -12,6 +14,12 @@ from ..errors import UserError
 
 JOURNAL = "study.log"
 """The journal's name in a results folder."""
+
+FAULTS = (
+    *(SQLAlchemyError, OptunaError, ImportError, RuntimeError),
+    *(ValueError, TypeError, LookupError, AttributeError, AssertionError),
+)
+"""What Optuna raises of a storage that is none, or of a journal whose lines are not its own."""
 
 PATIENCE = 10
 """Seconds without a line in the journal after which a lock is that of a process that was killed."""
@@ -32,9 +40,25 @@ def open_storage(where: str | Path | BaseStorage) -> BaseStorage:
         return _journal(Path(where).absolute())
     except OSError as error:
         reason = error.strerror or str(error)
-    except (SQLAlchemyError, OptunaError, ImportError, ValueError, KeyError, RuntimeError) as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
+    except FAULTS as error:
+        reason = _reason(error)
     raise UserError(f"the storage {where} cannot be opened: {reason}")
+
+
+@contextlib.contextmanager
+def naming(where: str | Path) -> Iterator[None]:
+    """Names the storage in an error of it that comes later: it is locked, read-only or lost."""
+    try:
+        yield
+    except (OptunaError, SQLAlchemyError) as error:
+        raise UserError(
+            f"the storage {where} cannot be used: {_reason(error.__cause__ or error)}; what was "
+            "trained is kept, the same command goes on"
+        ) from error
+
+
+def _reason(error: BaseException) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__
 
 
 def _journal(path: Path) -> JournalStorage:

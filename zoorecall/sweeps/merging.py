@@ -41,7 +41,7 @@ def write_grid(
     folder: Path, asked: Sequence[RunConfig], description: str, keep: bool = False
 ) -> None:
     """Write the folder's grid.yaml: the runs that are finished there and those asked for; `keep`
-    those that it states, too.
+    those that it states, too, and what it says of them.
 
     Raises ResultsError where one stands there that no sweep has written.
     """
@@ -55,8 +55,10 @@ def write_grid(
     configs = [json.loads(text) for text in finished]
     configs += [run.model_dump(mode="json") for run in asked]
     if keep and path.exists():
-        configs += [run.model_dump(mode="json") for run in load_grid(path).runs]
+        stated = load_grid(path)
+        configs += [run.model_dump(mode="json") for run in stated.runs]
+        description = stated.description or description
     if not configs:
-        return  # a search knows no runs before it asks for them
+        return  # a search knows no run before it asks for one
     with files.replacing(path) as temporary:
         temporary.write_text(HEADER + dump_grid(configs, description), encoding="utf-8")

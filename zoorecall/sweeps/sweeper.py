@@ -7,7 +7,7 @@ either side costs at most what was trained since the last checkpoint.
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -155,11 +155,7 @@ def sweep(
                 with setting_up():
                     results.write_tables(folder, order)
         if failed:
-            run, reason = failed[0]
-            raise SweepFailed(
-                f"{len(failed)} of {todo} runs failed, the first "
-                f"({run.model.mixer.label}) with: {reason}; see {folder / log}"
-            )
+            raise failure(failed, todo, folder / log)
         with setting_up() as alone:
             missing = order.keys() - results.finished_run_ids(folder)
             if lost := missing & {run.run_id for run in own.runs}:
@@ -174,15 +170,30 @@ def sweep(
     return results.load_results(folder)
 
 
-def set_up(folder: Path, grid: Grid, alone: bool, on_event: Callable[[SweepEvent], None]) -> None:
+def failure(failed: Sequence[tuple[RunConfig, str]], todo: int, log: Path) -> SweepFailed:
+    """What to say of runs that failed, each with the reason."""
+    run, reason = failed[0]
+    return SweepFailed(
+        f"{len(failed)} of {todo} runs failed, the first ({run.model.mixer.label}) with: {reason}; "
+        f"see {log}"
+    )
+
+
+def set_up(
+    folder: Path,
+    grid: Grid,
+    alone: bool,
+    on_event: Callable[[SweepEvent], None],
+    keep: bool = False,
+) -> None:
     """Clear away what an earlier sweep left half-written or someone damaged, and write down what
-    is to be trained. What other parts are writing stays."""
+    is to be trained, `keep` beside what was. What other parts are writing stays."""
     if alone:
         files.clear_temporaries(folder, results.SUBFOLDERS)
     damaged = results.set_aside_damaged(folder)
     for line in damaged:
         on_event(Warned((), line))
-    write_grid(folder, grid.runs, grid.description, keep=bool(damaged))
+    write_grid(folder, grid.runs, grid.description, keep=keep or bool(damaged))
     run_ids = [run.run_id for run in grid.runs]
     if not results.finished_run_ids(folder).issuperset(run_ids):
         results.write_plan(folder, run_ids)

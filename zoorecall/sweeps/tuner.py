@@ -1,5 +1,6 @@
 """A search: the runs that it asks for, trained as a sweep's are, into one results folder."""
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -9,16 +10,18 @@ from optuna.storages import InMemoryStorage
 
 from .. import columns, files, results
 from ..config import RunConfig
-from ..errors import ResultsError, SweepFailed
+from ..errors import ResultsError
 from ..grid import Grid, Space
 from ..results import Results
 from ..search import JOURNAL, Answer, Search
+from ..search.samplers import make_sampler
+from ..search.storage import naming
 from .events import Failed, Finished, Progress, Pruned, Started, SweepEvent
 from .local import LOG, places
 from .merging import write_grid
 from .plan import RunGroup, check_fits, pack_size, plan
 from .schedule import Schedule
-from .sweeper import make_workers, resolve_device, set_up, train_all, what_is_kept
+from .sweeper import failure, make_workers, resolve_device, set_up, train_all, what_is_kept
 from .watch import Watch
 
 
@@ -29,7 +32,6 @@ class Searching:
         self.runs: dict[str, RunConfig] = {}  # all that it asked for
         self._search, self._device = search, device
         self._accuracy: dict[str, float] = {}  # at the last evaluation
-        self._pruned: set[str] = set()
 
     def ask(self, room: int) -> list[RunGroup]:
         """See `sweeper.Source`."""
@@ -48,8 +50,7 @@ class Searching:
                     self._accuracy[run_id] = accuracy
                     ends = self._search.evaluated(run_id, each.step, each.values)
                     last = each.step == self.runs[run_id].train.num_steps
-                    if ends and not last and run_id not in self._pruned:
-                        self._pruned.add(run_id)
+                    if ends and not last:  # told anew each time: a worker may die before it hears
                         pruned.append(run_id)
             case Finished(run_ids) | Pruned(run_ids):
                 for run_id in run_ids:
@@ -76,14 +77,17 @@ def plan_search(
     """About what a search would train: so many runs of each setting, all like its first; and the
     device. Nothing is written."""
     device = resolve_device(device)
-    search = Search(
-        space, storage=InMemoryStorage(), folder="", sampler=sampler, pruner=pruner, runs=runs
-    )
-    each = -(-search.expected_runs // len(space.settings))
-    firsts = [setting.first for setting in space.settings]
-    groups = [RunGroup((run,) * each, pack_size(run, torch.device(device))) for run in firsts]
-    every = tuple(run for group in groups for run in group.runs)
-    return Grid(space.name, every, space.description), groups, device
+    place = torch.device(device)
+    check_fits(_ends(space), place)
+    search = Search(space, storage=InMemoryStorage(), sampler=sampler, pruner=pruner, runs=runs)
+    each = zip(space.settings, search.expected_runs, strict=True)
+    every = [setting.first for setting, count in each for _ in range(count)]
+    groups = plan(every, lambda run: pack_size(run, place))
+    return Grid(space.name, tuple(every), space.description), groups, device
+
+
+def _ends(space: Space) -> list[RunConfig]:
+    return [run for setting in space.settings for run in setting.ends]
 
 
 def tune(
@@ -104,19 +108,18 @@ def tune(
     runs, and what was found of each setting. See `search.Search` for the options.
 
     Interrupted in any way, the same call goes on from there. A run that is pruned has no row; its
-    checkpoint stays, from which a sweep or another search may go on. Raises as `sweep` does, and
-    SweepFailed where no run finished.
+    checkpoint stays, from which a sweep or another search may go on. Raises as `sweep` does.
     """
     if folder == "":
         raise ResultsError("the name of the results folder is empty")
     folder = default_folder(space) if folder is None else Path(folder)
     device = resolve_device(device)
     place = torch.device(device)
-    ends = [run for setting in space.settings for run in setting.ends]
-    check_fits(ends, place)
-    with files.locked(folder) as setting_up:
+    check_fits(_ends(space), place)
+    make_sampler(sampler, space.settings, runs)  # a wrong one is told before there is a folder
+    with files.locked(folder) as setting_up, naming(storage or folder / JOURNAL):
         with setting_up() as alone:
-            set_up(folder, Grid(space.name, (), space.description), alone, on_event)
+            set_up(folder, Grid(space.name, (), space.description), alone, on_event, keep=True)
         known = known_accuracies(folder)
         search = Search(
             space,
@@ -129,25 +132,29 @@ def tune(
             known=known,
         )
         source = Searching(search, place)
-        slots = max(pack_size(run, place) for run in ends)
+        slots = max(pack_size(run, place) for run in _ends(space))
         try:
             (folder / LOG).unlink(missing_ok=True)
             where = ("local", None, len(places(device)), device)
             with make_workers(*where, folder, checkpoint_seconds, LOG) as each:
                 watch = Watch(each, give_up_seconds, on_event)
                 on_event(Started(folder, device, (), len(known), is_search=True))
-                train_all(Schedule((), each.places), watch, on_event, source, slots)
+                schedule = Schedule((), each.places)
+                train_all(schedule, watch, on_event, source, slots)
         except KeyboardInterrupt as error:
             error.add_note(what_is_kept(folder, source.runs.values()))
             raise
         finally:
             if results.finished_run_ids(folder):
-                write_grid(folder, (), space.description)
-                results.write_tables(folder, {})
+                results.write_tables(folder, results.table_order(folder))
+            write_grid(folder, search.runs(), space.description, keep=True)
+        if schedule.failed:
+            raise failure(schedule.failed, len(source.runs), folder / LOG)
+        answers = search.answers()
         if not results.finished_run_ids(folder):
-            raise SweepFailed(f"no run finished: all were pruned or failed; see {folder / LOG}")
+            return Results(pd.DataFrame(), pd.DataFrame()), answers
         results.merge(folder)
-    return results.load_results(folder), search.answers()
+    return results.load_results(folder), answers
 
 
 def known_accuracies(folder: Path) -> dict[str, float]:
@@ -159,13 +166,23 @@ def known_accuracies(folder: Path) -> dict[str, float]:
 
 
 def table_of(answers: Sequence[Answer]) -> pd.DataFrame:
-    """A row a setting: the best values, their accuracy over seeds, and how many runs it took."""
+    """A row a setting: the best values, their accuracy over seeds, the window of all runs that are
+    over, as `summary` has it, and how many these are."""
     return pd.DataFrame(
         {
             "setting": answer.setting.rpartition(", ")[0],
             **{f"best {columns.name(path)}": value for path, value in answer.values.items()},
             "mean accuracy": answer.accuracy,
+            **_window(answer),
             "runs": answer.runs,
         }
         for answer in answers
     )
+
+
+def _window(answer: Answer) -> dict[str, object]:
+    found = answer.window
+    if found is None:
+        return {}
+    inner, outer = (found.inner, found.outer) if found.islands else (math.nan, math.nan)
+    return {"inner": inner, "outer": outer, "edge": found.edge}
