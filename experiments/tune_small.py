@@ -20,7 +20,8 @@ from tune_replay import compared
 
 from zoorecall.analysis.accuracy import accuracies
 from zoorecall.cli import exit_code
-from zoorecall.columns import MIXER, RATE, SEED
+from zoorecall.columns import MIXER, RATE, RUN_ID, SEED
+from zoorecall.errors import ResultsError
 from zoorecall.files import replacing
 from zoorecall.search import JOURNAL, window
 from zoorecall.search.pruners import NUM_STEPS
@@ -35,12 +36,14 @@ SEARCH = FOLDER / "search.csv"
 
 def searched(folder: Path) -> pd.DataFrame:
     """The runs that the searches of a folder have asked for."""
+    if not (folder / JOURNAL).exists():
+        raise ResultsError(f"{folder / JOURNAL}: no such journal, should be that of a search")
     storage = open_storage(folder / JOURNAL)
     trials = [
         trial
         for study in optuna.get_all_study_summaries(storage)
         for trial in optuna.load_study(study_name=study.study_name, storage=storage).trials
-        if SEED in trial.user_attrs
+        if RUN_ID in trial.user_attrs
     ]
     return pd.DataFrame(
         {
@@ -48,9 +51,11 @@ def searched(folder: Path) -> pd.DataFrame:
             RATE: trial.params[RATE],
             SEED: trial.user_attrs[SEED],
             "accuracy": trial.value,
-            "steps": max(trial.intermediate_values) / trial.user_attrs[NUM_STEPS],
+            # a run that was trained before has no evaluation
+            "steps": max(trial.intermediate_values, default=steps) / steps,
         }
         for trial in trials
+        for steps in [trial.user_attrs[NUM_STEPS]]
     )
 
 

@@ -23,8 +23,9 @@ from zoorecall.claims import CLAIMS, WITH_DROPOUT, verdicts
 from zoorecall.claims.evidence import Studies
 from zoorecall.config import RunConfig
 from zoorecall.errors import UserError
-from zoorecall.grid import load_grid
+from zoorecall.grid import load_grid, load_space
 from zoorecall.results import has_runs, load_results, write_shard
+from zoorecall.search import JOURNAL, Search
 from zoorecall.studies import missing_runs, trained_studies
 
 ROOT = Path(__file__).parents[1]
@@ -214,6 +215,19 @@ def test_searches_are_replayed_on_what_is_there(top, monkeypatch, capsys):
     assert "runs of grids/lr_fine.yaml are not trained yet" in capsys.readouterr().out
     drawn = sorted(path.name for path in Path("results/tune").glob("replay.*"))
     assert drawn == ["replay.csv", "replay.pdf", "replay.png"]
+
+
+def test_a_search_that_was_trained_is_read_with_runs_that_were_there_before(top):
+    script = importlib.import_module("tune_small")
+    rates = "train.learning_rate={log: [1e-4, 1e-1]}"
+    space = load_space("grids/tune_small.yaml", (rates, "model.mixer=delta_net"))
+    known = {space.settings[0].first.run_id: 0.5}
+    assert len(Search(space, storage=top / JOURNAL, known=known).ask(1)) == 1
+    table = script.searched(top)
+    assert table["accuracy"].tolist()[0] == 0.5 and table["steps"].tolist() == [1.0, 1.0]
+    with pytest.raises(UserError, match=r"wrong/study\.log: no such journal"):
+        script.searched(top / "wrong")
+    assert not (top / "wrong").exists()
 
 
 def test_curve_classes_draws_every_result_but_the_quick_one_and_the_same_each_time(top):

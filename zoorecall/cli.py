@@ -198,10 +198,11 @@ def _tune(args: argparse.Namespace) -> int:
         return 0
     tables.print_table(tables.readable(table_of(answers)))
     grid = folder / GRID
-    if lacking := len(load_grid(grid).runs) - len(results):
+    stated = load_grid(grid).runs if grid.exists() else ()
+    if lacking := len(stated) - len(results):
         print(
-            f"\n{count(lacking, 'run')} more were pruned, or failed, and have no row; "
-            f"`zoorecall sweep {grid} --out {folder}` trains them"
+            f"\nwithout a row: {count(lacking, 'run')}, pruned or failed, which `zoorecall sweep "
+            f"{grid} --out {folder}` trains to the end"
         )
     return 0
 

@@ -192,7 +192,7 @@ def no_storage(*_):
 @pytest.mark.parametrize(
     ("trains", "code", "says"),
     [
-        (all_pruned, 0, "more were pruned"),
+        (all_pruned, 0, "runs, pruned or failed, which `zoorecall sweep"),
         (one_fails, 1, "1 of 3 runs failed, the first (delta_net) with: it is broken; see"),
         (no_storage, 2, "study.log cannot be used: it is locked; what was trained is kept"),
     ],
@@ -206,10 +206,15 @@ def test_how_a_search_ends_that_found_no_run(trains, code, says, path, monkeypat
     assert ("mean accuracy" in out) == (code == 0)
 
 
-def test_a_search_that_starts_nothing_says_so(path, capsys):
-    folder = path.parent / "out"
-    assert main(["tune", str(path), "--out", str(folder), "--device", "cpu", "--time", "0"]) == 0
-    assert "no run" in capsys.readouterr().out
+def test_a_search_that_starts_nothing_says_what_others_have_found(path, space, capsys):
+    folder, journal = path.parent / "out", path.parent / "study.log"
+    words = ["--device", "cpu", "--time", "0", "--storage", str(journal)]
+    assert main(["tune", str(path), "--out", str(folder), *words]) == 0
+    assert "no run is over yet" in capsys.readouterr().out
+    other = Search(space, storage=journal, folder="other")
+    other.ended(other.ask(1)[0].run_id, 0.5)
+    assert main(["tune", str(path), "--out", str(folder), *words]) == 0
+    assert "0.50" in capsys.readouterr().out
 
 
 def test_a_search_into_the_folder_of_a_sweep_leaves_its_order_and_what_its_grid_says(
