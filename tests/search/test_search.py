@@ -148,6 +148,15 @@ def test_a_run_that_waits_for_ever_is_pruned_and_counts_as_one_that_fails(two):
     assert train(search, run, lambda run: 0.25) == run.train.num_steps
 
 
+def test_a_pruned_run_that_a_sweep_has_trained_to_its_end_counts_with_that(two, tmp_path):
+    search = make(two, storage=tmp_path / "study.log")
+    for run in (runs := search.ask(10)):
+        train(search, run, lambda run: 0.25)
+    known = {run.run_id: solves(run) for run in runs}
+    again = make(two, storage=tmp_path / "study.log", known=known).answers()
+    assert [x.accuracy for x in again] == [0.99, 0.99]
+
+
 @pytest.fixture(autouse=True)
 def fast_files(monkeypatch):
     """A journal that need not outlive a power cut."""

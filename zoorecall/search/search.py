@@ -186,12 +186,17 @@ class Search:
         return [run for study in self._studies for run in study.runs()]
 
     def answers(self) -> list[Answer]:
-        """The best of each setting that has a run which is over."""
-        return [answer for study in self._studies if (answer := _answer(study))]
+        """The best of each setting that has a run which is over. A run that was pruned and has been
+        trained to its end since is known by that."""
+        return [answer for study in self._studies if (answer := _answer(study, self._known))]
 
 
-def _answer(study: Study) -> Answer | None:
-    runs = {x.run_id: x for x in study.tried() if x.run_id and x.accuracy is not None}
+def _answer(study: Study, known: Mapping[str, float]) -> Answer | None:
+    runs = {
+        x.run_id: x._replace(accuracy=known.get(x.run_id, x.accuracy))
+        for x in study.tried()
+        if x.run_id and x.accuracy is not None
+    }
     if not runs:
         return None
     over: dict[str, list[Tried]] = {}
