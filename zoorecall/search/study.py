@@ -24,7 +24,8 @@ FOLDER = "folder"
 
 class Tried(NamedTuple):
     """A run of a study, of this process or of any other: its values by path, its seed, and where it
-    is over its accuracy, that of the last evaluation if it was pruned, and 0 if it failed."""
+    is over its accuracy, that of the last evaluation if it was pruned, and 0 if it failed or was
+    refused."""
 
     values: dict[str, Any]
     seed: int
