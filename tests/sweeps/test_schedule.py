@@ -8,19 +8,25 @@ import pytest
 from conftest import small_run
 
 from zoorecall.config import RunConfig
+from zoorecall.sweeps import sweeper
 from zoorecall.sweeps.events import (
     Died,
     Done,
     Failed,
+    Finished,
     JobEvent,
+    More,
     OutOfMemory,
     Raised,
     Reduced,
     Retried,
     Stopped,
+    SweepEvent,
+    Train,
 )
 from zoorecall.sweeps.plan import RunGroup
 from zoorecall.sweeps.schedule import HOPELESS, Schedule
+from zoorecall.sweeps.sweeper import train_all
 
 CPUS, GPU = ("cpu", "cpu"), ("cuda:0",) * 3
 DIED, RAISED = Died("it was killed"), Raised("ValueError: no")
@@ -212,6 +218,28 @@ def test_of_runs_one_of_which_raises_each_goes_on_alone_and_that_one_fails():
     assert schedule.end(0, RAISED) == [Failed(runs[2:3], RAISED.reason)]
     assert given(schedule) == {0: runs[3:]}
     assert [run.run_id for run, _ in schedule.failed] == [runs[2]]
+
+
+class Scripted:
+    """Stands in for workers: what they are given, and the events that they then have."""
+
+    def __init__(self, *events: JobEvent):
+        self.given, self._events = list[tuple[str, ...]](), [*events]
+
+    def give(self, place: int, order: Train | More) -> None:
+        self.given.append(ids(order.runs))
+
+    def event(self) -> tuple[int, JobEvent]:
+        return 0, self._events.pop(0)
+
+
+def test_a_run_whose_row_is_on_disk_when_its_worker_dies_is_finished(tmp_path, monkeypatch):
+    first, second = ids((one := group(2)).runs)
+    monkeypatch.setattr(sweeper.results, "finished_run_ids", lambda folder: {first, "another's"})
+    workers, told = Scripted(DIED, Finished((second,)), Done()), list[SweepEvent]()
+    train_all(tmp_path, Schedule([one], ("cpu",)), workers, told.append)
+    assert workers.given == [(first, second), (second,), ()]
+    assert told == [Finished((first,)), Retried((second,), DIED.reason), Finished((second,))]
 
 
 def bad_ones(schedule: Schedule, bad: set[str], event: JobEvent) -> tuple[list[str], int]:

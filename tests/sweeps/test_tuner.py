@@ -171,7 +171,7 @@ def test_a_run_is_pruned_until_its_worker_has_heard_of_it(space):
     assert source.hear(evaluated(run, late)) == (run.run_id,)
 
 
-def all_pruned(schedule, watch, on_event, source, slots):
+def all_pruned(folder, schedule, watch, on_event, source, slots):
     """Stands for training in which every run is pruned."""
     while runs := asked_by(source):
         for run in runs:
@@ -179,7 +179,7 @@ def all_pruned(schedule, watch, on_event, source, slots):
         source.hear(Pruned(tuple(run.run_id for run in runs)))
 
 
-def one_fails(schedule, watch, on_event, source, slots):
+def one_fails(folder, schedule, watch, on_event, source, slots):
     run = asked_by(source)[0]
     source.hear(Failed((run.run_id,), "it is broken"))
     schedule.failed.append((run, "it is broken"))
@@ -302,13 +302,13 @@ class OfTwo:
 
 
 def test_a_held_worker_wakes_when_a_search_elsewhere_is_further_and_the_user_is_told_once(
-    monkeypatch,
+    tmp_path, monkeypatch
 ):
     runs, events = [small_run(seed=seed) for seed in (1, 2)], []
     source = OfTwo(*runs)
     monkeypatch.setattr(sweeper.time, "sleep", source.look)
     watch = Watch(Workers(), None, events.append)
-    train_all(Schedule((), Workers.places), watch, events.append, source)
+    train_all(tmp_path, Schedule((), Workers.places), watch, events.append, source)
     assert source.ended == [run.run_id for run in runs]
     (told,) = (event.text for event in events if isinstance(event, Warned))
     assert told.startswith("waiting for runs that another search")

@@ -130,16 +130,25 @@ class Schedule:
                 given.append((place, Train(work.take(), slots)))
         return given
 
+    def at_work(self, place: int) -> set[str]:
+        """The runs that a worker has in training."""
+        return set(self._work[place].runs) if place in self._work else set()
+
+    def leave(self, place: int, left: Iterable[str], finished: bool) -> None:
+        """Runs have left a worker's slots."""
+        work = self._work[place]
+        for run_id in left:
+            del work.runs[run_id]
+        if finished:
+            self._finished_keys.add(work.queue.key)
+
     def more(
         self, place: int, left: Iterable[str], finished: bool, hold: bool = False
     ) -> tuple[RunConfig, ...] | None:
         """The runs that go into the slots of those that have left. None where the worker has no
         other and is to be held until there are some, as its program is made."""
         work = self._work[place]
-        for run_id in left:
-            del work.runs[run_id]
-        if finished:
-            self._finished_keys.add(work.queue.key)
+        self.leave(place, left, finished)
         runs = work.take()
         if hold and not work.runs:
             self._held.add(place)

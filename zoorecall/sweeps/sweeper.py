@@ -20,6 +20,7 @@ from ..grid import Grid
 from ..results import Results
 from .events import (
     Asked,
+    Died,
     Finished,
     Interim,
     Measure,
@@ -145,7 +146,7 @@ def sweep(
                 todo = sum(len(group.runs) for group in groups)
                 on_event(Started(folder, device, tuple(groups), len(own.runs) - todo))
                 schedule = Schedule(groups, each.places)
-                train_all(schedule, watch, on_event)
+                train_all(folder, schedule, watch, on_event)
                 failed = schedule.failed
         except KeyboardInterrupt as error:
             error.add_note(what_is_kept(folder, own.runs))
@@ -282,14 +283,15 @@ class Source(Protocol):
 
 
 def train_all(
+    folder: Path,
     schedule: Schedule,
     watch: Watch,
     on_event: Callable[[SweepEvent], None],
     source: Source | None = None,
     slots: int = 1,
 ) -> None:
-    """Have all runs trained, also those that a source asks for, and pass events on. An idle worker
-    is taken to have room for so many `slots`."""
+    """Have all runs trained into a folder, also those that a source asks for, and pass events on.
+    An idle worker is taken to have room for so many `slots`."""
 
     def tell(place: int, event: SweepEvent) -> None:
         on_event(event)
@@ -327,6 +329,10 @@ def train_all(
             more = schedule.more(place, event.run_ids, isinstance(event, Finished), hold)
             if more is not None:
                 watch.give(place, More(more))
+        if isinstance(event, Died):  # perhaps before it could say that a row is on disk
+            if done := schedule.at_work(place) & results.finished_run_ids(folder):
+                schedule.leave(place, done, finished=True)
+                tell(place, Finished(tuple(sorted(done))))
         if not isinstance(event, Interim):
             for meaning in schedule.end(place, event):
                 tell(place, meaning)

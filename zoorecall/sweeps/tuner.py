@@ -140,7 +140,7 @@ def tune(
                 watch = Watch(each, give_up_seconds, on_event)
                 on_event(Started(folder, device, (), len(known), is_search=True))
                 schedule = Schedule((), each.places)
-                train_all(schedule, watch, on_event, source, slots)
+                train_all(folder, schedule, watch, on_event, source, slots)
         except KeyboardInterrupt as error:
             error.add_note(what_is_kept(folder, source.runs.values()))
             raise
