@@ -91,3 +91,33 @@ def test_a_worker_that_waits_for_more_runs_is_not_silent_until_it_has_them(clock
     watched.give(0, More(()))
     assert watched.event() == (0, Died("its worker said nothing for 60 s"))
     assert made.killed == [(961, 0)] and told == []
+
+
+def test_a_worker_that_hangs_is_found_though_another_talks(clock):
+    chatter = [(second / 2, 1, Progress({}, ())) for second in range(1, 130)]
+    made = clock(*chatter, (65, 0, Done()))
+    watched = Watch(made, 60, lambda event: None)
+    for place, run in enumerate(RUNS[:2]):
+        watched.give(place, Train((run,), 1))
+    while not made.killed:
+        watched.event()
+    assert made.killed == [(60.5, 0)]
+    assert watched.event() == (0, Died("its worker said nothing for 60 s"))
+
+
+def test_a_sweep_that_was_busy_or_suspended_takes_that_for_no_silence(clock, monkeypatch):
+    made = clock((1, 1, Progress({}, ())), (7000, 0, Progress({}, ())), (14000, 0, Done()))
+    watched = Watch(made, 60, lambda event: None)
+    for place, run in enumerate(RUNS[:2]):
+        watched.give(place, Train((run,), 1))
+    watched.event()
+    made.now += 6990  # it wrote a table
+    watched.event()
+    wait = made.event
+
+    def suspended(seconds):
+        made.now = max(made.now, 13990)
+        return wait(seconds)
+
+    monkeypatch.setattr(made, "event", suspended)
+    assert watched.event() == (0, Done()) and made.killed == []
