@@ -358,7 +358,11 @@ def merge(folder: Path, others: Sequence[Path] = (), without: Collection[str] = 
         write_table(folder / RUNS, rows)
     for shard in shards:
         shard.unlink()
-    if read_plan(folder) <= set(rows[RUN_ID]):
+    finished = set(rows[RUN_ID])
+    for checkpoint in folder.glob("checkpoints/*.pt"):
+        if checkpoint.stem in finished:  # its worker was killed before it could do this
+            checkpoint.unlink()
+    if read_plan(folder) <= finished:
         (folder / "plan.json").unlink(missing_ok=True)
     for name in (SHARDS, "checkpoints"):
         with suppress(OSError):  # it is not there, or holds something
@@ -395,10 +399,11 @@ def weights_path(folder: Path, run_id: str) -> Path:
 
 def write_weights(folder: Path, run_id: str, weights: Mapping[str, Any]) -> None:
     """Write a run's parameters, tensors by name; they appear by one rename."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     with replacing(weights_path(folder, run_id)) as temporary:
-        save_file(dict(weights), temporary, {"seal": BLANK.decode()})
+        # not `save_file`, whose error on a full disk is none of the system's
+        temporary.write_bytes(save(dict(weights), {"seal": BLANK.decode()}))
         seal(temporary)
 
 

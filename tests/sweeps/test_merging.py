@@ -10,7 +10,7 @@ from zoorecall import load_grid, load_results, merge, results
 from zoorecall.cli import main
 from zoorecall.errors import ResultsError
 from zoorecall.grid import Grid
-from zoorecall.results import read_plan, write_plan
+from zoorecall.results import read_plan, write_checkpoint, write_plan
 from zoorecall.sweeps.merging import HEADER, write_grid
 from zoorecall.sweeps.sweeper import plan_groups
 
@@ -151,6 +151,14 @@ def test_of_an_unfinished_sweep_stays_what_it_goes_on_from(trained, tmp_path):
     pd.testing.assert_frame_equal(curves, expected, check_exact=True, check_like=True)
     merge(folder)
     assert not (folder / "plan.json").exists() and not (folder / "checkpoints").exists()
+
+
+def test_a_merge_clears_the_checkpoints_of_runs_that_have_rows(folder):
+    """A worker was killed when the row was there and the checkpoint not yet gone."""
+    for name in (FIRST[0].run_id, "unfinished"):
+        write_checkpoint(folder, name, {})
+    merge(folder)
+    assert [path.stem for path in (folder / "checkpoints").iterdir()] == ["unfinished"]
 
 
 def test_runs_trained_elsewhere_are_taken_in_from_folders_and_from_shards(trained, tmp_path):

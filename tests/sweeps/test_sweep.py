@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from conftest import DOES, InThread, finished_runs, small_run, train_into
 from malformed_grids import MALFORMED
 
@@ -22,7 +23,7 @@ from zoorecall import load_grid, load_results, sweep
 from zoorecall.cli import main
 from zoorecall.errors import ResultsError, SweepFailed
 from zoorecall.files import clear_temporaries, locked
-from zoorecall.results import SUBFOLDERS
+from zoorecall.results import SUBFOLDERS, write_weights
 from zoorecall.sweeps import sweeper
 from zoorecall.sweeps.events import Failed, Progress, Reduced, Retried, Started
 
@@ -306,6 +307,13 @@ def test_a_disk_that_fills_up_loses_nothing_finished(grid_file, tmp_path, capsys
     assert "cannot be written" in err.splitlines()[-1] and "the same command goes on" in err
     assert before == set(load_results(folder).runs["run_id"]) and len(before) == 3
     assert len(sweep(grid, folder, device="cpu")) == 12
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_weights_that_the_disk_does_not_take_are_no_fault_of_their_run(tmp_path):
+    with pytest.raises(ResultsError, match="cannot be written: File too large"):
+        write_weights(tmp_path, "run", {"weight": torch.zeros(4096)})
+    assert [*tmp_path.rglob("run*")] == []
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(grid_file, tmp_path, capsys):
