@@ -59,6 +59,17 @@ def run_that(code: str) -> RunConfig:
     return RunConfig.model_validate({**run.model_dump(), "model": model})
 
 
+def gone_run(place: Path) -> RunConfig:
+    """A run whose mixer is there no longer."""
+    code = place / "does_no_more.py"
+    code.write_text(DOES)
+    run = run_that("")
+    mixer = run.model.mixer.model_dump() | {"name": "does_no_more:Does", "source": ""}
+    run = RunConfig.model_validate(run.model_dump() | {"model": {"mixer": mixer}})
+    code.unlink()
+    return run
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
     """A folder with the mixer, on the search path."""
@@ -68,6 +79,8 @@ def place(tmp_path_factory) -> Path:
         patch.syspath_prepend(folder)
         yield folder
 
+
+GONE = "can be imported by the sweep only"
 
 ORPHAN = "hangs while its sweep is killed"
 
@@ -92,7 +105,8 @@ class CarriedOut(NamedTuple):
 def carried_out(place) -> CarriedOut:
     """All cases, on two workers. A third measures for longer than the others train; a fourth hangs
     when nobody is there any more to give it orders."""
-    waiting, at_work, found = list(CASES), {3: ORPHAN}, dict[str, JobEvent]()
+    waiting, at_work, found = [*CASES, GONE], {3: ORPHAN}, dict[str, JobEvent]()
+    gone = gone_run(place)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(local, "CLOSING_SECONDS", 0.5)
         with LocalExecutor(["cpu"] * 4, place, 60) as executor:
@@ -105,8 +119,9 @@ def carried_out(place) -> CarriedOut:
                 for worker in {0, 1} - at_work.keys():
                     if waiting:
                         at_work[worker] = waiting.pop(0)
-                        code = CASES[at_work[worker]]
-                        executor.give(worker, Train((run_that(code),), 1))
+                        case = at_work[worker]
+                        run = gone if case == GONE else run_that(CASES[case])
+                        executor.give(worker, Train((run,), 1))
                 worker, event = executor.event(60)
                 if isinstance(event, Finished):
                     executor.give(worker, More(()))
@@ -146,6 +161,8 @@ def test_what_is_printed_is_in_the_log(endings, place):
         ("writes into every channel", Died, "channel of events: b'hi' is no message"),
         ("closes every channel", Died, "killed by signal 9"),
         ("forks and is killed", Died, "killed by signal 9 (SIGKILL: out of memory?)"),
+        (GONE, Died, "cannot read an order: "),
+        (GONE, Died, "No module named 'does_no_more'"),
         (ORPHAN, Died, "ended with exit code 1"),
         ("exits", Raised, "SystemExit: 0"),
     ],
@@ -155,5 +172,5 @@ def test_a_worker_that_is_lost_is_the_event_that_ends_its_job(case, kind, reason
 
 
 def test_every_case_ends_and_none_waits_for_what_a_worker_forked(endings, place):
-    assert set(endings) == {*CASES, ORPHAN}
+    assert set(endings) == {*CASES, GONE, ORPHAN}
     assert not (place / "outlived").exists()

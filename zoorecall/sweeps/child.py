@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import torch
 
-from .events import Job, JobEvent, Order, Setup, Stop, Train, order_from, to_line
+from .events import Died, Job, JobEvent, Order, Setup, Stop, Train, order_from, to_line
 from .executor import Inbox, perform
 
 GRACE_SECONDS = 5
@@ -31,21 +31,31 @@ def main() -> None:
     assert isinstance(setup, Setup)
     worker = Worker(setup)
 
-    def listen() -> None:
-        try:
-            for line in orders:
-                worker.take(order_from(line))
-        finally:  # the sweep died, perhaps within a line
-            worker.take(Stop())
-            time.sleep(GRACE_SECONDS)
-            os._exit(1)
-
     emitting = threading.Lock()
 
     def emit(event: JobEvent) -> None:
         with emitting, contextlib.suppress(BrokenPipeError):  # `listen` hears of it, too
             events.write(to_line(event))
             events.flush()
+
+    def read(line: bytes) -> Order:
+        try:
+            return order_from(line)
+        except Exception as error:  # as a mixer that cannot be imported here
+            traceback.print_exc()
+            emit(Died(f"its worker cannot read an order: {error}"))
+            os._exit(1)
+
+    def listen() -> None:
+        try:
+            for line in orders:
+                if not line.endswith(b"\n"):
+                    break  # the sweep died
+                worker.take(read(line))
+        finally:
+            worker.take(Stop())
+            time.sleep(GRACE_SECONDS)
+            os._exit(1)
 
     threading.Thread(target=listen, daemon=True).start()
     try:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from ..config import RunConfig
 from .plan import RunGroup
@@ -155,7 +155,8 @@ class Unwritable:
 
 @dataclass(frozen=True)
 class Died:
-    """A worker ended in the middle of its job; its executor says so."""
+    """A worker ended in the middle of its job; its executor says so, or it does with its last
+    breath."""
 
     reason: str
     gone: bool = False
@@ -257,7 +258,8 @@ def _from(line: bytes, kinds: tuple[type, ...]) -> Any:
         (kind,) = (kind for kind in kinds if kind.__name__.encode() == name)
         return _adapter(kind).validate_json(fields)
     except ValueError as error:
-        raise ValueError(f"{line.rstrip()[:60]!r} is no message") from error
+        why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else "of no kind"
+        raise ValueError(f"{line.rstrip()[:60]!r} is no message ({why})") from error
 
 
 @functools.cache
