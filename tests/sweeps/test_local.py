@@ -1,5 +1,6 @@
 """Worker processes, whatever a user's mixer does to them: never a hang, and none is left alive."""
 
+import os
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -106,9 +107,16 @@ def carried_out(place) -> CarriedOut:
     """All cases, on two workers. A third measures for longer than the others train; a fourth hangs
     when nobody is there any more to give it orders."""
     waiting, at_work, found = [*CASES, GONE], {3: ORPHAN}, dict[str, JobEvent]()
-    gone = gone_run(place)
+    gone, workers = gone_run(place), list[local._Worker]()
+
+    class Recorded(local._Worker):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            workers.append(self)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(local, "CLOSING_SECONDS", 0.5)
+        patch.setattr(local, "_Worker", Recorded)
         with LocalExecutor(["cpu"] * 4, place, 60) as executor:
             executor.give(2, Measure(run_that(BEGIN_AND.format(place / "measures", 60))))
             executor.give(3, Train((run_that(BEGIN_AND.format(place / "hangs", 3600)),), 1))
@@ -129,7 +137,7 @@ def carried_out(place) -> CarriedOut:
                     found[at_work.pop(worker)] = event
             wait_for(place / "measures")
             started = time.monotonic()
-    return CarriedOut(found, executor._started, time.monotonic() - started)
+    return CarriedOut(found, workers, time.monotonic() - started)
 
 
 @pytest.fixture(scope="module")
@@ -174,3 +182,19 @@ def test_a_worker_that_is_lost_is_the_event_that_ends_its_job(case, kind, reason
 def test_every_case_ends_and_none_waits_for_what_a_worker_forked(endings, place):
     assert set(endings) == {*CASES, GONE, ORPHAN}
     assert not (place / "outlived").exists()
+
+
+def test_orders_are_given_though_a_worker_listens_late_and_one_that_died_leaves_nothing(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(local, "CHILD", "import time; time.sleep(3)")
+    before = len(os.listdir("/proc/self/fd"))
+    with LocalExecutor(["cpu"], tmp_path, 60) as executor:
+        started = time.monotonic()
+        executor.give(0, Train((small_run(),) * 200, 200))  # more than a pipe holds
+        assert time.monotonic() - started < 2
+        executor.kill(0, "enough")
+        assert executor.event(10) == (0, Died("enough")) and executor._workers == {}
+        while len(os.listdir("/proc/self/fd")) > before:
+            assert time.monotonic() - started < 10
+            time.sleep(0.01)

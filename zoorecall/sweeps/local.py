@@ -77,7 +77,6 @@ class LocalExecutor:
         self._threads = threads or max(1, cores() // max(1, len(places)))
         self._log = folder / log
         self._workers: dict[int, _Worker] = {}  # by place, those that live
-        self._started: list[_Worker] = []
         self._events: _Events = queue.Queue()
 
     def __enter__(self) -> "LocalExecutor":
@@ -85,15 +84,16 @@ class LocalExecutor:
 
     def __exit__(self, *_: object) -> None:
         """Have all save checkpoints and end; after a while, or at a second Ctrl-C, kill them."""
+        workers = [*self._workers.values()]  # another thread may hear meanwhile that one has died
         try:
-            for worker in self._started:
+            for worker in workers:
                 worker.send(Stop())
             end = time.monotonic() + STOP_SECONDS
             with contextlib.suppress(subprocess.TimeoutExpired):
-                for worker in self._started:
+                for worker in workers:
                     worker.process.wait(max(0, end - time.monotonic()))
         finally:
-            for worker in self._started:
+            for worker in workers:
                 worker.close()
 
     def give(self, place: int, order: Job | More | Prune) -> None:
@@ -112,7 +112,7 @@ class LocalExecutor:
             if place is None:
                 continue  # what a process that it forked may say
             if isinstance(event, Died):
-                del self._workers[place]
+                self._workers.pop(place).close()
             return place, event
 
     def kill(self, place: int, reason: str) -> None:
@@ -122,8 +122,7 @@ class LocalExecutor:
     def _start(self, device: str) -> "_Worker":
         setup = Setup(self._folder, device, self._threads, self._checkpoint_seconds)
         with self._log.open("a") as log:
-            self._started.append(_Worker(setup, log, self._events))
-        return self._started[-1]
+            return _Worker(setup, log, self._events)
 
 
 ALLOCATOR = {
@@ -148,10 +147,9 @@ main()
 
 
 class _Worker:
-    """One process, and the threads that hear what it says and when it ends."""
+    """One process, and the threads that tell it orders and hear what it says and when it ends."""
 
     def __init__(self, setup: Setup, log: IO[str], events: "_Events"):
-        self.place = setup.device
         self._fault = ""
         theirs, orders = os.pipe()
         heard, told = os.pipe()
@@ -170,16 +168,17 @@ class _Worker:
         os.close(theirs)
         os.close(told)
         self._orders, self._heard = os.fdopen(orders, "wb"), os.fdopen(heard, "rb")
+        self._waiting: queue.SimpleQueue[Order | None] = queue.SimpleQueue()
         self.send(setup)
+        threading.Thread(target=self._tell, daemon=True).start()
         self._listener = threading.Thread(target=self._listen, args=(events,), daemon=True)
         self._watcher = threading.Thread(target=self._watch, args=(events,), daemon=True)
         self._listener.start()
         self._watcher.start()
 
     def send(self, order: Order) -> None:
-        with contextlib.suppress(BrokenPipeError):  # the watcher reports that it died
-            self._orders.write(to_line(order))
-            self._orders.flush()
+        """Have it told; it may listen only after a while, as once it has imported torch."""
+        self._waiting.put(order)
 
     def kill(self, reason: str) -> None:
         """End it; what the watcher reports has this reason."""
@@ -190,8 +189,14 @@ class _Worker:
         """End it, if it has not ended, and let go of what belongs to it."""
         self.process.kill()
         self._watcher.join()
-        with contextlib.suppress(BrokenPipeError):
-            self._orders.close()
+        self._waiting.put(None)
+
+    def _tell(self) -> None:
+        """Pass orders on, until there are no more."""
+        with contextlib.suppress(BrokenPipeError), self._orders:  # the watcher reports a death
+            while order := self._waiting.get():
+                self._orders.write(to_line(order))
+                self._orders.flush()
 
     def _listen(self, events: "_Events") -> None:
         """Pass its events on; it ends where they do."""

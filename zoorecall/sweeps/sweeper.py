@@ -329,10 +329,11 @@ def train_all(
             more = schedule.more(place, event.run_ids, isinstance(event, Finished), hold)
             if more is not None:
                 watch.give(place, More(more))
-        if isinstance(event, Died):  # perhaps before it could say that a row is on disk
-            if done := schedule.at_work(place) & results.finished_run_ids(folder):
-                schedule.leave(place, done, finished=True)
-                tell(place, Finished(tuple(sorted(done))))
+        if isinstance(event, Died) and (
+            done := schedule.at_work(place) & results.finished_run_ids(folder)
+        ):  # it could not say any more that their rows are on disk
+            schedule.leave(place, done, finished=True)
+            tell(place, Finished(tuple(sorted(done))))
         if not isinstance(event, Interim):
             for meaning in schedule.end(place, event):
                 tell(place, meaning)
