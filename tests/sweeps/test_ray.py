@@ -4,7 +4,10 @@ import os
 import signal
 import time
 import uuid
+from collections import deque
 from pathlib import Path
+from queue import Queue
+from unittest.mock import Mock
 
 import pytest
 from conftest import small_run
@@ -15,6 +18,7 @@ from zoorecall.columns import PROVENANCE
 from zoorecall.errors import DeviceError, UserError
 from zoorecall.sweeps import ray_executor
 from zoorecall.sweeps.events import Died, Progress, Retried, Train
+from zoorecall.sweeps.ray_executor import RayExecutor
 
 RUNS = tuple(small_run(learning_rate=rate, epochs=60) for rate in (1e-4, 1e-3, 3e-3, 1e-2))
 
@@ -85,7 +89,7 @@ def test_an_actor_that_is_killed_costs_nothing_but_time(cluster, tmp_path):
         time.sleep(0.1)
     assert actors() == []
     with pytest.raises(DeviceError, match="no GPU that is free"):
-        ray_executor.RayExecutor(None, "cuda", 1, tmp_path, 60, "worker.log")
+        RayExecutor(None, "cuda", 1, tmp_path, 60, "worker.log")
 
 
 def test_a_worker_that_cannot_start_is_an_event(tmp_path, monkeypatch):
@@ -94,6 +98,33 @@ def test_a_worker_that_cannot_start_is_an_event(tmp_path, monkeypatch):
     node.give(0, Train(RUNS, 1))
     ((place, event),) = node.events()
     assert place == 0 and isinstance(event, Died) and str(tmp_path / "none") in event.reason
+
+
+class Cluster:
+    """Stands in for Ray: of its actors none answers, and one cannot be ended."""
+
+    def __init__(self):
+        self.killed = []
+
+    def get(self, reference):
+        raise ConnectionError
+
+    def kill(self, actor):
+        self.killed.append(actor)
+        if len(self.killed) == 2:
+            raise ValueError("no such actor")
+
+
+def test_an_actor_that_counts_as_lost_is_ended():
+    """It may be there yet, and would train the runs that go on elsewhere."""
+    executor = RayExecutor.__new__(RayExecutor)
+    executor._ray, executor._actors, executor.places = Cluster(), [Mock(), Mock()], ["cpu"] * 2
+    executor._busy, executor._lost, executor._due, executor._heard = set(), {}, deque(), Queue()
+    for number in range(2):
+        executor._listen(number)
+        place, died = executor.event(0)
+        assert place == number and died.gone and "its node is lost" in died.reason
+    assert executor._ray.killed == executor._actors
 
 
 def test_without_ray_a_sweep_says_what_to_install(monkeypatch, tmp_path, capsys):

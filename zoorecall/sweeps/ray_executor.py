@@ -4,6 +4,7 @@ An actor runs a `LocalExecutor` on its node, so that a worker that crashes or ha
 handle. An actor is lost with its node: its places are gone, its runs go on at others.
 """
 
+import contextlib
 import queue
 import signal
 import sys
@@ -153,9 +154,11 @@ class RayExecutor:
                 return
 
     def _lose(self, number: int, reason: str) -> None:
-        """Say of each place of an actor that it is gone: those with nothing to do first, so that
-        none gets runs of the others."""
+        """End an actor, should it be there yet, and say of each of its places that it is gone:
+        those with nothing to do first, so that none gets runs of the others."""
         self._lost[number] = reason
+        with contextlib.suppress(Exception):  # of the cluster, or the connection to it
+            self._ray.kill(self._actors[number])
         places = range(number, len(self.places), len(self._actors))
         self._due += (
             (place, Died(reason, gone=True))
