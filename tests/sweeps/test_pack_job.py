@@ -1,6 +1,8 @@
 """The slots of a pack: runs leave, enter and go on from checkpoints, to the same numbers."""
 
+import gc
 import math
+import weakref
 
 import pandas as pd
 import pytest
@@ -9,7 +11,7 @@ from conftest import small_run, train_into
 
 from zoorecall import load_results
 from zoorecall.results import finished_run_ids
-from zoorecall.sweeps import pack_job
+from zoorecall.sweeps import pack_job, provenance
 from zoorecall.sweeps.pack_job import STEPS_TO_PAY, PackJob
 from zoorecall.training.trainer import PackTrainer
 
@@ -82,6 +84,36 @@ def test_a_pack_shrinks_where_that_pays_and_grows_when_runs_enter(sizes, monkeyp
         for name in ("test_loss", "train_loss", "curve.test_loss", "curve.max_grad_norm"):
             assert rows[run.run_id][name] == pytest.approx(row[name], rel=1e-5, nan_ok=True), name
         assert weights is None
+
+
+def test_a_pack_gives_way_to_the_next_before_that_is_made(monkeypatch):
+    made = []
+
+    class Recorded(PackTrainer):
+        def __init__(self, *arguments):
+            assert not [one for one in made if one() is not None]
+            made.append(weakref.ref(self))
+            super().__init__(*arguments)
+
+    monkeypatch.setattr(pack_job, "PackTrainer", Recorded)
+    first, second = small_run(), small_run(seed=2)
+    job = PackJob([first], 2, CPU)
+    gc.disable()
+    try:
+        job.enter([second])
+    finally:
+        gc.enable()
+    assert len(made) == 2 and set(job.steps) == {first.run_id, second.run_id}
+
+
+def test_a_row_says_which_code_was_imported_though_it_was_edited_since(monkeypatch):
+    monkeypatch.setattr(provenance, "git_commit", lambda file: "imported")
+    job = PackJob([small_run(epochs=0.2, evaluations=1)], 1, CPU)
+    monkeypatch.setattr(provenance, "git_commit", lambda file: "edited")
+    while job.running:
+        job.advance()
+    ((row, _),) = job.take()
+    assert row["git_commit"] == "imported"
 
 
 def test_a_run_that_diverged_is_a_row_and_makes_room():

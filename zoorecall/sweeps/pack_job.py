@@ -19,6 +19,7 @@ from ..training.outcome import Curve, RunResult
 from ..training.trainer import PackTrainer, Slot, UnusableState
 from .events import Evaluation
 from .provenance import provenance, user_code
+from .sizing import release_memory
 
 Row = dict[str, Any]
 Weights = dict[str, torch.Tensor]
@@ -44,6 +45,8 @@ class PackJob:
         folder: Path | None = None,
     ):
         self._device, self._folder, self._most = device, folder, slots
+        # of the code that this process has imported, which may be edited while it trains
+        self._provenance, self._user_code = provenance(device), user_code(runs[0].model.mixer)
         on_gpu = device.type == "cuda"
         self._trainer = PackTrainer(runs, device, slots if on_gpu else None)
         for slot in self._trainer.running:
@@ -141,11 +144,12 @@ class PackJob:
 
     def _resize(self, slots: int, entering: Sequence[RunConfig] = ()) -> None:
         """Go on in a pack of so many slots."""
-        before = self._trainer
-        states = [(slot, before.state(slot)) for slot in before.running]
-        runs = [slot.run for slot, _ in states]
+        runs = [slot.run for slot in self._trainer.running]
+        states = [self._trainer.state(slot) for slot in self._trainer.running]
+        del self._trainer  # two packs may not fit
+        release_memory(self._device)
         self._trainer = PackTrainer([*runs, *entering], self._device, slots)
-        for slot, (_, state) in zip(self._trainer.running, states, strict=False):
+        for slot, state in zip(self._trainer.running, states, strict=False):
             self._trainer.restore(slot, state)
         for slot in self._trainer.running[len(states) :]:
             self._go_on(slot)
@@ -172,9 +176,9 @@ class PackJob:
             "pack_size": len(self._trainer.slots),
             "seconds": slot.seconds,
             "tokens_per_second": tokens / max(slot.seconds, 1e-9),
-            **provenance(self._device),
+            **self._provenance,
             "kernels": self._trainer.kernels,
-            "user_code": user_code(run.model.mixer),
+            "user_code": self._user_code,
             **{f"curve.{name}": values for name, values in _columns(result.curve).items()},
         }
 
