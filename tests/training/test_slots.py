@@ -21,7 +21,7 @@ def alone(run, device=CPU):
     trainer = PackTrainer([run], device)
     while not trainer.finished:
         trainer.advance()
-    return trainer.pack.flat[0], trainer.results()[0]
+    return trainer.pack.flat[0], trainer.result(trainer.ended[0])
 
 
 EVEN = {"mamba": {"d_state": 4}, "s6": {"d_state": 4}, "h3": {"d_state": 16}}

@@ -29,8 +29,12 @@ def trained(runs, states=()) -> PackTrainer:
     return trainer
 
 
+def results_of(trainer: PackTrainer) -> list[RunResult]:
+    return [trainer.result(slot) for slot in trainer.ended]
+
+
 def train(runs) -> list[RunResult]:
-    return trained(runs).results()
+    return results_of(trained(runs))
 
 
 def test_a_pack_starts_from_the_parameters_of_its_solo_runs(mixer):
@@ -57,14 +61,46 @@ def test_a_run_that_diverges_leaves_its_neighbours_untouched_and_says_when():
         while not each.finished:
             each.advance()
     assert torch.equal(trainer.pack.flat[0], undisturbed.pack.flat[0])
-    ours, diverged = trainer.results()
+    ours, diverged = results_of(trainer)
     assert diverged.diverged_at == at and diverged.test_accuracy == 0.0
     assert math.isnan(diverged.test_loss)
     assert diverged.slice_test_accuracy == {"AR": 0.0, "non-AR": 0.0}
     curve = diverged.curve
     for losses in (curve.test_loss, curve.train_loss, curve.max_loss, curve.max_grad_norm):
         assert math.isnan(losses[-1]) and math.isfinite(losses[1])
-    assert ours.diverged_at is None and ours == undisturbed.results()[0]
+    assert ours.diverged_at is None and ours == results_of(undisturbed)[0]
+
+
+def test_a_run_that_its_last_update_breaks_has_diverged():
+    run = small_run(task=BOTH, learning_rate=1e38, epochs=0.2, evaluations=1)
+    (result,) = train([run])
+    assert result.diverged_at == run.train.num_steps == 1 and result.curve.step == [0, 1]
+    assert result.test_accuracy == 0.0 and math.isnan(result.test_loss)
+    assert math.isnan(result.train_loss) and math.isnan(result.curve.train_loss[-1])
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32"])
+def test_every_measurement_has_the_precision_of_its_run(precision, monkeypatch):
+    trainer, seen = PackTrainer([small_run(precision=precision, epochs=0.2)], CPU), []
+    measure = trainer.evaluator.measure
+
+    def spy(*arguments):
+        seen.append(torch.get_float32_matmul_precision())
+        return measure(*arguments)
+
+    monkeypatch.setattr(trainer.evaluator, "measure", spy)
+    while not trainer.finished:
+        trainer.advance()
+    results_of(trainer)
+    assert len(seen) == 3 and {*seen} == {"high" if precision == "tf32" else "highest"}
+
+
+def test_a_state_stays_as_it_is_while_its_run_goes_on():
+    trainer = PackTrainer([small_run()], CPU)
+    trainer.advance()
+    state = trainer.state(trainer.running[0])
+    trainer.advance()
+    assert state["curve"]["step"] == [0] and trainer.running[0].curve.step == [0, 1]
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "lion", "muon"])
@@ -77,8 +113,8 @@ def test_with_any_optimizer_a_run_learns_as_it_does_alone_and_goes_on_where_it_w
     states = [stopped.state(slot) for slot in stopped.running[:2]]
     again = trained(runs, states)
     assert torch.equal(through.pack.flat[:2], again.pack.flat[:2])
-    *calm, wild = through.results()
-    assert calm == again.results()[:2] and wild.diverged_at is not None
+    *calm, wild = results_of(through)
+    assert calm == results_of(again)[:2] and wild.diverged_at is not None
     for result, run in zip(calm, runs, strict=False):
         assert train([run]) == [result]
         assert result.curve.train_loss[-1] < result.curve.train_loss[1]
@@ -98,7 +134,7 @@ def test_a_run_stops_at_the_given_accuracy():
     trainer = PackTrainer([run], CPU)
     while not trainer.finished:
         trainer.advance()
-    result = trainer.results()[0]
+    result = results_of(trainer)[0]
     assert result.stopped_at == result.curve.step[-1] < run.train.num_steps
     assert result.test_accuracy >= 0.01
 
@@ -116,7 +152,7 @@ def test_shuffled_labels_give_chance_where_a_run_has_learned_the_true_ones(task)
     most_frequent = float(labels.flatten().bincount().max()) / count
     chance = most_frequent + 4 * math.sqrt(most_frequent * (1 - most_frequent) / count)
     assert trainer.measure(slot, examples)[0] < chance
-    assert trainer.results()[0].test_accuracy > chance
+    assert results_of(trainer)[0].test_accuracy > chance
 
 
 def test_the_accuracy_of_a_slice_is_that_of_its_queries_alone():

@@ -4,6 +4,7 @@ Shape letters: R slots, N slices of the task.
 """
 
 import contextlib
+import dataclasses
 import math
 import time
 import warnings
@@ -56,7 +57,7 @@ class PackTrainer:
     >>> trainer = PackTrainer(runs, torch.device("cpu"))
     >>> while not trainer.finished:
     ...     trainer.advance()
-    >>> results = trainer.results()
+    >>> results = [trainer.result(slot) for slot in trainer.ended]
 
     Each run is at a step of its own and is evaluated alone, at steps of its own: what it comes to
     depends on none of its neighbours. One that has ended keeps its slot until it `leave`s; another
@@ -169,12 +170,8 @@ class PackTrainer:
     def measure(self, slot: Slot, examples: Examples) -> Tensor:
         """Token accuracy, sequence accuracy, loss and the token accuracy of each slice of a run on
         examples of one place, float64 [3 + N] on the device."""
-        with recording(self._forms):
+        with recording(self._forms), _precision(slot.run):
             return self.evaluator.measure(slot.place, examples)
-
-    def results(self) -> list[RunResult]:
-        """The result of each run that has not left, in the order of the slots."""
-        return [self.result(slot) for slot in self.slots if slot]
 
     def weights(self, slot: Slot) -> dict[str, Tensor]:
         """The weights of a run by their names, on the CPU."""
@@ -188,7 +185,7 @@ class PackTrainer:
             "step": slot.step,
             "steps_in_sum": slot.steps_in_sum,
             "seconds": slot.seconds,
-            "curve": vars(slot.curve),
+            "curve": dataclasses.asdict(slot.curve),
             "modules": self.pack.states(r, torch.device("cpu")),
             **{name: rows[r].cpu().clone() for name, rows in self.do_step.of_runs().items()},
         }
@@ -305,6 +302,8 @@ class PackTrainer:
         for slot, values in zip(due, torch.stack(measured).tolist(), strict=True):
             of_steps, diverged, by_slice = values[:3], values[3] >= 0, values[7:]
             accuracy, sequence_accuracy, test_loss = values[4:7]
+            if not diverged and not math.isfinite(test_loss):  # the next step would find it
+                diverged, done.diverged_at[slot.place] = True, slot.step
             if diverged:
                 accuracy, sequence_accuracy, by_slice = 0.0, 0.0, [0.0] * len(by_slice)
                 of_steps, test_loss = [math.nan] * 3, math.nan
