@@ -381,7 +381,9 @@ def plain_loop(run: RunConfig) -> tuple[Model, list[nn.Module]]:
         model.parameters(), betas=train.betas, eps=train.eps, weight_decay=train.weight_decay
     )
     examples = make_task(run.task).examples(train.train_examples, run.seed, "train")[:3]
-    for i_step, rate in enumerate(learning_rates(train).tolist()):
+    for i_step, rate in enumerate(
+        learning_rates(train, torch.arange(train.num_steps).double()).tolist()
+    ):
         epoch, i = divmod(i_step, train.steps_per_epoch)
         order = Stream(run.seed, "order", epoch).permutation(train.train_examples)
         batch = order[i * train.batch_size :][: train.batch_size]

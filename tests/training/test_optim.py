@@ -111,7 +111,7 @@ class SoloRun:
         every, decay = [*self.matrices, self.others], run.weight_decay
         adam = {"betas": run.betas, "eps": run.eps, "weight_decay": decay}
         momentum = {"momentum": run.momentum, "nesterov": run.nesterov, "weight_decay": decay}
-        rates = learning_rates(run)
+        rates = learning_rates(run, torch.arange(run.num_steps).double())
         if run.optimizer == "adamw":
             self.optimizers = [(torch.optim.AdamW(every, **adam), rates)]
         elif run.optimizer == "sgd":
@@ -268,7 +268,7 @@ def test_each_optimizer_has_defaults_of_its_own_which_a_config_keeps_when_it_is_
 
 def test_warmup_ends_at_the_peak_and_cosine_ends_near_zero():
     train = TrainConfig(learning_rate=2.0, epochs=10, train_examples=100, batch_size=10, warmup=0.1)
-    rates = learning_rates(train)
+    rates = learning_rates(train, torch.arange(train.num_steps).double())
     assert len(rates) == 100
     torch.testing.assert_close(rates[:10], 2.0 * torch.arange(1, 11, dtype=torch.float64) / 10)
     assert rates[10] == 2.0
@@ -287,12 +287,16 @@ def test_cosine_by_epoch_follows_torchs_schedule_stepped_once_an_epoch():
         expected += [optimizer.param_groups[0]["lr"]] * 4
         optimizer.step()
         scheduler.step()
-    torch.testing.assert_close(learning_rates(train), torch.tensor(expected, dtype=torch.float64))
+    torch.testing.assert_close(
+        learning_rates(train, torch.arange(train.num_steps).double()),
+        torch.tensor(expected, dtype=torch.float64),
+    )
 
 
 def test_linear_falls_by_equal_steps_and_constant_stays():
     common = {"epochs": 1, "train_examples": 8, "batch_size": 2, "warmup": 0.0}
-    linear = learning_rates(TrainConfig(learning_rate=1.0, schedule="linear", **common))
+    steps = torch.arange(4).double()
+    linear = learning_rates(TrainConfig(learning_rate=1.0, schedule="linear", **common), steps)
     torch.testing.assert_close(linear, torch.tensor([1.0, 0.75, 0.5, 0.25], dtype=torch.float64))
-    constant = learning_rates(TrainConfig(learning_rate=1.0, schedule="constant", **common))
+    constant = learning_rates(TrainConfig(learning_rate=1.0, schedule="constant", **common), steps)
     assert constant.tolist() == [1.0] * 4

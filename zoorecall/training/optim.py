@@ -18,15 +18,14 @@ from ..config import TrainConfig
 from ..model.pack import Matrix
 
 
-def learning_rates(train: TrainConfig, step: Tensor | None = None) -> Tensor:
-    """The learning rates of steps counted from 0, float64 [S] -> the same; of all by default.
+def learning_rates(train: TrainConfig, step: Tensor) -> Tensor:
+    """The learning rates of steps counted from 0, float64 [S] -> the same.
 
     Linear warmup from 0, whose last step has the peak rate; then `schedule` down to 0 (cosine and
     linear reach it one step past the end). `cosine_by_epoch` sets the rate once an epoch.
     """
     steps, peak = train.num_steps, train.learning_rate
     warmup = round(train.warmup * steps)
-    step = torch.arange(steps, dtype=torch.float64) if step is None else step
     after = (step - warmup) / max(1, steps - warmup)
     if train.schedule == "constant":
         factor = torch.ones_like(step)
