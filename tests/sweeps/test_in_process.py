@@ -28,9 +28,11 @@ def test_it_comes_to_the_same_table_and_curves_as_a_sweep(slots, tmp_path, monke
     assert found.runs["pack_size"].max() == min(slots, 3)
 
 
-def test_one_run_needs_no_list():
-    (row,) = train(small_run(epochs=1), device="cpu").runs.to_dict("records")
-    assert row["run_id"] == small_run(epochs=1).run_id
+def test_one_run_needs_no_list_and_is_one_if_given_twice():
+    run = small_run(epochs=1)
+    for given in (run, [run, run]):
+        (row,) = train(given, device="cpu").runs.to_dict("records")
+        assert row["run_id"] == run.run_id
 
 
 def test_no_runs_are_refused():

@@ -19,12 +19,12 @@ import torch
 from conftest import DOES, InThread, finished_runs, small_run, train_into
 from malformed_grids import MALFORMED
 
-from zoorecall import load_grid, load_results, sweep
+from zoorecall import Grid, load_grid, load_results, sweep
 from zoorecall.cli import main
 from zoorecall.errors import ResultsError, SweepFailed
 from zoorecall.files import clear_temporaries, locked
 from zoorecall.results import SUBFOLDERS, write_weights
-from zoorecall.sweeps import sweeper
+from zoorecall.sweeps import ray_executor, sweeper
 from zoorecall.sweeps.events import Failed, Progress, Reduced, Retried, Started
 
 TINY = """
@@ -86,6 +86,27 @@ def test_a_sweep_from_python_reports_events_and_trains_only_what_is_missing(
     assert files_of(folder) == COMPLETE
     again = load_grid(folder / "grid.yaml").runs
     assert {run.run_id for run in again} == set(results.runs["run_id"])
+
+
+def test_a_run_that_is_given_twice_is_one_and_there_are_no_more_workers_than_runs_left(
+    tmp_path, monkeypatch
+):
+    started = []
+
+    class Recorded(InThread):
+        def __init__(self, places, *arguments):
+            super().__init__(places, *arguments)
+            started.append(len(places))
+
+    monkeypatch.setattr(sweeper, "LocalExecutor", Recorded)
+    monkeypatch.setattr(sweeper, "places", lambda device: ["cpu"] * 4)
+    runs = [small_run(seed=seed, epochs=0.2, evaluations=1) for seed in range(3)]
+    for given in ((runs[0], runs[0]), (runs[0], runs[0], *runs[1:], runs[1])):
+        found = sweep(Grid("twice", given), tmp_path, device="cpu")
+        assert sorted(found.runs["run_id"]) == sorted({run.run_id for run in given})
+    monkeypatch.setattr(ray_executor, "find_spec", lambda name: None)
+    sweep(Grid("twice", tuple(runs)), tmp_path, device="cpu", executor="ray")  # needs no cluster
+    assert started == [1, 2, 0]
 
 
 @pytest.mark.usefixtures("in_this_process")

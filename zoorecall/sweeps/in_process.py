@@ -8,7 +8,7 @@ import torch
 from ..config import RunConfig
 from ..results import Results, as_results
 from .pack_job import PackJob, Row
-from .plan import check_fits, pack_size, plan
+from .plan import check_fits, each_once, pack_size, plan
 from .sweeper import resolve_device
 
 
@@ -19,7 +19,7 @@ def train(runs: RunConfig | Sequence[RunConfig], device: str = "auto") -> Result
     there is no such device or a run cannot train on it, ValueError where there are no runs, and
     whatever a mixer of the user's own raises.
     """
-    each = [runs] if isinstance(runs, RunConfig) else list(runs)
+    each = each_once([runs] if isinstance(runs, RunConfig) else runs)
     if not each:
         raise ValueError("there are no runs to train")
     place, rows = torch.device(resolve_device(device)), dict[str, Row]()

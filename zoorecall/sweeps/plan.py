@@ -45,6 +45,11 @@ def _has_users_code(run: RunConfig) -> bool:
     return any(isinstance(mixer, CustomConfig) for mixer in run.model.mixer.each)
 
 
+def each_once(runs: Iterable[RunConfig]) -> tuple[RunConfig, ...]:
+    """Runs as they are given, but none twice."""
+    return tuple({run.run_id: run for run in runs}.values())
+
+
 def plan(runs: Sequence[RunConfig], slots: Callable[[RunConfig], int]) -> list[RunGroup]:
     """Runs by pack key, in the order of the grid; `slots` says of the first of a group how many
     like it to train at once, at most: as many times as it takes, nearly equally many, as few runs

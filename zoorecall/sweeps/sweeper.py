@@ -7,7 +7,7 @@ either side costs at most what was trained since the last checkpoint.
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -38,7 +38,7 @@ from .events import (
 from .executor import Executor
 from .local import LOG, LocalExecutor, places
 from .merging import write_grid
-from .plan import SAMPLE_SIZES, RunGroup, check_fits, pack_size, plan, share
+from .plan import SAMPLE_SIZES, RunGroup, check_fits, each_once, pack_size, plan, share
 from .schedule import Schedule
 from .watch import Watch
 
@@ -64,23 +64,13 @@ def resolve_device(device: str) -> str:
     return device
 
 
-def plan_groups(
-    grid: Grid, device: str, folder: Path | None = None, sizes: Mapping[str, int] | None = None
-) -> list[RunGroup]:
-    """The runs that a sweep of the grid would still train, given what `folder` holds.
-
-    `sizes` are the numbers of slots that were measured, by pack key; others are estimated. Raises
-    DeviceError where a run cannot train on the device.
-    """
+def plan_groups(grid: Grid, device: str, folder: Path | None = None) -> list[RunGroup]:
+    """The runs that a sweep of the grid would still train, given what `folder` holds, in an
+    estimated number of slots. Raises DeviceError where a run cannot train on the device."""
     done = results.finished_run_ids(folder) if folder else set()
     todo = [run for run in grid.runs if run.run_id not in done]
     check_fits(todo, torch.device(device))
-    known = sizes or {}
-
-    def size(run: RunConfig) -> int:
-        return known.get(run.pack_key) or pack_size(run, torch.device(device))
-
-    return plan(todo, size)
+    return plan(todo, lambda run: pack_size(run, torch.device(device)))
 
 
 def part_of(grid: Grid, part: tuple[int, int] | None) -> Grid:
@@ -124,6 +114,7 @@ def sweep(
     if address and executor != "ray":
         raise UserError(f"the address {address} is of a Ray cluster; --executor ray trains there")
     folder = default_folder(grid) if folder is None else Path(folder)
+    grid = dataclasses.replace(grid, runs=each_once(grid.runs))
     device, own = resolve_device(device), part_of(grid, part)
     check_fits(own.runs, torch.device(device))
     order = {run.run_id: i for i, run in enumerate(grid.runs)}
@@ -137,13 +128,12 @@ def sweep(
         log = f"worker.{part[0]}-of-{part[1]}.log" if part else LOG
         try:
             (folder / log).unlink(missing_ok=True)
-            at_most = max(1, len(own.runs))
-            where = (executor, address, at_most, device)
+            groups = plan_groups(own, device, folder)
+            todo = sum(len(group.runs) for group in groups)
+            where = (executor, address, todo, device)
             with make_workers(*where, folder, checkpoint_seconds, log) as each:
                 watch = Watch(each, give_up_seconds, on_event)
-                sizes = _measure(plan_groups(own, device, folder), device, each, watch, on_event)
-                groups = plan_groups(own, device, folder, sizes)
-                todo = sum(len(group.runs) for group in groups)
+                groups = _measured(groups, device, each, watch, on_event)
                 on_event(Started(folder, device, tuple(groups), len(own.runs) - todo))
                 schedule = Schedule(groups, each.places)
                 train_all(folder, schedule, watch, on_event)
@@ -209,8 +199,8 @@ def make_workers(
     checkpoint_seconds: float,
     log: str,
 ) -> Executor:
-    """At most so many of them."""
-    if executor == "ray":
+    """At most so many of them; of no cluster, where there is nothing to do."""
+    if executor == "ray" and most:
         from .ray_executor import RayExecutor
 
         return RayExecutor(address, device, most, folder, checkpoint_seconds, log)
@@ -231,25 +221,25 @@ def _move_aside(folder: Path) -> None:
     folder.rename(files.first_free(folder))
 
 
-def _measure(
+def _measured(
     groups: list[RunGroup],
     device: str,
     executor: Executor,
     watch: Watch,
     on_event: Callable[[SweepEvent], None],
-) -> dict[str, int]:
-    """How many runs to train at once, by pack key: on a GPU, and where a slot each is too many, by
-    the estimate.
+) -> list[RunGroup]:
+    """The groups with as many slots as were measured to be best: on a GPU, and where a slot each is
+    too many, by the estimate.
 
-    A group that cannot be measured is left out: what keeps it from it, training will report.
+    A group that cannot be measured stays as it is: what keeps it from it, training will report.
     """
     if device == "cpu":
-        return {}
+        return groups
     uncertain = (x for x in groups if len(x.runs) > max(x.slots, SAMPLE_SIZES[1]))
     jobs = [Measure(group.runs[0]) for group in uncertain]
     if jobs:
         on_event(Measuring(len(jobs), device))
-    sizes, at_work = dict[str, int](), set[int]()
+    sizes, at_work = {group.runs[0].pack_key: group.slots for group in groups}, set[int]()
     while jobs or at_work:
         for place in range(len(executor.places)):
             if jobs and place not in at_work:
@@ -262,7 +252,7 @@ def _measure(
             on_event(event)
         else:
             at_work.discard(place)
-    return sizes
+    return plan([run for group in groups for run in group.runs], lambda run: sizes[run.pack_key])
 
 
 class Source(Protocol):
