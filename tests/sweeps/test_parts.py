@@ -1,6 +1,7 @@
 """Parts of a sweep: shares of a grid that are trained into one folder without any coordination."""
 
 import threading
+import time
 
 import pytest
 from conftest import small_run
@@ -38,6 +39,12 @@ def test_each_run_is_in_one_part_and_parts_have_about_equal_work(parts):
 def test_a_part_cuts_few_pack_keys():
     keys = [len({run.pack_key for run in share(RUNS, part, 3)}) for part in (1, 2, 3)]
     assert sum(keys) <= 2 + 3 - 1
+
+
+def test_a_large_grid_is_shared_at_once():
+    runs, started = RUNS[:3] * 10_000, time.process_time()
+    assert sum(len(share(runs, part, 3)) for part in (1, 2, 3)) == len(runs)
+    assert time.process_time() - started < 2
 
 
 def test_more_parts_than_runs_are_refused():

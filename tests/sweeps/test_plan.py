@@ -134,10 +134,25 @@ def test_a_group_is_trained_in_nearly_equal_numbers_at_once(runs, most, slots):
     assert (len(group.runs), group.slots) == (runs, slots)
 
 
-def test_the_bytes_of_examples_are_those_of_a_place():
+def test_the_bytes_of_examples_are_those_of_a_slot():
     for task in TASKS:
-        run = small_run(task={"name": task}, train_examples=48)
-        feed = Feed(run, 3, CPU)
-        tensors = [feed.order, *(x for name, x in vars(feed.examples).items() if name != "slices")]
-        assert 3 * example_bytes(run) == sum(x.nbytes for x in tensors)
-        assert example_bytes(run) < memory_bytes(run)
+        runs = [small_run(task={"name": task}, train_examples=48, seed=seed) for seed in range(5)]
+        feed = Feed(runs[0], 3, CPU)
+        for i, run in enumerate(runs):
+            feed.load(i % 3, run, 0)
+            feed.tests(run)
+        examples = [feed.examples, *(feed.tests(run) for run in runs[2:])]
+        tensors = [x for each in examples for name, x in vars(each).items() if name != "slices"]
+        assert 3 * example_bytes(runs[0]) == sum(x.nbytes for x in [feed.order, *tensors])
+        assert example_bytes(runs[0]) < memory_bytes(runs[0])
+
+
+def test_a_feed_has_no_more_test_examples_than_slots_and_keeps_those_of_who_is_there():
+    first, stays, enters = (small_run(seed=seed) for seed in range(3))
+    feed = Feed(first, 2, CPU)
+    for r, run in enumerate((first, stays)):
+        feed.load(r, run, 0)
+    made = [feed.tests(run) for run in (first, stays)]
+    feed.load(0, enters, 0)
+    feed.tests(enters)
+    assert len(feed._tests) == 2 and feed.tests(stays) is made[1]

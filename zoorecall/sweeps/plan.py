@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 
@@ -76,11 +77,12 @@ def share(runs: Sequence[RunConfig], part: int, parts: int) -> list[RunConfig]:
     ordered = [run for group in groups for run in group.runs]
     unit = {group.runs[0].pack_key: group.work / group.sequences for group in groups}
     work = [unit[x.pack_key] * x.train.num_steps * x.train.batch_size for x in ordered]
+    before = [*accumulate(work, initial=0.0)]  # the work of all runs in front of one
     start = 0
     for left in range(parts, parts - part, -1):
-        begin, fair = start, sum(work[start:]) / left
+        begin, end = start, before[start] + (before[-1] - before[start]) / left
         start += 1  # a run at the least, and one for each part that follows
-        while start <= len(work) - left and sum(work[begin:start]) + work[start] / 2 <= fair:
+        while start <= len(work) - left and before[start] + work[start] / 2 <= end:
             start += 1
     return ordered[begin:start] if part < parts else ordered[begin:]
 
@@ -175,6 +177,8 @@ def memory_bytes(run: RunConfig) -> int:
 
 
 def example_bytes(run: RunConfig) -> int:
-    """What the place of a slot's examples takes: tokens, positions and targets, and their order."""
+    """What a slot's examples take, those for tests too: tokens, positions and targets, and the
+    order of training."""
     train, task = run.train, run.task
-    return train.train_examples * (TOKEN_BYTES * (task.seq_len + 2 * task.num_queries) + 8)
+    of_one = TOKEN_BYTES * (task.seq_len + 2 * task.num_queries)
+    return (train.train_examples + train.test_examples) * of_one + 8 * train.train_examples

@@ -110,11 +110,14 @@ class Feed:
         return self.examples.of_place(s, n)
 
     def tests(self, run: RunConfig) -> Examples:
-        """The test examples of a run."""
+        """The test examples of a run that has a slot; there are never those of more runs than have
+        room."""
         seed = run.data_seed
         if seed not in self._tests:
-            if len(self._tests) > 2 * len(self._held):
-                self._tests.clear()
+            if len(self._tests) == len(self._held):
+                held = (self._held[s] for s in self._of_slot if s is not None)
+                here = {each[0] for each in held if each}
+                self._tests = {x: made for x, made in self._tests.items() if x in here}
             self._tests[seed] = self.make(seed, run.train.test_examples, "test")
         return self._tests[seed]
 
