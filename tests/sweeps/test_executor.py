@@ -246,6 +246,18 @@ def test_a_full_disk_is_reported_though_the_log_is_on_it(told, tmp_path, monkeyp
     assert isinstance(heard[-1], Unwritable) and "cannot be written" in heard[-1].reason
 
 
+def test_a_warning_names_the_runs_at_work_and_none_that_has_finished(tmp_path):
+    runs = [small_run(seed=seed, epochs=0.2, evaluations=1) for seed in (1, 2)]
+
+    def spoil(event: JobEvent, inbox: Inbox) -> None:
+        if isinstance(event, Finished) and event.run_ids == ids(runs[0]):
+            (tmp_path / "checkpoints").mkdir(exist_ok=True)
+            (tmp_path / "checkpoints" / f"{runs[1].run_id}.pt").write_text("no checkpoint")
+
+    heard = train(runs, tmp_path, 1, spoil)
+    assert [event.run_ids for event in heard if isinstance(event, Warned)] == [ids(runs[1])]
+
+
 @pytest.mark.parametrize("measure", [False, True])
 def test_a_warning_of_the_package_is_an_event_and_another_is_none(measure, told):
     code = "[warnings.warn(*w) for w in (('look\\n out', ZoorecallWarning), ('others',))]"

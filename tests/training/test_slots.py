@@ -123,6 +123,16 @@ def test_a_slot_that_is_entered_again_has_nothing_of_the_run_before():
         assert torch.equal(rows, fresh.do_step.of_runs()[name]), name
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "lion", "muon"])
+def test_a_slot_that_no_run_has_entered_keeps_its_weights(optimizer):
+    trainer = PackTrainer([small_run(optimizer=optimizer)], CPU, slots=2)
+    before = trainer.pack.flat.clone()
+    for _ in range(2):
+        trainer.advance()
+    kept = (trainer.pack.flat == before).all(dim=1)
+    assert kept.tolist() == [False, True]
+
+
 def test_slots_are_refilled_two_hundred_times_in_the_same_memory():
     def tensors():
         gc.collect()

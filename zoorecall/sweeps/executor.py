@@ -143,13 +143,13 @@ def _ending(job: Train, setup: Setup, device: torch.device, emit: Emit, inbox: I
 
 def _train(job: Train, setup: Setup, device: torch.device, emit: Emit, inbox: Inbox) -> JobEvent:
     """Train runs until none is left and no more come, or a `Stop`."""
-    run_ids = tuple(run.run_id for run in job.runs)
+    at_work = {run.run_id for run in job.runs}
     saved = time.monotonic()
 
     def pause() -> bool:
         return inbox.stopped.is_set() or time.monotonic() - told > TELL_SECONDS
 
-    with _warnings_told(lambda: run_ids, emit):
+    with _warnings_told(lambda: tuple(sorted(at_work)), emit):
         pack = PackJob(job.runs, job.slots, device, setup.folder)
         while pack.running:
             told = time.monotonic()  # after what was saved: else a slow disk might end all training
@@ -169,7 +169,8 @@ def _train(job: Train, setup: Setup, device: torch.device, emit: Emit, inbox: In
             for event in left:
                 emit(event)
                 entering = inbox.more()
-                run_ids += tuple(run.run_id for run in entering)
+                at_work -= set(event.run_ids)
+                at_work |= {run.run_id for run in entering}
                 pack.enter(entering)
             if inbox.stopped.is_set() and pack.running:
                 pack.save()
@@ -181,9 +182,7 @@ def _train(job: Train, setup: Setup, device: torch.device, emit: Emit, inbox: In
 
 
 @contextlib.contextmanager
-def _warnings_told(
-    run_ids: Callable[[], tuple[str, ...]], emit: Callable[[JobEvent], None]
-) -> Iterator[None]:
+def _warnings_told(run_ids: Callable[[], tuple[str, ...]], emit: Emit) -> Iterator[None]:
     """Emit this package's warnings, each once, as events of these runs."""
     with warnings.catch_warnings():
         warnings.simplefilter("default", ZoorecallWarning)

@@ -92,7 +92,7 @@ MAX_RUNS = 128
 
 SAMPLE_SIZES = 2, 6
 """The numbers of slots with which `sizing` measures runs; not 1, for which compilers make an
-exception. A group that is no larger has a slot for each run."""
+exception. A group that is no larger is not measured."""
 
 CPU_ACTIVATIONS = 2**18
 """Numbers in one activation [R, B, L, D] of a pack on a CPU: about what its caches hold. Measured

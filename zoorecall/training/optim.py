@@ -54,9 +54,10 @@ class Optimizer:
     def __init__(self, train: TrainConfig, flat: Tensor, cursor: Tensor):
         self.flat, self.cursor = flat, cursor
         self.buffers = {name: torch.zeros_like(flat) for name in self.BUFFERS}
-        self.numbers = {name: flat.new_zeros(len(flat), 1) for name in self.numbers_of(train)}
+        # 1 where no run has entered yet: a division by 0 would make the weights there NaN
+        self.numbers = {name: flat.new_ones(len(flat), 1) for name in self.numbers_of(train)}
         tables = len(self.tables(train, torch.zeros(1, dtype=torch.float64)))
-        self.by_step = flat.new_zeros(tables, len(flat), train.steps_per_epoch)
+        self.by_step = flat.new_ones(tables, len(flat), train.steps_per_epoch)
         # which parameters have weight decay, [1, P], or all of them, [1, 1]
         self.decayed = torch.ones(1, 1, dtype=torch.bool, device=flat.device)
 

@@ -21,7 +21,8 @@ class Curve:
     test_accuracy: list[float] = field(default_factory=list)
     test_sequence_accuracy: list[float] = field(default_factory=list)
     slice_test_accuracy: dict[str, list[float]] = field(default_factory=dict)
-    """Token accuracy by slice of the task; NaN for a slice without a test query."""
+    """Token accuracy by slice of the task; NaN for a slice without a test query, but 0 from where
+    the run has diverged."""
 
     def is_whole(self, slices: Sequence[str]) -> bool:
         """Whether it has an evaluation, of each the same numbers, and these slices."""

@@ -2,8 +2,9 @@
 
 Shape letters: R slots, B batch, L length, Q queries.
 
-A step is a function of tensors that stay where they are, and nothing in it waits for the host.
-Whatever the host wants to know it reads at an evaluation.
+A step is a function of tensors that stay where they are, and nothing in it waits for the host, but
+where a module of a user's own is not to be captured: which runs train is then asked at every step.
+Whatever else the host wants to know it reads at an evaluation.
 """
 
 from collections.abc import Callable
@@ -32,8 +33,9 @@ KINDS = 64
 class Step:
     """Trains the run in each slot of a pack by one batch of `feed`, whenever it is called.
 
-    Only the runs that are `active` change. To `enter` one puts its numbers where they are looked
-    for: a step that was compiled and captured goes on with it.
+    Only the weights of runs that are `active` change; the optimizer's means of others may decay. To
+    `enter` one puts its numbers where they are looked for: a step that was compiled and captured
+    goes on with it.
 
     `compiled=False` leaves out what makes the first step on a GPU long: for timing, not training.
     """
