@@ -1,5 +1,6 @@
 """Files are there whole, as they were written, and where their user wanted them."""
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import threading
 
 import pytest
 
+from zoorecall import files
 from zoorecall.errors import DamagedError, ResultsError
 from zoorecall.files import BLANK, first_free, locked, read_sealed, replacing, seal, set_aside
 
@@ -86,6 +88,31 @@ def test_the_lock_leaves_the_file_it_finds(tmp_path):
     (tmp_path / ".lock").symlink_to("mine")
     with locked(tmp_path):
         assert (tmp_path / "mine").read_text() == "mine"
+
+
+def test_no_sweep_comes_between_while_a_part_changes_its_lock(tmp_path, monkeypatch):
+    """Which the system may do by letting go of the one before it takes the other."""
+    lock, refused = files._lock, []
+
+    def come_between():
+        with pytest.raises(ResultsError, match="another sweep"), locked(tmp_path):
+            pass
+        refused.append(True)
+
+    def in_two_steps(file, kind, busy):
+        if kind == fcntl.LOCK_SH:
+            fcntl.flock(file, fcntl.LOCK_UN)
+            other.start()
+            other.join(0.2)
+        lock(file, kind, busy)
+
+    other = threading.Thread(target=come_between)
+    with locked(tmp_path, (1, 2)) as setting_up:
+        with setting_up() as alone:
+            monkeypatch.setattr(files, "_lock", in_two_steps)
+        monkeypatch.setattr(files, "_lock", lock)
+        other.join(10)
+    assert alone and refused
 
 
 def test_a_seal_covers_every_byte_and_itself(tmp_path):

@@ -164,8 +164,10 @@ def locked(folder: Path, part: tuple[int, int] | None = None) -> Iterator[Settin
     with contextlib.ExitStack() as files:
         files.enter_context(_writable(folder))
         if part is None:
-            lock = files.enter_context(_open(shared))
-            _lock(lock, fcntl.LOCK_EX, f"{folder}: another sweep is writing here")
+            with _open(setup) as setting_up:  # a part that changes its lock has none for a moment
+                fcntl.flock(setting_up, fcntl.LOCK_EX)
+                lock = files.enter_context(_open(shared))
+                _lock(lock, fcntl.LOCK_EX, f"{folder}: another sweep is writing here")
             yield lambda: contextlib.nullcontext(True)
             return
         i, n = part

@@ -68,7 +68,7 @@ COMPLETE = {"grid.yaml", "runs.parquet", "curves.parquet", "runs.csv", "provenan
 
 
 def files_of(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()} - {".lock", "worker.log"}
+    return {path.name for path in folder.iterdir()} - {".lock", ".lock.setup", "worker.log"}
 
 
 @pytest.mark.usefixtures("in_this_process")
