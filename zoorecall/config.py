@@ -59,6 +59,9 @@ class ModelConfig(Config):
         "mlp", description="auto: none for Mamba and Mamba2, else mlp"
     )
     mlp_ratio: int = Field(4, ge=1, le=2**10, description="hidden width of the MLP over d_model")
+    mlp_activation: Literal["gelu", "tanh"] = Field(
+        "gelu", description="of the MLP; tanh, as Zoology's had it in October 2023, has no kernel"
+    )
     second_norm: bool | Literal["auto"] = Field(
         False,
         description="x + norm(x) where a channel mixer would be; auto: where there is none, but "

@@ -52,7 +52,13 @@ def odd(mixer: str) -> dict:
 # ---- the block
 
 
-def written_out(model: Model, name: str, tokens: Tensor, mlp: bool, second: bool) -> Tensor:
+def gelu(x: Tensor) -> Tensor:
+    return x * (1 + torch.erf(x / math.sqrt(2))) / 2
+
+
+def written_out(
+    model: Model, name: str, tokens: Tensor, mlp: bool, second: bool, activation=gelu
+) -> Tensor:
     """Logits [B, L, V] of `model` at every position, as Zoology's blocks compute them: what a
     block hands on is its last output and the stream without it, which the next one adds."""
     parameters = {key: p[0] for key, p in model.named_parameters()}
@@ -74,8 +80,9 @@ def written_out(model: Model, name: str, tokens: Tensor, mlp: bool, second: bool
             hidden = layer_norm(residual, own["channel.norm.weight"], own["channel.norm.bias"])
         if mlp:
             inner = hidden @ own["channel.mlp.fc1.weight"].T + own["channel.mlp.fc1.bias"]
-            inner = inner * (1 + torch.erf(inner / math.sqrt(2))) / 2
-            hidden = inner @ own["channel.mlp.fc2.weight"].T + own["channel.mlp.fc2.bias"]
+            hidden = (
+                activation(inner) @ own["channel.mlp.fc2.weight"].T + own["channel.mlp.fc2.bias"]
+            )
     last = layer_norm(hidden + residual, parameters["norm.weight"], parameters["norm.bias"])
     return last @ parameters["embedding.weight"].T
 
@@ -112,6 +119,17 @@ def test_three_layers_are_zoologys_block_by_block(preset, name):
     weights = list(model.parameters())
     for one, other in zip(gradients(ours, weights), gradients(theirs, weights), strict=True):
         assert_close(one, other)
+
+
+def test_the_mlp_of_october_2023_has_tanh():
+    run = run_of("paper", "hyena", {"mlp_activation": "tanh"})
+    model, L = build_model(run).double(), run.task.seq_len
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    tokens = torch.randint(run.task.vocab_size, (3, L))
+    ours = model(tokens[None], torch.arange(L).expand(1, 3, -1))[0]
+    assert_close(ours, written_out(model, "hyena", tokens, True, True, torch.tanh))
+    assert not torch.allclose(ours, written_out(model, "hyena", tokens, True, True))
 
 
 def test_one_position_at_a_time_has_the_second_norm_too():

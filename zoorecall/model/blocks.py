@@ -12,7 +12,7 @@ from ..layers import LayerNorm, Linear, RMSNorm
 from ..mixers import make_mixer
 from ..mixers.base import SequenceMixer, State, at_positions
 from ..ops.dropout import Dropped
-from ..ops.mlp import mlp
+from ..ops.mlp import Activation, mlp
 
 
 class SequenceBlock(nn.Module):
@@ -37,10 +37,11 @@ class SequenceBlock(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two linear layers with a GELU between, weights as in GPT-2 and Zoology."""
+    """Two linear layers with an activation between, weights as in GPT-2 and Zoology."""
 
-    def __init__(self, d_model: int, d_hidden: int, num_layers: int):
+    def __init__(self, d_model: int, d_hidden: int, num_layers: int, activation: Activation):
         super().__init__()
+        self.activation = activation
         self.fc1 = Linear(d_model, d_hidden, std=0.02)
         self.fc2 = Linear(d_hidden, d_model, std=0.02 / math.sqrt(2 * num_layers))
 
@@ -58,7 +59,7 @@ class ChannelBlock(nn.Module):
         norm, fc1, fc2 = self.norm, self.mlp.fc1, self.mlp.fc2
         assert fc1.bias is not None and fc2.bias is not None
         parameters = (norm.weight, norm.bias, fc1.weight, fc1.bias, fc2.weight, fc2.bias)
-        return mlp(x, *parameters, norm.eps)
+        return mlp(x, *parameters, norm.eps, self.mlp.activation)
 
 
 class NormBlock(nn.Module):
@@ -91,7 +92,8 @@ class Layer(nn.Module):
         self.sequence = SequenceBlock(mixer, (RMSNorm if model.norm == "rms" else LayerNorm)(D))
         self.channel = NormBlock(D) if model.second_norm else None
         if model.channel_mixer == "mlp":
-            self.channel = ChannelBlock(MLP(D, model.mlp_ratio * D, model.num_layers), D)
+            width, activation = model.mlp_ratio * D, model.mlp_activation
+            self.channel = ChannelBlock(MLP(D, width, model.num_layers, activation), D)
 
     @property
     def mixer(self) -> SequenceMixer:

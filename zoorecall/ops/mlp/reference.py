@@ -1,15 +1,19 @@
 """The MLP half of a layer, from its norm to its residual: the plain torch form.
 
-y = x + W2 gelu(W1 LN(x) + b1) + b2 with GELU by the error function (Hendrycks and Gimpel 2016,
-arXiv 1606.08415) and LN the layer normalization with a scale and a shift.
+y = x + W2 act(W1 LN(x) + b1) + b2 with LN the layer normalization with a scale and a shift, and for
+act GELU by the error function (Hendrycks and Gimpel 2016, arXiv 1606.08415) or tanh.
 Shape letters: R runs, T tokens, D width, F hidden width.
 The hidden activations [R, T, F] are the largest tensors of a layer; `mlp_triton` computes the same
 without ever storing them.
 """
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+Activation = Literal["gelu", "tanh"]
 
 
 def mlp_reference(
@@ -21,6 +25,7 @@ def mlp_reference(
     w2: Tensor,
     b2: Tensor,
     eps: float,
+    activation: Activation = "gelu",
 ) -> Tensor:
     """y [R, T, D] of x [R, T, D], in x's dtype, to which the parameters are cast.
 
@@ -32,5 +37,6 @@ def mlp_reference(
     )
     normed = F.layer_norm(x, x.shape[-1:], eps=eps) * norm_weight + norm_bias
     # not baddbmm: it first writes the bias out to the size of the product
-    hidden = F.gelu(torch.bmm(normed, w1.to(x.dtype).mT) + b1)
+    hidden = torch.bmm(normed, w1.to(x.dtype).mT) + b1
+    hidden = F.gelu(hidden) if activation == "gelu" else hidden.tanh()
     return x + (torch.bmm(hidden, w2.to(x.dtype).mT) + b2)
