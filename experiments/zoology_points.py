@@ -3,9 +3,9 @@
     python experiments/zoology_points.py
 
 Prints every published point with what was run for it, by depth and by the order of the batches:
-the best of the learning rates. Grid: grids/zoology_figure2.yaml, trained into
-results/zoology_figure2 if nothing of it is there. Figure and table, there: published, as .png, .pdf
-and .csv.
+the best of the learning rates. Grids: grids/zoology_figure2.yaml, trained into
+results/zoology_figure2 if nothing of it is there, and, where it is trained,
+grids/zoology_2023.yaml. Figure and table, in the folder of each: published, as .png, .pdf and .csv.
 """
 
 from pathlib import Path
@@ -18,10 +18,10 @@ from zoorecall.cli import exit_code
 from zoorecall.columns import DEPTH, LENGTH, MIXER, WIDTH, name
 from zoorecall.files import replacing
 from zoorecall.plots import accuracy_beside_published
-from zoorecall.studies import draw, load_study, missing_runs
+from zoorecall.studies import draw, is_trained, load_study, missing_runs
 from zoorecall.tables import print_table, readable
 
-STUDY = "zoology_figure2"
+STUDIES = ("zoology_figure2", "zoology_2023")
 
 
 def by_variant(table: pd.DataFrame) -> pd.DataFrame:
@@ -35,14 +35,21 @@ def by_variant(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def main() -> None:
-    results = load_study(STUDY)
+    for study in STUDIES:
+        if study == STUDIES[0] or is_trained(study):
+            show(study)
+
+
+def show(study: str) -> None:
+    """Draw and print what a study has."""
+    results = load_study(study)
     table = beside_published(results.runs)
-    draw(STUDY, {"published": accuracy_beside_published(results.runs, table, ORDER)})
+    draw(study, {"published": accuracy_beside_published(results.runs, table, ORDER)})
     run = table.dropna(subset=["accuracy"]).astype({DEPTH: int, "seeds": int})
-    with replacing(Path("results", STUDY, "published.csv")) as temporary:
+    with replacing(Path("results", study, "published.csv")) as temporary:
         run.to_csv(temporary, index=False, float_format="%.4g")
     print_table(readable(by_variant(run)))
-    print(missing_runs(STUDY, results))
+    print(missing_runs(study, results))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from made_up import made_up_runs
 
-from zoorecall.claims.arora2023 import BASE_CONV, POINTS, WIDTHS, beside_published
+from zoorecall.claims.arora2023 import BASE_CONV, BASE_CONV_2023, POINTS, WIDTHS, beside_published
 
 RATES = (1e-4, 1e-3, 1e-2)
 
@@ -35,6 +35,15 @@ def test_each_depth_and_order_has_a_row_of_its_own():
     variants = run[["model.num_layers", "train.order"]].to_numpy().tolist()
     assert variants == [[2, "fixed"], [2, "shuffled"], [4, "fixed"]]
     assert np.allclose(run["published"], 0.65)
+
+
+def test_the_base_conv_of_2023_has_the_points_of_base_conv():
+    sizes = {"layers": (8,), "widths": (64,), "lengths": (64,), "rates": RATES, "seeds": (42,)}
+    runs = made_up_runs(lambda *at: 0.75, (BASE_CONV_2023,), **sizes)
+    (run,) = (
+        beside_published(runs.assign(**{"train.order": "shuffled"})).dropna().to_dict("records")
+    )
+    assert run["difference"] == pytest.approx(0.75 - 0.70)
 
 
 def test_there_is_a_point_for_each_width_of_each_mixer():

@@ -13,7 +13,9 @@ from ..columns import DEPTH, LENGTH, MIXER, RATE, WIDTH
 ORDER = "train.order"
 
 WIDTHS = (64, 128, 256, 512)
-BASE_CONV = "base_conv + base_conv (conv=implicit)"
+SHORT, LONG = "base_conv", "base_conv (conv=implicit)"
+BASE_CONV, BASE_CONV_2023 = f"{SHORT} + {LONG}", f"{SHORT} + {SHORT} + {LONG} + {LONG}"
+"""One in the place of the mixer, and one in that of the MLP, too."""
 POINTS: dict[int, dict[str, tuple[float, float, float, float]]] = {
     64: {
         "attention": (1.00, 1.00, 1.00, 1.00),
@@ -39,9 +41,10 @@ def beside_published(runs: pd.DataFrame) -> pd.DataFrame:
     mean over seeds is best, not held out; and what it is more than published, as `difference`."""
     points = pd.DataFrame(
         [
-            (length, mixer, width, accuracy)
+            (length, name, width, accuracy)
             for length, mixers in POINTS.items()
             for mixer, accuracies in mixers.items()
+            for name in ([BASE_CONV, BASE_CONV_2023] if mixer == BASE_CONV else [mixer])
             for width, accuracy in zip(WIDTHS, accuracies, strict=True)
         ],
         columns=[LENGTH, MIXER, WIDTH, "published"],
