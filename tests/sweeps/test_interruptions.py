@@ -183,6 +183,8 @@ class Story:
         code, said = command.end()
         assert "Traceback" not in said, said
         codes = WAYS[way][1] | {0} if interrupted else {0}
+        if way == "full disk" and "ray" in self.more:
+            codes |= {1}  # Ray's own services could not write either, and ended the process
         over = len(self.finished()) == len(self.runs)
         if over and interrupted:
             codes |= {-signal.SIGTERM, -signal.SIGHUP, -signal.SIGUSR1, -signal.SIGINT}
