@@ -121,8 +121,7 @@ def carried_out(place) -> CarriedOut:
             executor.give(2, Measure(run_that(BEGIN_AND.format(place / "measures", 60))))
             executor.give(3, Train((run_that(BEGIN_AND.format(place / "hangs", 3600)),), 1))
             wait_for(place / "hangs")
-            executor._workers[3]._orders.close()
-            executor._workers[3]._orders = (place / "nobody").open("wb")
+            executor._workers[3]._waiting.put(None)  # there are no more orders
             while waiting or at_work:
                 for worker in {0, 1} - at_work.keys():
                     if waiting:
