@@ -41,7 +41,7 @@ class MLP(nn.Module):
 
     def __init__(self, d_model: int, d_hidden: int, num_layers: int, activation: Activation):
         super().__init__()
-        self.activation = activation
+        self.nonlinearity = activation
         self.fc1 = Linear(d_model, d_hidden, std=0.02)
         self.fc2 = Linear(d_hidden, d_model, std=0.02 / math.sqrt(2 * num_layers))
 
@@ -59,7 +59,7 @@ class ChannelBlock(nn.Module):
         norm, fc1, fc2 = self.norm, self.mlp.fc1, self.mlp.fc2
         assert fc1.bias is not None and fc2.bias is not None
         parameters = (norm.weight, norm.bias, fc1.weight, fc1.bias, fc2.weight, fc2.bias)
-        return mlp(x, *parameters, norm.eps, self.mlp.activation)
+        return mlp(x, *parameters, norm.eps, self.mlp.nonlinearity)
 
 
 class NormBlock(nn.Module):
