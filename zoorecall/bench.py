@@ -307,15 +307,25 @@ def record(
     limits: Ceilings,
     earlier: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Measurements and where they were made, for a JSON file; with those of other shapes that
-    `earlier` has from the same device."""
-    where = provenance(device)
-    kept: list[Measurement] = []
-    if earlier and earlier["device"] == where["device"]:
-        new = {measurement.shape for measurement in measurements}
-        old = [Measurement(**row) for row in earlier["measurements"]]
-        kept = [measurement for measurement in old if measurement.shape not in new]
-    return {**where, **asdict(limits), "measurements": [asdict(m) for m in (*kept, *measurements)]}
+    """Measurements and where they were made, for a JSON file; with those of other shapes that an
+    `earlier` one has."""
+    new = {measurement.shape for measurement in measurements}
+    old = [Measurement(**row) for row in earlier["measurements"]] if earlier else []
+    each = [*(one for one in old if one.shape not in new), *measurements]
+    return {**provenance(device), **asdict(limits), "measurements": [asdict(one) for one in each]}
+
+
+def earlier_record(path: Path, device: torch.device, precision: str) -> dict[str, Any] | None:
+    """What a file holds, to be added to; None where there is none. Raises UserError where that is
+    no record or one of another device or precision, as a record has the ceilings of one."""
+    if not path.exists():
+        return None
+    found, here = read_record(path), device_name(device)
+    others = {row["precision"] for row in found["measurements"]} - {precision}
+    if found["device"] != here or others:
+        there = ", ".join([found["device"], *sorted(others)])
+        raise UserError(f"{path}: is of {there}, not of {here}, {precision}; choose another file")
+    return found
 
 
 def read_record(path: Path) -> dict[str, Any]:

@@ -340,7 +340,7 @@ def _bench(args: argparse.Namespace) -> int:
     from pydantic import ValidationError
 
     from . import display
-    from .bench import bench, bench_run, ceilings, read_record, record
+    from .bench import bench, bench_run, ceilings, earlier_record, record
     from .files import is_stream, replacing
     from .grid.faults import in_words
     from .grid.yaml_nodes import Fault, parse_yaml
@@ -364,7 +364,7 @@ def _bench(args: argparse.Namespace) -> int:
     except ValidationError as error:
         raise UserError(f"bench: {in_words(error)}") from error
     check_fits(runs, device)
-    earlier = read_record(args.json) if args.json and args.json.exists() else None
+    earlier = earlier_record(args.json, device, args.precision) if args.json else None
     limits, measurements = ceilings(device, args.precision), []
     for measurement in bench(runs, args.packs, device, limits):
         measurements.append(measurement)

@@ -114,6 +114,12 @@ def test_a_run_that_overfits_after_a_bump_is_a_bump_and_says_how_far_test_is_fro
     assert found["gap"] == pytest.approx((loss[-2] - 0.01) / (loss[0] - 0.01), rel=0.05)
 
 
+def test_a_loss_that_never_was_finite_is_a_divergence():
+    loss = np.full(len(STEPS), np.nan)
+    assert classify(*one_run(loss))[["kind", "transitions"]].iloc[0].tolist() == ["divergence", 0]
+    assert transitions(*one_run(loss)).empty
+
+
 def test_a_loss_that_ends_above_its_beginning_has_diverged_though_it_is_finite():
     loss = 5 + 4 * (1 - logistic(3000, 200))
     assert classify(*one_run(loss))["kind"].tolist() == ["divergence"]

@@ -1,6 +1,7 @@
 """Models, packs of models, a user's own mixer, and what the plan says of them."""
 
 import dataclasses
+import json
 import math
 
 import pytest
@@ -10,9 +11,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from zoorecall import bench as benchmark
-from zoorecall.bench import bench, bench_run, read_record, record
+from zoorecall.bench import bench, bench_run, earlier_record, read_record, record
 from zoorecall.cli import main
 from zoorecall.config import RunConfig
+from zoorecall.errors import UserError
 from zoorecall.mixers import MIXERS
 from zoorecall.model.cost import count_parameters, forward_flops, state_size
 from zoorecall.model.model import build_model
@@ -146,6 +148,19 @@ def test_processes_measure_one_after_another_what_they_prepared_side_by_side():
     assert [m.pack_size for m in measured] == [1, 2] and failed == [jobs[1]]
 
 
+def test_a_record_is_of_one_device_and_precision(tmp_path):
+    run = bench_run("attention", 16, 16, 1, 4, precision="fp32")
+    path, first = tmp_path / "bench.json", record([*bench([run], [1], CPU, LIMITS, 0)], CPU, LIMITS)
+    assert earlier_record(path, CPU, "fp32") is None
+    path.write_text(json.dumps(first))
+    assert earlier_record(path, CPU, "fp32") == first
+    with pytest.raises(UserError, match=r"bench\.json: is of .*, fp32, not of .*, bf16; choose"):
+        earlier_record(path, CPU, "bf16")
+    path.write_text(json.dumps({**first, "device": "another"}))
+    with pytest.raises(UserError, match="is of another, not of"):
+        earlier_record(path, CPU, "fp32")
+
+
 def test_a_record_keeps_what_was_not_measured_again():
     run = bench_run("attention", 16, 16, 1, 4, precision="fp32")
     (one,), (two,) = (list(bench([run], [size], CPU, LIMITS, 0)) for size in (1, 2))
@@ -153,9 +168,6 @@ def test_a_record_keeps_what_was_not_measured_again():
     first = record([one, two], CPU, LIMITS)
     rows = record([faster], CPU, LIMITS, first)["measurements"]
     assert rows == [dataclasses.asdict(two), dataclasses.asdict(faster)]
-    assert record([one], CPU, LIMITS, {**first, "device": "another"})["measurements"] == [
-        dataclasses.asdict(one)
-    ]
 
 
 @pytest.mark.parametrize(

@@ -235,6 +235,10 @@ def classify(
     for run, curve in _each(runs, curves):
         steps, loss, accuracy = _columns(curve)
         known, train = loss[np.isfinite(loss)], curve["train_loss"].dropna().to_numpy()
+        if not len(known):  # it never was
+            names = {"run_id": run["run_id"], "mixer": run["mixer"], "kind": "divergence"}
+            rows.append({**names, "transitions": 0})
+            continue
         first, end = known[0], np.median(known[-3:])
         train_end = np.median(train[-3:]) if len(train) else first
         found = find_transitions(steps, loss, accuracy, run["warmup_steps"], min_depth)

@@ -156,7 +156,7 @@ def window_differences(
     """How much wider, in decades, each setting's window is than that of the baseline that differs
     from it only in the columns that `baseline` names, e.g. {"mixer": "attention"}.
 
-    Compared are seeds' own windows, paired where both have two seeds or more. The interval of
+    Compared are seeds' own windows, paired where they share two seeds or more. The interval of
     `wider` has room for where between two rates the windows end: from one's inner span less
     the other's outer to the reverse. `verdict` is `wider` or `narrower` where all of it is on one
     side and the narrower window lies inside its grid, else `undecided`. `edge` and `baseline_edge`
