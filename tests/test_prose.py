@@ -1011,6 +1011,14 @@ def bench():
     within = sum(share <= 5 for share in shares)
     yield f"{WORDS[within].capitalize()} of the {WORDS[len(shares)]} keep to the 5 %"
     yield f"evaluations, of the steps' time | 5 % | {span(shares, 1)} %"
+    busy = pd.read_csv(ROOT / "results/bench/utilization.csv")
+    yield f"said for {busy['second'].max():,.0f} s"
+    yield f"three shapes or more | 90 % | {busy['percent'].mean():.0f} % (below)"
+    minutes = busy.groupby(busy["second"] // 60)["percent"].mean()
+    first, nineteenth, last = (f"{minutes.iloc[i]:.0f} %" for i in (0, 18, -1))
+    yield f"it is {first} in the first, in which three"
+    yield f"{nineteenth} in the nineteenth, {last} in the last"
+    assert minutes.drop([0, 18, minutes.index[-1]]).round().min() == 99
     dropping = pd.read_csv(ROOT / "results/bench/dropout.csv")
     ms = dropping.set_index(["form", "attention_dropout"])["ms_per_run_step"]
     yield f"takes {ms['kernel', 0.1]:.3f} ms"

@@ -223,7 +223,6 @@ def measure(prepared: Prepared, job: Job) -> Measurement:
     run, (trainer, first) = job.run, prepared
     slot = trainer.running[0]
     tests = trainer.feed.tests(slot.run)
-
     trainer.time_steps(2)
     times = [trainer.time_steps(1)[0] for _ in range(3)]
     trainer.measure(slot, tests).tolist()  # which captures it, and shows which kernels run

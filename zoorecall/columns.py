@@ -38,8 +38,9 @@ TASK_SIZES = (LENGTH, VOCABULARY, QUERIES)
 WIDTH, DEPTH, POSITIONS, DROPPED = (
     "model.d_model", "model.num_layers", "model.positions", "model.embed_dropout",
 )  # fmt: skip
-OPTIMIZER, RATE, WARMUP, PRECISION, DATA = (
+OPTIMIZER, RATE, WARMUP, PRECISION, DATA, ORDER = (
     "train.optimizer", "train.learning_rate", "train.warmup", "train.precision", "train.data",
+    "train.order",
 )  # fmt: skip
 SOLVED = 0.95
 """The accuracy from which the papers call a task solved."""

@@ -8,9 +8,7 @@ config of figure 2: `grids/zoology_2023.yaml` says what its history tells of it.
 
 import pandas as pd
 
-from ..columns import DEPTH, LENGTH, MIXER, RATE, WIDTH
-
-ORDER = "train.order"
+from ..columns import DEPTH, LENGTH, MIXER, ORDER, RATE, WIDTH
 
 WIDTHS = (64, 128, 256, 512)
 SHORT, LONG = "base_conv", "base_conv (conv=implicit)"
