@@ -63,7 +63,7 @@ def case(R, B, L, H, K, dtype=torch.float32, bias=False, apart=False, rate=0.0):
 SMALL = {
     "attention": partial(case, B=1, L=17, H=2, K=8),
     "attention with bias": partial(case, B=1, L=17, H=2, K=8, bias=True),
-    "attention of three tensors": partial(case, B=1, L=17, H=2, K=8, apart=True),
+    "attention of three tensors": partial(case, B=1, L=17, H=2, K=8, bias=True, apart=True),
     "attention that drops weights": partial(case, B=2, L=17, H=2, K=8, bias=True, rate=0.3),
 }
 LARGE = {

@@ -76,6 +76,16 @@ def test_a_run_of_nan_leaves_its_neighbours_untouched(make):
 
 
 @on_device
+@each(OF_TOKENS + OF_SEQUENCES, "SMALL")
+def test_a_run_alone_is_as_beside_another(make):
+    """torch refuses outputs that share memory, as slices of a pack of one may."""
+    kernel, _, inputs = make(R=2)
+    both = kernel_results(kernel, inputs)
+    alone = kernel_results(kernel, [x[:1] for x in inputs], cotangent(both[0])[:1])
+    assert_same(alone, [x[:1] for x in both])
+
+
+@on_device
 @each(OF_SEQUENCES, "SMALL")
 def test_later_positions_do_not_reach_earlier_outputs(make):
     kernel, _, inputs = make(R=2)

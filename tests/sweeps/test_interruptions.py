@@ -101,8 +101,9 @@ class Command:
                 os.kill(pid, number)
 
     def told(self) -> list[dict[str, int]]:
-        """The steps of each run as the sweep told them, in this order."""
-        return [json.loads(line) for line in self.steps_file.read_text().splitlines()]
+        """The steps of each run as the sweep told them, in this order; the last line may have met
+        a full disk."""
+        return [json.loads(line) for line in self.steps_file.read_text().split("\n")[:-1]]
 
     def wait_for_steps(self) -> None:
         """Until something was trained."""

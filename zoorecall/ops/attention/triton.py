@@ -216,8 +216,8 @@ def _backward(
             **_sizes(dy, num_heads, allow_tf32),
             BIAS=bool(bias), DROPPED=dropped, maxnreg=limit,
         )  # fmt: skip
-    to_bias = sums.sum(1).split([x.shape[1] for x in bias], dim=1) if bias else ()
-    return gradients, [x.contiguous() for x in to_bias]
+    to_bias = sums.split([x.shape[1] for x in bias], dim=2) if bias else ()
+    return gradients, [x.sum(1) for x in to_bias]
 
 
 @_backward.register_fake
