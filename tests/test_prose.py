@@ -962,6 +962,61 @@ def zoology_figure2():
     yield f"the same RWKV has {rwkv.max():.2f} and {rwkv.min():.2f} by the order alone"
 
 
+def beyond_the_seeds(table: pd.DataFrame) -> pd.Series:
+    """How far each published point is from the range of the seeds; below 0 within it."""
+    below, above = table["least"] - table["published"], table["published"] - table["most"]
+    return pd.concat([below, above], axis=1).max(axis=1)
+
+
+def zoology_2023():
+    runs = runs_of("zoology_2023")
+    yield counted("zoology_2023")
+    found = beside_published(runs).dropna(subset=["accuracy"])
+    names = {"attention": "attention", "hyena": "Hyena", "rwkv": "RWKV", "h3": "H3"}
+    one = ["task.seq_len", "mixer", "seed"]
+    best = runs.loc[runs.groupby(one)[ACCURACY].idxmax()]
+    for point in found.to_dict("records"):
+        seeds = part(best, length=point["task.seq_len"], mixer=point["mixer"])
+        named = f"{names.get(point['mixer'], 'BaseConv')}, {point['model.num_layers']:.0f} layers"
+        numbers = (f"{point['published']:.2f}", each(seeds), f"{point['accuracy']:.2f}")
+        yield row(point["task.seq_len"], named, *numbers, span(seeds["train_accuracy"]))
+    outside = found.assign(by=beyond_the_seeds(found))
+    near = outside["by"] <= 0.01
+    assert len(found) == 10 and near.sum() == 8
+    far = outside[~near].set_index(["task.seq_len", "mixer"])["by"]
+    yield f"published {far[128, 'rwkv']:.2f} above the highest seed"
+    yield f"published {far[128, 'h3']:.2f} below the lowest seed"
+    h3 = part(best, length=128, mixer="h3")
+    assert (h3[RATE] == h3[RATE].max()).all() and rate(h3[RATE].max()) == "1e-2"
+    today = beside_published(runs_of("zoology_figure2")).dropna(subset=["accuracy"])
+    of = today[today["task.seq_len"] == 64].groupby("mixer")["accuracy"].agg(list)
+    yield f"there Hyena has {span(of['hyena'])} at length 64, RWKV {span(of['rwkv'])}, BaseConv"
+    yield f"BaseConv {span(of[BASE_CONV])}."
+    most = outside.loc[(outside["most"] - outside["least"]).idxmax()]
+    assert (most["task.seq_len"], most["mixer"]) == (64, "rwkv")
+    yield f"differ by up to {most['most'] - most['least']:.2f}** (RWKV at length 64)"
+    longer = part(best, length=128)
+    assert longer[longer["mixer"] != "attention"]["train_accuracy"].max() < 0.95
+    yield f"the {longer['num_steps'].min():,.0f} steps that batches of 1,024"
+
+
+def fresh():
+    runs = runs_of("fresh")
+    yield counted("fresh")
+    losses = {}
+    for mixer in ("attention", "attention (conv=v)"):
+        for data, text in (("fixed", "100,000, fixed"), ("fresh", "new ones at every step")):
+            found = part(runs, mixer=mixer, data=data).sort_values(RATE)
+            accuracy = [
+                " ".join(f"{x:.2f}" for x in found[of]) for of in (ACCURACY, "train_accuracy")
+            ]
+            losses[mixer, data] = span(found["test_loss"])
+            yield row(mixer, text, *accuracy, span(found["train_loss"]), span(found["test_loss"]))
+    of = [losses["attention", data] for data in ("fixed", "fresh")]
+    yield "the test loss is {} nats with fixed examples and {} with new ones".format(*of)
+    yield f"guessing among the values: {GUESSING:.2f}"
+
+
 TARGETS = {
     "attention": ("0.30", "1.2", "0.60", "2.4"),
     "attention (conv=qkv)": ("0.40", "1.6", "0.80", "3.2"),
@@ -1052,6 +1107,10 @@ def tune_small():
 
 
 def overview():
+    points = beside_published(runs_of("zoology_2023")).dropna(subset=["accuracy"])
+    near = (beyond_the_seeds(points) <= 0.03).sum()
+    assert len(points) == 10
+    yield f"of the ten points, {near} lie within 0.03 of three seeds here"
     for name in FOLDERS:
         if not has_runs(ROOT / "results" / name):
             continue
@@ -1155,6 +1214,7 @@ FOLDERS = {
     "dynamics": dynamics,
     "embed_dropout": embed_dropout,
     "embed_dropout_small": embed_dropout_small,
+    "fresh": fresh,
     "initial_weights": initial_weights,
     "key_value_sum": key_value_sum,
     "key_value_sum_small": key_value_sum_small,
@@ -1170,6 +1230,7 @@ FOLDERS = {
     "tune_small": tune_small,
     "width_depth": width_depth,
     "zoology": zoology,
+    "zoology_2023": zoology_2023,
     "zoology_figure2": zoology_figure2,
 }
 

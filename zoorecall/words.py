@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -40,14 +41,16 @@ that a grid takes."""
 
 def mixer(name: str, options: Mapping[str, Any]) -> str:
     """What people call a mixer, from its name and the options that are not at their defaults:
-    `Attention`, `GLA (conv)`, `Mamba (no norm)`, `BaseConv + Based`; a user's own by its class."""
+    `Attention`, `GLA (conv)`, `Mamba (no norm)`, `2x BaseConv + Based`; a user's own by its class."""
     if name == "pattern":
         parts = [
             mixer(one["name"], {key: x for key, x in one.items() if key != "name"})
             for one in options["mixers"]
         ]
         rest = {key: x for key, x in options.items() if key != "mixers"}
-        return " + ".join(parts) + _in_brackets(rest)
+        in_turn = [(part, len([*alike])) for part, alike in groupby(parts)]
+        said = [part if times == 1 else f"{times}x {part}" for part, times in in_turn]
+        return " + ".join(said) + _in_brackets(rest)
     return MIXERS.get(name, name.rpartition(":")[2]) + _in_brackets(options)
 
 

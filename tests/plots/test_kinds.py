@@ -111,6 +111,7 @@ def test_every_mixer_has_a_name_of_its_own_that_the_field_knows():
         ("lab.mix:Mine", {"x": [1, 2]}, "Mine (x 1 2)"),
         ("pattern", {"mixers": [{"name": "base_conv"}, {"name": "gla", "conv": True}]},
          "BaseConv + GLA (conv)"),
+        ("pattern", {"mixers": [{"name": "h3"}, {"name": "gla"}, {"name": "gla"}]}, "H3 + 2x GLA"),
     ],
 )  # fmt: skip
 def test_a_mixer_is_called_as_people_write_it(name, options, said):

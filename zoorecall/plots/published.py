@@ -19,7 +19,8 @@ def accuracy_beside_published(
     runs: pd.DataFrame, table: pd.DataFrame, variant: str, width: float = style.WIDTH
 ) -> Figure:
     """A row of panels a length, a panel a mixer of `runs`: the published points, and of the same
-    `table` (see `claims.arora2023`) a line for each depth and value of the column `variant`."""
+    `table` (see `claims.arora2023`) a line for each depth and value of the column `variant`, with a
+    bar from the least to the most of the seeds."""
     looks, names = mixer_looks(runs), words.mixer_names(runs)
     places = [
         (length, mixer)
@@ -44,13 +45,15 @@ def accuracy_beside_published(
             rows = panel[(panel[DEPTH] == depth) & (panel[variant] == value)]
             of_line = look(looks[mixer].color, depth, value)
             axis.plot(rows[WIDTH], rows["accuracy"], **{**of_line.line, **of_line.seeds})
+            axis.vlines(rows[WIDTH], rows["least"], rows["most"], of_line.color, linewidth=1)
         size_axis(axis, points[WIDTH])
         accuracy_axis(axis)
     shown: dict[str, Artist] = {"published": PUBLISHED.handle}
     for depth, value in itertools.product(depths, values):
         text = f"{words.count(int(depth), 'layer')}, {name(variant)} {value}"
         shown[text] = look("black", depth, value).handle
-    seeds = style.seeds_said(runs) if runs["seed"].nunique() == 1 else "mean over seeds"
-    labels(figure, "width", "test accuracy", f"at the best learning rate of all seeds; {seeds}")
+    several = "mean over seeds, a bar from the least to the most"
+    seeds = style.seeds_said(runs) if runs["seed"].nunique() == 1 else several
+    labels(figure, "width", "test accuracy", f"at each seed's best learning rate; {seeds}")
     legend(figure, shown)
     return figure
