@@ -108,6 +108,20 @@ def test_runs_that_differ_in_what_each_may_have_of_its_own_are_one_group(name):
     assert group.sequences == 8 * sum(run.train.num_steps for run in both)
 
 
+def test_the_longest_runs_of_a_group_come_first():
+    """By steps; those that end at an accuracy last, and of these the lowest learning rate first."""
+    settings = [
+        {"epochs": 1, "learning_rate": 1e-5},
+        {"stop_at_accuracy": 0.9, "learning_rate": 1e-2},
+        {"stop_above_accuracy": 0.9, "learning_rate": 1e-4},
+        {"learning_rate": 1e-1},
+        {"learning_rate": 1e-3},
+    ]
+    (group,) = plan([small_run(**train) for train in settings], lambda run: 8)
+    rates = [run.train.learning_rate for run in group.runs]
+    assert rates == [1e-1, 1e-3, 1e-4, 1e-2, 1e-5]
+
+
 MANY = {
     "base": {"task": {"vocab_size": 256}, "model": {"d_model": 32}},
     "axes": {

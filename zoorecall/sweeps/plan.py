@@ -16,7 +16,7 @@ from ..model.cost import count_parameters, forward_flops
 
 @dataclass(frozen=True)
 class RunGroup:
-    """Runs of one pack key, in the order of the grid, and how many a device trains at once."""
+    """Runs of one pack key, the longest first, and how many a device trains at once."""
 
     runs: tuple[RunConfig, ...]
     slots: int
@@ -52,17 +52,27 @@ def each_once(runs: Iterable[RunConfig]) -> tuple[RunConfig, ...]:
 
 
 def plan(runs: Sequence[RunConfig], slots: Callable[[RunConfig], int]) -> list[RunGroup]:
-    """Runs by pack key, in the order of the grid; `slots` says of the first of a group how many
-    like it to train at once, at most: as many times as it takes, nearly equally many, as few runs
-    at the end would take as long as all slots together."""
+    """Runs by pack key, keys in the order of the grid; `slots` says of the first of a group how
+    many like it to train at once, at most: as many times as it takes, nearly equally many, as few
+    runs at the end would take as long as all slots together. For the same reason those that will
+    take longest come first."""
     by_key: dict[str, list[RunConfig]] = {}
     for run in runs:
         by_key.setdefault(run.pack_key, []).append(run)
     groups = []
     for each in by_key.values():
         times = math.ceil(len(each) / slots(each[0]))
-        groups.append(RunGroup(tuple(each), math.ceil(len(each) / times)))
+        longest_first = tuple(sorted(each, key=_how_soon))
+        groups.append(RunGroup(longest_first, math.ceil(len(each) / times)))
     return groups
+
+
+def _how_soon(run: RunConfig) -> tuple[int, float]:
+    """What tells which of two runs ends sooner. Of those that end at an accuracy a lower learning
+    rate reaches it later, or never."""
+    train = run.train
+    ends_early = (train.stop_at_accuracy, train.stop_above_accuracy) != (None, None)
+    return -train.num_steps, train.learning_rate if ends_early else 0
 
 
 def share(runs: Sequence[RunConfig], part: int, parts: int) -> list[RunConfig]:
