@@ -41,7 +41,7 @@ that a grid takes."""
 
 def mixer(name: str, options: Mapping[str, Any]) -> str:
     """What people call a mixer, from its name and the options that are not at their defaults:
-    `Attention`, `GLA (conv)`, `Mamba (no norm)`, `2x BaseConv + Based`; a user's own by its class."""
+    `Attention`, `GLA (conv)`, `Mamba (no norm)`, `2x H3 + Based`; a user's own by its class."""
     if name == "pattern":
         parts = [
             mixer(one["name"], {key: x for key, x in one.items() if key != "name"})
