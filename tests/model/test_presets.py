@@ -5,6 +5,7 @@ The mixers have oracles of their own in tests/mixers; here only attention is wri
 """
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from zoorecall.config import PRESETS, ModelConfig, RunConfig, TrainConfig
+from zoorecall.grid import load_grid
 from zoorecall.layers import Linear
 from zoorecall.mixers import MIXERS
 from zoorecall.model.model import Model, build_model
@@ -24,6 +26,7 @@ from zoorecall.training.data import Feed
 from zoorecall.training.trainer import PackTrainer, reached
 
 WIDTH, LAYERS = 16, 3
+GRID_2023 = load_grid(Path(__file__).parents[2] / "grids/zoology_2023.yaml")
 OWN_BLOCK = ("mamba", "mamba2")
 BASED = {"name": "pattern", "mixers": ["base_conv", {"name": "based", "feature_dim": 8}]}
 HYBRID = {"name": "pattern", "mixers": ["mamba", {"name": "attention"}]}
@@ -121,15 +124,25 @@ def test_three_layers_are_zoologys_block_by_block(preset, name):
         assert_close(one, other)
 
 
-def test_the_mlp_of_october_2023_has_tanh():
-    run = run_of("paper", "hyena", {"mlp_activation": "tanh"})
+@pytest.mark.parametrize(
+    ("mixer", "layers", "mlp"),
+    [("attention", 2, True), ("hyena", 2, True), ("rwkv", 2, True), ("h3", 4, False),
+     ("pattern", 8, False)],
+)  # fmt: skip
+def test_the_runs_of_2023_have_the_blocks_of_those_days(mixer, layers, mlp):
+    """At 8486daf and 0a76ef2 an MLP had tanh; where a second mixer stood in its place, a layer there
+    is two layers here."""
+    found = (run for run in GRID_2023.runs if run.model.mixer.name == mixer)
+    run = next(found).model_copy(update={"task": run_of("zoology", "h3").task})
+    run = run.model_copy(update={"model": run.model.model_copy(update={"d_model": WIDTH})})
     model, L = build_model(run).double(), run.task.seq_len
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     tokens = torch.randint(run.task.vocab_size, (3, L))
     ours = model(tokens[None], torch.arange(L).expand(1, 3, -1))[0]
-    assert_close(ours, written_out(model, "hyena", tokens, True, True, torch.tanh))
-    assert not torch.allclose(ours, written_out(model, "hyena", tokens, True, True))
+    assert len(model.layers) == layers
+    assert_close(ours, written_out(model, mixer, tokens, mlp, False, torch.tanh))
+    assert not mlp or not torch.allclose(ours, written_out(model, mixer, tokens, mlp, False))
 
 
 def test_one_position_at_a_time_has_the_second_norm_too():
