@@ -376,6 +376,17 @@ def test_half_a_line_that_a_kill_left_in_the_journal_is_cut_off(two, tmp_path):
     assert [json.loads(line) for line in storage.read_text().splitlines()]
 
 
+@pytest.mark.parametrize("behind", [1, None])  # the last line, too
+def test_a_damaged_line_of_the_journal_is_named(two, tmp_path, behind):
+    storage = tmp_path / "study.log"
+    make(two, storage=storage).ask(3)
+    lines = storage.read_text().splitlines()
+    at = len(lines[:behind])
+    storage.write_text("\n".join([*lines[:at], "not JSON", *lines[at:]]) + "\n")
+    with pytest.raises(UserError, match=f"{storage} cannot be opened: line {at + 1} is damaged"):
+        make(two, storage=storage)
+
+
 def test_a_lock_that_a_killed_process_left_is_taken_away(two, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     first = make(two, storage="x/study.log")

@@ -1,6 +1,7 @@
 """Where searches are kept: Optuna's own storage, a journal file or a database."""
 
 import contextlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,6 +71,7 @@ def _journal(path: Path) -> JournalStorage:
     lock.acquire()
     try:
         _drop_half_a_line(path)
+        _check_lines(path)
     finally:
         lock.release()
     return JournalStorage(JournalFileBackend(str(path), lock))
@@ -81,3 +83,13 @@ def _drop_half_a_line(path: Path) -> None:
     if text and not text.endswith(b"\n"):
         with path.open("r+b") as file:
             file.truncate(text.rfind(b"\n") + 1)
+
+
+def _check_lines(path: Path) -> None:
+    """Raise ValueError for the first line that is no JSON: Optuna passes over the last such, and
+    cannot open what it then writes behind it."""
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        try:
+            json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"line {number} is damaged; without it the rest is used") from error
