@@ -130,8 +130,8 @@ def test_three_layers_are_zoologys_block_by_block(preset, name):
      ("pattern", 8, False)],
 )  # fmt: skip
 def test_the_runs_of_2023_have_the_blocks_of_those_days(mixer, layers, mlp):
-    """At 8486daf and 0a76ef2 an MLP had tanh; where a second mixer stood in its place, a layer there
-    is two layers here."""
+    """At 8486daf and 0a76ef2 an MLP had tanh; where a second mixer stood in its place, a layer of
+    then is two here."""
     found = (run for run in GRID_2023.runs if run.model.mixer.name == mixer)
     run = next(found).model_copy(update={"task": run_of("zoology", "h3").task})
     run = run.model_copy(update={"model": run.model.model_copy(update={"d_model": WIDTH})})
