@@ -7,12 +7,15 @@ from functools import partial
 from ..results import Results
 from .chaudhry2025 import c12
 from .evidence import Studies, Verdict
-from .okpekpe2025 import c1, c2, c3, c4, c5, c6, c10
-from .okpekpe2025_variants import c7, c8, c9, c11
+from .okpekpe2025 import c1, c2, c3, c4, c5, c6, c10, c18, c19
+from .okpekpe2025_variants import c7, c8, c9, c11, c16
 
 Claim = Callable[[Studies], Verdict]
 
-CLAIMS: tuple[Claim, ...] = (c1, c2, c3, c4, c5, c6, c7, c8, c9, c10, c11, c12)
+CLAIMS: tuple[Claim, ...] = (
+    *(c1, c2, c3, c4, c5, c6, c7, c8, c9, c10, c11, c12),
+    *(c16, c18, c19),
+)
 
 WITH_DROPOUT: tuple[Claim, ...] = tuple(partial(x, grids=("embed_dropout",)) for x in (c1, c2, c3))
 """Those on 2-layer models and learning rates, of runs in which a tenth of the embedding was

@@ -1,6 +1,6 @@
 """Verdicts on the claims of Okpekpe and Orvieto 2025 (arXiv 2508.19029, versions 1 and 2) that
 the grids test: one function each, from the tables of the grids. Those on variants of a mixer, C7 to
-C9 and C11, are in `okpekpe2025_variants`.
+C9, C11 and C16, are in `okpekpe2025_variants`.
 
 Accuracies are held out, at the learning rate that is best for the other seeds. What the papers
 leave vague is fixed by the constants here, and so: to gain is more than nothing by the interval
@@ -13,6 +13,7 @@ rest of 256 tokens, and give 2.2 pairs away.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pandas as pd
 
@@ -20,11 +21,14 @@ from ..analysis.accuracy import best_accuracies, setting_columns
 from ..analysis.bumps import classify
 from ..analysis.floors import without_recall
 from ..analysis.intervals import mean_difference, mean_over_seeds
+from ..analysis.outcomes import FITS
 from ..analysis.scaling import whole_gains
 from ..analysis.sparse_grids import lost_by_seed, miss_rates
 from ..analysis.three_valued import Row, above, agreed, all_of, any_of, unsure, within
 from ..columns import DEPTH, LENGTH, QUERIES, RATE, RUN_ID, WIDTH
+from ..results import Results
 from .evidence import (
+    LENGTHS,
     RECURRENT,
     SETTING,
     WIDTHS,
@@ -243,6 +247,50 @@ def c10(studies: Studies) -> Verdict:
     ]
     text = "Mamba2's window is wider than Mamba's, DeltaNet's as wide as 2-layer attention's"
     return judge("C10", text, findings, grids, studies)
+
+
+def c18(studies: Studies) -> Verdict:
+    grids = ("lr_fine", "lengths", "width_depth")
+    rows = settings(studies, grids, ["hyena"], layers=1)
+    rows = rows[rows[WIDTH] > rows[LENGTH]]
+    finding = Finding(None, "1-layer hyena of more width than length is not run")
+    if len(rows):
+        holds = all_of(solved(rows))
+        if holds and len(rows) < 2:
+            holds = None
+        count, worst = int((rows["verdict"] == "solves").sum()), lowest(rows)
+        words = f"surely solves {count} of {len(rows)} settings of more width than length, "
+        words += f"lowest {percent(worst)} at {place(worst)}"
+        run = set(zip(rows[LENGTH], rows[WIDTH], strict=True))
+        whole = {(length, width) for length in LENGTHS for width in WIDTHS if width > length} <= run
+        finding = Finding(holds, words, whole)
+    text = "1-layer Hyena solves once its width exceeds the length"
+    return judge("C18", text, [finding], grids, studies)
+
+
+def c19(studies: Studies) -> Verdict:
+    grids = ("lr_fine", "lengths", "width_depth")
+    rows = settings(_of_training(studies, grids), grids, ATTENTION, layers=1)
+    finding = Finding(None, "1-layer attention is not run")
+    if len(rows):
+        most, least = highest(rows), lowest(rows)
+        words = f"it recalls {percent(most)} of its training examples at {place(most)}, "
+        words += f"{percent(least)} at {place(least)} with {least[QUERIES]} pairs"
+        finding = Finding(solved_nowhere(rows), words)
+    text = "1-layer attention does not fit its training examples either"
+    return judge("C19", text, [finding], grids, studies)
+
+
+def _of_training(studies: Studies, grids: Sequence[str]) -> Studies:
+    """The same runs by their accuracy on the examples that they were trained on, solved where a run
+    counts as fitting them."""
+    found = {}
+    for name in grids:
+        if name in studies and "train_accuracy" in studies[name].runs:
+            runs = studies[name].runs.dropna(subset="train_accuracy")
+            runs = runs.assign(test_accuracy=runs["train_accuracy"])
+            found[name] = Results(runs, studies[name].curves)
+    return replace(studies, results=found, solved=FITS)
 
 
 def _gain(

@@ -1,4 +1,4 @@
-"""Verdicts on the claims about variants of a mixer (C7, C8, C9 and C11); see `claims`."""
+"""Verdicts on the claims about variants of a mixer (C7, C8, C9, C11 and C16); see `claims`."""
 
 from collections.abc import Mapping, Sequence
 
@@ -49,15 +49,8 @@ def c8(studies: Studies) -> Verdict:
 
 
 def c9(studies: Studies) -> Verdict:
-    grids = ("conv1d", "ablations", "dynamics")
-    mixers = ("mamba (conv=False)", "mamba (init_std=0.02, conv=False)")
-    rows = settings(studies, grids, mixers, layers=1)
-    best = [highest(group) for _, group in rows.groupby(["mixer", QUERIES])]
-    words = [f"{x['mixer']} {percent(x)} of {x[QUERIES]} pairs at width {x[WIDTH]}" for x in best]
-    whole = every_size(rows)
-    findings = [Finding(any_of(solved(rows)), ", ".join(words) or "not run", whole)]
     text = "1-layer Mamba without its convolution solves (version 1; version 2 has it fail)"
-    return judge("C9", text, findings, grids, studies)
+    return _without_convolution("C9", text, 1, ("conv1d", "ablations", "dynamics"), studies)
 
 
 def c11(studies: Studies) -> Verdict:
@@ -80,6 +73,25 @@ def c11(studies: Studies) -> Verdict:
         findings = [Finding(all_of(same), words + percent(most, "difference"))]
     text = f"learned positions change recurrent models by {100 * HARDLY:.0f} % at most"
     return judge("C11", text, findings, ["positions"], studies)
+
+
+def c16(studies: Studies) -> Verdict:
+    text = "2-layer Mamba keeps solving without its convolution"
+    return _without_convolution("C16", text, 2, ["conv1d"], studies)
+
+
+def _without_convolution(
+    claim: str, text: str, layers: int, grids: Sequence[str], studies: Studies
+) -> Verdict:
+    """A claim that Mamba of so many layers solves without its convolution, by either of its initial
+    weights."""
+    mixers = ("mamba (conv=False)", "mamba (init_std=0.02, conv=False)")
+    rows = settings(studies, grids, mixers, layers)
+    best = [highest(group) for _, group in rows.groupby(["mixer", QUERIES])]
+    words = [f"{x['mixer']} {percent(x)} of {x[QUERIES]} pairs at width {x[WIDTH]}" for x in best]
+    missing = f"{layers}-layer mamba (conv=False) is not run"
+    findings = [Finding(any_of(solved(rows)), ", ".join(words) or missing, every_size(rows))]
+    return judge(claim, text, findings, grids, studies)
 
 
 def _variants(
