@@ -1110,7 +1110,7 @@ def overview():
     points = beside_published(runs_of("zoology_2023")).dropna(subset=["accuracy"])
     near = (beyond_the_seeds(points) <= 0.03).sum()
     assert len(points) == 10
-    yield f"of the ten points, {near} lie within 0.03 of three seeds here"
+    yield f"of the ten points, {near} lie within 0.03 of the range of three seeds here"
     for name in FOLDERS:
         if not has_runs(ROOT / "results" / name):
             continue

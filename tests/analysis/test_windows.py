@@ -44,17 +44,31 @@ def test_no_window_where_even_the_best_is_below_but_a_step_in_which_one_may_hide
     assert learning_rate_window(RATES, 0.94 * curve(-3, -2), solved=0.9).inner == pytest.approx(1)
 
 
-def test_a_window_is_the_island_of_the_best_and_islands_are_counted():
-    y = curve(-4.5, -3.5)
-    y[X > -2.6] = 0.96  # wider, but apart and not the best
+def test_a_window_is_the_widest_island_and_islands_are_counted():
+    y = 0.97 * curve(-4.5, -3.5)
+    y[X > -1.1] = 0.999  # a rate alone at the end, and the best
     window = learning_rate_window(RATES, y)
     np.testing.assert_allclose(np.log10([window.low, window.high]), [-4.5, -3.5])
     assert window.islands == 2 and window.edge == ""
 
 
-def test_of_equally_good_islands_the_widest_is_the_window():
-    y = np.maximum(curve(-5, -4.75), curve(-3.5, -2))
-    np.testing.assert_allclose(np.log10(learning_rate_window(RATES, y).low), -3.5)
+def test_of_equally_wide_islands_that_of_the_best_is_the_window():
+    y = np.maximum(0.96 * curve(-4.5, -4), 0.98 * curve(-3, -2.5))
+    np.testing.assert_allclose(np.log10(learning_rate_window(RATES, y).low), -3)
+
+
+def test_a_seed_at_one_rate_has_no_window_and_one_that_rises_to_the_end_may_have_it_beyond():
+    def accuracy(m, n, d, length, x, seed):
+        return hat(x, -3, -2) if seed != 777 else 0.2 * (x + 5)
+
+    runs = made_up_runs(accuracy)
+    (whole,) = map(windows_of, accuracies(runs))
+    assert whole.edge == "high" and whole.inner.tolist() == pytest.approx([1, 1, 0])
+    one_rate = runs[
+        (runs["seed"] != 777) | (runs["train.learning_rate"] == runs.iloc[0]["train.learning_rate"])
+    ]
+    (two,) = map(windows_of, accuracies(one_rate))
+    assert two.edge == "" and two.inner.to_dict() == pytest.approx({42: 1, 123: 1})
 
 
 def test_uneven_steps_count_as_they_are():
@@ -176,6 +190,13 @@ def test_rates_that_were_not_trained_are_interpolated_and_those_beyond_left_out(
     np.testing.assert_allclose(found["accuracy"], 2.9 / 4)
     assert found["interpolated"]
     assert reported(runs, (10.0,)).empty
+
+
+def test_a_seed_that_lacks_a_rate_is_not_read_off_by_those_of_others():
+    runs = made_up_runs(lambda m, n, d, length, x, seed: 0.0 if seed == 777 else 0.9)
+    far = runs["train.learning_rate"] > 10**-3.9
+    found = reported(runs[(runs["seed"] != 777) | ~far], ZOOLOGY_RATES).iloc[0]
+    assert sorted(found["each"]) == [0.0, 0.9, 0.9]
 
 
 @pytest.mark.parametrize("spacing", [0.25, 0.5, 2 / 3, 1.0, 2.0])

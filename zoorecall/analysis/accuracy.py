@@ -273,7 +273,8 @@ def with_baselines(
     settings: list[Accuracies], baseline: Mapping[str, object]
 ) -> Iterator[tuple[Accuracies, Accuracies | None]]:
     """Each setting with the baseline that differs from it at most in the columns that `baseline`
-    names: a baseline with itself, None where that baseline was not run.
+    names, and in options that go with these in all runs, as `setting_columns` leaves them out: a
+    baseline with itself, None where that baseline was not run.
 
     Raises ValueError where no setting has the baseline's values.
     """

@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from ..columns import RATE, SOLVED
+from ..columns import SOLVED
 from .accuracy import accuracies
 from .intervals import mean_difference
 from .windows import windows_of
@@ -42,8 +42,9 @@ def reported(runs: pd.DataFrame, rates: Sequence[float] = ZOOLOGY_RATES) -> pd.D
         at = at[(at > x[0] - 1e-6) & (at < x[-1] + 1e-6)]
         if not len(at):
             continue
-        values = (one.values @ _interpolation(x, at)).round(12)  # [S, K]
-        table = pd.DataFrame(values, index=one.table.index, columns=10**at)
+        table = _read_off(one.table, _interpolation(x, at), 10**at)
+        if table.empty:
+            continue
         sparse = replace(one, table=table)
         lost, _ = mean_difference(one.held_out, sparse.held_out)
         rows.append(
@@ -65,18 +66,31 @@ def reported(runs: pd.DataFrame, rates: Sequence[float] = ZOOLOGY_RATES) -> pd.D
 def lost_by_seed(runs: pd.DataFrame, rates: Sequence[float] = ZOOLOGY_RATES) -> pd.DataFrame:
     """What the best of those of `rates` that were trained loses against the best of all, held out:
     a row a seed, a column a mixer, the mean over the settings that were run with all mixers and
-    seeds."""
-    x = np.log10(runs[RATE].to_numpy(dtype=float))
-    of_rates = runs[np.isclose(x[:, None], np.log10(rates), atol=1e-6).any(axis=1)]
-    sparse, full = (
-        {tuple(one.setting.values()): one.held_out for one in accuracies(table)}
-        for table in (of_rates, runs)
-    )
-    lost = pd.DataFrame({setting: full[setting] - sparse[setting] for setting in sparse})
-    if lost.empty:
-        return lost
-    by_setting = lost.T.unstack(level=0).dropna()  # a row a setting, columns (seed, mixer)
-    return pd.Series(by_setting.mean()).unstack()
+    with all of these seeds: those that some setting has of every mixer."""
+    lost = {}
+    for one in accuracies(runs):
+        x = np.log10(one.rates)
+        trained = np.isclose(x[:, None], np.log10(rates), atol=1e-6).any(axis=1)
+        table = one.table.loc[:, trained].dropna(axis=1, how="all")
+        if not table.empty:
+            lost[tuple(one.setting.values())] = one.held_out - replace(one, table=table).held_out
+    if not lost:
+        return pd.DataFrame()
+    by_setting = pd.DataFrame(lost).T.unstack(level=0)  # a row a setting, columns (seed, mixer)
+    of_seed = by_setting.T.groupby(level=0)
+    shared = of_seed.apply(lambda one: bool(one.notna().all().any()))
+    kept = by_setting.loc[:, by_setting.columns.get_level_values(0).isin(shared[shared].index)]
+    return pd.Series(kept.dropna().mean(), dtype=float).unstack()
+
+
+def _read_off(table: pd.DataFrame, weights: np.ndarray, rates: np.ndarray) -> pd.DataFrame:
+    """The table [S, P] at other rates, by weights [P, K]; NaN where a run that counts is missing,
+    without rates that no seed has."""
+    values = table.to_numpy()
+    missing = np.isnan(values)
+    found = (np.nan_to_num(values) @ weights).round(12)
+    found[missing.astype(float) @ weights > 0] = np.nan
+    return pd.DataFrame(found, table.index, rates).dropna(axis=1, how="all")
 
 
 def miss_rates(

@@ -2,10 +2,10 @@
 
 Okpekpe and Orvieto 2025 (arXiv 2508.19029), figure 1, puts accuracy over the logarithm of the
 learning rate. The rates at which it is at or above a threshold come in islands, stretches without
-a failing rate between them; the window is the island of the best accuracy. Nothing is
-interpolated: between the last rate that solves and the first that fails the window may end
-anywhere, so it has an inner span, from its first to its last rate, and an outer one, between the
-failing rates on either side.
+a failing rate between them; the window is the widest island, as the best accuracy may be that of a
+rate alone, by a thousandth. Nothing is interpolated: between the last rate that solves and the
+first that fails the window may end anywhere, so it has an inner span, from its first to its last
+rate, and an outer one, between the failing rates on either side.
 
 Over seeds, the number is the width of a seed's own window, in the mean. Each seed's inner and outer
 span enclose the width that a denser grid would show, so the interval goes from the lower end of
@@ -25,17 +25,18 @@ import numpy as np
 import pandas as pd
 
 from ..columns import SOLVED
-from .accuracy import Accuracies, accuracies, with_baselines
+from .accuracy import EDGE_GAIN, Accuracies, accuracies, with_baselines
 from .intervals import Estimate, mean_difference, mean_over_seeds
 
 
 @dataclass(frozen=True)
 class Window:
-    """The island of learning rates around the best; `low` and `high` are its first and last rate,
+    """The widest island of learning rates that solve; `low` and `high` are its first and last rate,
     NaN where no rate solves.
 
     `inner` and `outer` are its spans in decades; where the window touches the grid's lowest or
     highest rate, both end there, and it may be wider than either. `islands` counts all islands.
+    Where there is none, the best accuracy may lie at an end, higher than all inside.
     """
 
     low: float
@@ -58,16 +59,20 @@ def _ends(lowest: bool, highest: bool) -> str:
 def learning_rate_window(
     learning_rates: np.ndarray, accuracy: np.ndarray, solved: float = SOLVED
 ) -> Window:
-    """The window of one curve, whose rates ascend. Of several rates that are equally best it lies
-    around the one that makes it widest, of equally wide ones the lowest."""
+    """The window of one curve, whose rates ascend. Of equally wide islands it is the one with the
+    best accuracy, then the lowest."""
     x, last = np.log10(learning_rates), len(learning_rates) - 1
     found = list(_islands(np.asarray(accuracy) >= solved))
     if not found:
         step = max((b - a for a, b in pairwise(x)), default=0.0)
-        return Window(np.nan, np.nan, 0.0, step, 0)
-    best = np.max(accuracy)
-    around = [(i, j) for i, j in found if best in accuracy[i : j + 1]]
-    i, j = max(around, key=lambda ends: x[ends[1]] - x[ends[0]])
+        rising = np.max(accuracy) > np.max(accuracy[1:-1], initial=-np.inf) + EDGE_GAIN
+        ends = (bool(rising and np.argmax(accuracy) == end) for end in (0, last))
+        return Window(np.nan, np.nan, 0.0, step, 0, *ends)
+    widths = [round(x[j] - x[i], 9) for i, j in found]
+    i, j = max(
+        (ends for ends, width in zip(found, widths, strict=True) if width == max(widths)),
+        key=lambda ends: np.max(accuracy[ends[0] : ends[1] + 1]),
+    )
     outer = x[min(j + 1, last)] - x[max(i - 1, 0)]
     low, high = learning_rates[i], learning_rates[j]
     return Window(low, high, x[j] - x[i], outer, len(found), i == 0, j == last)
@@ -107,10 +112,10 @@ class Windows:
 
     @property
     def edge(self) -> str:
-        """Which of the grid's ends a window touches, the mean's or a seed's; where there is none,
-        at which the best rate lies."""
-        found = [x for x in (self.mean, *self.each.values()) if x.islands]
-        if not found:
+        """Which of the grid's ends a window touches, the mean's or a seed's, or the best accuracy
+        of a seed that has none; where none has, at which the best rate lies."""
+        found = [self.mean, *self.each.values()]
+        if not any(window.islands for window in found):
             return self.best_edge
         lowest, highest = (
             any(getattr(x, f"touches_{end}") for x in found) for end in ("lowest", "highest")
@@ -119,10 +124,12 @@ class Windows:
 
 
 def windows_of(one: Accuracies, solved: float = SOLVED) -> Windows:
-    """The windows of a setting."""
+    """The windows of a setting: a seed that was run at one of several rates has none to show."""
     each = {}
     for seed, row in one.table.iterrows():
         known = row.dropna()
+        if len(known) < min(2, len(row)):
+            continue
         each[seed] = learning_rate_window(known.index.to_numpy(float), known.to_numpy(), solved)
     return Windows(learning_rate_window(one.rates, one.mean, solved), each, one.edge)
 

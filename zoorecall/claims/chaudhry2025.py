@@ -8,7 +8,8 @@ are not here yet.
   learning rate and paired by seed, lies below 0 by more than `CLEARLY`. Where both are at 100 % it
   is not harder at that size.
 - It is harder *for a model* if it is at one of the numbers of pairs: the paper's own Llama3 is at
-  100 % in both forms of 10 pairs. So that it is not takes all of the paper's numbers to say.
+  100 % in both forms of 10 pairs. So that it is not takes all of the paper's numbers to say. One
+  that is trained on both forms at once, or on fixed examples, counts as a model of its own.
 - Mamba2 is *worst* if it recalls less in AR than every other model of its depth and width, by the
   same rule, at one number of pairs, and if none recalls less than Mamba2 at any.
 
@@ -16,17 +17,22 @@ The paper distils models of 8B parameters from Llama3; here they are small and t
 scratch. A model that never learns AR counts like any other.
 """
 
+from typing import Any
+
 import pandas as pd
 
 from ..analysis.ablations import ablations
 from ..analysis.accuracy import setting_columns
-from ..analysis.key_value_sum import AR, FORM, NON_AR, PAIRS, by_form
+from ..analysis.key_value_sum import AR, FORM, NON_AR, PAIRS, TRAINED_ON, by_form
 from ..analysis.three_valued import Row, above, all_of, any_of
 from ..columns import DEPTH, MIXER, WIDTH
 from .evidence import Finding, Studies, Verdict, highest, judge, lowest, model, percent, with_room
 
 CLEARLY = 0.01
 """What an accuracy must be lower by, for all of its interval, to be lower."""
+
+HOW = (TRAINED_ON, "train.data")
+"""How a model was trained, as far as the tables differ in it."""
 
 NUMBERS = (10, 20, 50)
 """The paper's numbers of pairs."""
@@ -49,7 +55,7 @@ def _harder(forms: pd.DataFrame) -> Finding:
     if rows.empty:
         return Finding(None, "no model is run in both forms")
     found, words, refuted = [], [], []
-    for _, sizes in rows.groupby([MIXER, DEPTH, WIDTH]):
+    for _, sizes in _by_model(rows):
         harder = any_of(_lower(row) for row in sizes.to_dict("records"))
         found.append(harder)
         refuted.append(harder is False and not _left(sizes))
@@ -65,7 +71,7 @@ def _worst(forms: pd.DataFrame) -> Finding:
     if rows.empty:
         return Finding(None, f"{PURE} and other models are not run in AR")
     found, words, refuted = [], [], []
-    for _, sizes in rows.groupby([MIXER, DEPTH, WIDTH]):
+    for _, sizes in _by_model(rows):
         records = sizes.to_dict("records")
         below = any(_lower(row) for row in records)
         more = any_of(above(row, "difference", CLEARLY) for row in records)
@@ -82,9 +88,10 @@ def _differences(forms: pd.DataFrame, column: str, baseline: str) -> pd.DataFram
     beyond the grid's edge could add. One seed does not count where other settings have several."""
     found = []
     for number, runs in forms.groupby(PAIRS) if PAIRS in forms else ():
-        if runs[column].nunique() < 2 or baseline not in set(runs[column]):
+        columns = setting_columns(runs)
+        if column not in columns or baseline not in set(runs[column]):
             continue
-        keys = [name for name in setting_columns(runs) if name != column]
+        keys = [name for name in columns if name != column]
         table = ablations(runs, {column: baseline}).dropna(subset="difference")
         baselines = {
             tuple(row[key] for key in keys): row
@@ -92,9 +99,14 @@ def _differences(forms: pd.DataFrame, column: str, baseline: str) -> pd.DataFram
         }
         for row in table[~table["is_baseline"]].to_dict("records"):
             one = with_room(row, baselines[tuple(row[key] for key in keys)])
-            found.append({**one, PAIRS: number})
+            found.append({**runs[[x for x in HOW if x in runs]].iloc[0], **one, PAIRS: number})
     several = [row for row in found if row["seeds"] > 1]
     return pd.DataFrame(several or found)
+
+
+def _by_model(rows: pd.DataFrame) -> Any:
+    """The rows of each model, as it was trained."""
+    return rows.groupby([MIXER, DEPTH, WIDTH, *(name for name in HOW if name in rows)])
 
 
 def _lower(row: Row) -> bool | None:
@@ -114,5 +126,6 @@ def _not_run(sizes: pd.DataFrame) -> str:
 
 
 def _most(row: Row) -> str:
-    """`2-layer mamba2 -39.4 % [-55.7, -10.0] of 20 pairs`."""
-    return f"{model(row)} {percent(row, 'difference')} of {row[PAIRS]} pairs"
+    """`2-layer mamba2 -39.4 % [-55.7, -10.0] of 20 pairs (one form)`."""
+    how = ", ".join(str(row[name]) for name in HOW if name in row)
+    return f"{model(row)} {percent(row, 'difference')} of {row[PAIRS]} pairs ({how})"

@@ -23,8 +23,9 @@ SETTING = ["mixer", DEPTH, WIDTH, LENGTH, QUERIES]
 LENGTHS, WIDTHS = (64, 128, 256, 512), (64, 128, 256, 512, 1024, 2048)
 """Those of Okpekpe and Orvieto 2025."""
 
-WINDOW_SEEDS = 3
-"""The least seeds from which a statement about windows is made."""
+LEAST_SEEDS = 3
+"""The least seeds from which a statement about solving or about windows is made: two that happen to
+agree leave an interval of no width."""
 
 RECURRENT = ("h3", "hyena", "rwkv", "mamba", "mamba2", "delta_net")
 
@@ -101,11 +102,22 @@ def with_room(row: Row, baseline: Row) -> Row:
 
 
 def unanimous(rows: pd.DataFrame, shown: pd.Series) -> bool | None:
-    """Whether all runs show something, or none does; open where some do, or one seed ran."""
-    if rows["seed"].nunique() < 2:
+    """Whether all runs show something, or none does; open where some do, or one seed of a width."""
+    if rows.empty or rows.groupby(WIDTH)["seed"].nunique().min() < 2:
         return None
     found = set(shown[rows.index])
     return found.pop() if len(found) == 1 else None
+
+
+def several(holds: bool | None, *counts: int) -> bool | None:
+    """A general finding, but open where it holds and rests on less than two of a kind: of sizes,
+    say, or of mixers."""
+    return None if holds and min(counts) < 2 else holds
+
+
+def num_sizes(rows: pd.DataFrame) -> int:
+    """How many lengths and widths rows are of."""
+    return len(rows[[LENGTH, WIDTH]].drop_duplicates()) if len(rows) else 0
 
 
 def solved(rows: pd.DataFrame) -> list[bool | None]:
@@ -134,9 +146,10 @@ def settings(
 
 
 def _row(one: Accuracies, solved: float) -> dict[str, Any]:
-    window = window_numbers(one, solved)
-    edge = {"window_edge": window["edge"]}
-    return {**one.setting, **window, **best_numbers(one, solved), **edge}
+    window, best = window_numbers(one, solved), best_numbers(one, solved)
+    if best["seeds"] < LEAST_SEEDS:
+        best["verdict"] = "undecided"
+    return {**one.setting, **window, **best, "window_edge": window["edge"]}
 
 
 def window_gaps(
@@ -151,7 +164,7 @@ def window_gaps(
         if has_baseline and (runs["mixer"] == mixer).any():
             table = window_differences(runs, of, studies.solved)
             table = table.assign(**{QUERIES: runs[QUERIES].iloc[0]})
-            table.loc[table["seeds"] < WINDOW_SEEDS, "verdict"] = "undecided"
+            table.loc[table["seeds"] < LEAST_SEEDS, "verdict"] = "undecided"
             tables.append(pick(table, [mixer]))
     return each_once(tables)
 

@@ -28,11 +28,11 @@ from ..analysis.three_valued import Row, above, agreed, all_of, any_of, unsure, 
 from ..columns import DEPTH, LENGTH, QUERIES, RATE, RUN_ID, WIDTH
 from ..results import Results
 from .evidence import (
+    LEAST_SEEDS,
     LENGTHS,
     RECURRENT,
     SETTING,
     WIDTHS,
-    WINDOW_SEEDS,
     Finding,
     Studies,
     Verdict,
@@ -46,11 +46,13 @@ from .evidence import (
     judge,
     lowest,
     model,
+    num_sizes,
     percent,
     pick,
     place,
     seeds,
     settings,
+    several,
     solved,
     solved_nowhere,
     unanimous,
@@ -79,20 +81,20 @@ def c1(studies: Studies, grids: Sequence[str] = ("lr_fine", "lengths", "width_de
     rows = settings(studies, grids, ATTENTION, layers=2)
     findings = [Finding(None, "2-layer attention is not run")]
     if len(rows):
-        holds = all_of(solved(rows))
-        if holds and min(rows[WIDTH].nunique(), rows[LENGTH].nunique()) < 2:
-            holds = None
+        holds = several(all_of(solved(rows)), rows[WIDTH].nunique(), rows[LENGTH].nunique())
         worst, narrow = lowest(rows), lowest(rows, "decades_low")
         where = f"({covers(rows)}), lowest {percent(worst)} at {place(worst)}"
         count, whole = int((rows["verdict"] == "solves").sum()), every_size(rows)
         wide = all_of(
             unsure(above(row, "decades", WIDE), False, row["window_edge"])
-            if row["seeds"] >= WINDOW_SEEDS
+            if row["seeds"] >= LEAST_SEEDS
             else None
             for row in rows.to_dict("records")
         )
         findings = [
-            Finding(holds, f"surely solves {count} of {len(rows)} settings {where}", whole),
+            Finding(
+                holds, f"solves {count} of {len(rows)} settings by its interval {where}", whole
+            ),
             Finding(wide, f"narrowest window {decades(narrow)} at {place(narrow)}", whole),
         ]
     text = "2-layer attention solves every width and length, over a decade of rates or more"
@@ -127,7 +129,7 @@ def c2(studies: Studies, grids: Sequence[str] = ("lr_fine", "lengths")) -> Verdi
         words += f"{seeds(row, 'missed', 100, '.0f')} miss {row['mixer']}'s at {place(row)}"
         can = any_of(
             unsure(above(row, "missed", 0), True, row["edge"])
-            if row["seeds"] >= WINDOW_SEEDS
+            if row["seeds"] >= LEAST_SEEDS
             else None
             for row in missed
         )
@@ -146,10 +148,12 @@ def c3(studies: Studies, grids: Sequence[str] = ("lengths",)) -> Verdict:
         whole = every_size(sizes[sizes == runs["mixer"].nunique()].reset_index())
         for mixer in ("hyena", "mamba"):
             if mixer not in lost:
-                findings.append(Finding(None, f"{mixer} is not run"))
+                is_run = mixer in set(runs["mixer"])
+                why = "no setting has the same seeds of both" if is_run else f"{mixer} is not run"
+                findings.append(Finding(None, why))
                 continue
             gain = mean_over_seeds(lost[mixer]).columns("gain")
-            words = f"{mixer} gains {percent(gain, 'gain')} over Zoology's four rates"
+            words = f"{mixer} gains {percent(gain, 'gain')} over those of Zoology's rates it has"
             findings.append(Finding(above(gain, "gain", NOTICEABLE), words, whole))
         if len(lost.columns) == 2:
             more = mean_difference(lost["mamba"], lost["hyena"])[0].columns("more")
@@ -241,9 +245,11 @@ def c10(studies: Studies) -> Verdict:
     robust = [
         row["verdict"] == "wider" or _not_narrower(row) for row in delta_net.to_dict("records")
     ]
+    wider = several(wider, num_sizes(mamba2))
+    as_robust = several(all_of(robust), num_sizes(delta_net))
     findings = [
         Finding(wider, f"Mamba2 and Mamba: {_least(mamba2)}"),
-        Finding(all_of(robust), f"DeltaNet and 2-layer attention: {_least(delta_net)}"),
+        Finding(as_robust, f"DeltaNet and 2-layer attention: {_least(delta_net)}"),
     ]
     text = "Mamba2's window is wider than Mamba's, DeltaNet's as wide as 2-layer attention's"
     return judge("C10", text, findings, grids, studies)
@@ -255,11 +261,11 @@ def c18(studies: Studies) -> Verdict:
     rows = rows[rows[WIDTH] > rows[LENGTH]]
     finding = Finding(None, "1-layer hyena of more width than length is not run")
     if len(rows):
-        holds = all_of(solved(rows))
-        if holds and len(rows) < 2:
-            holds = None
+        holds = several(all_of(solved(rows)), len(rows))
         count, worst = int((rows["verdict"] == "solves").sum()), lowest(rows)
-        words = f"surely solves {count} of {len(rows)} settings of more width than length, "
+        words = (
+            f"solves {count} of {len(rows)} settings of more width than length by its interval, "
+        )
         words += f"lowest {percent(worst)} at {place(worst)}"
         run = set(zip(rows[LENGTH], rows[WIDTH], strict=True))
         whole = {(length, width) for length in LENGTHS for width in WIDTHS if width > length} <= run
@@ -316,7 +322,9 @@ def _gain(
         words += f" to {percent(least)}, where {given}"
     refuted = [row for row in rows if _gains(row) is False]
     whole = any(row[axis] >= last for row in refuted)
-    return Finding(all_of(_gains(row) for row in rows), words, whole)
+    gain = all_of(_gains(row) for row in rows)
+    models = {row["mixer"] for row in rows}
+    return Finding(gain if len(mixers) == 1 else several(gain, len(models)), words, whole)
 
 
 def _gains(row: Row) -> bool | None:
@@ -334,7 +342,7 @@ def _widths(rows: pd.DataFrame) -> str:
 
 def _not_narrower(row: Row) -> bool | None:
     """Whether a window is as wide as its baseline's, which may be wider yet at the grid's edge."""
-    if row["seeds"] < WINDOW_SEEDS:
+    if row["seeds"] < LEAST_SEEDS:
         return None
     if row["wider_low"] >= -AS_WIDE and not row["baseline_edge"]:
         return True

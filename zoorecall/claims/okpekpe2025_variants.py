@@ -2,7 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
+import pandas as pd
+
+from .. import words as in_words
 from ..analysis.ablations import ablations
+from ..analysis.accuracy import setting_columns
 from ..analysis.three_valued import all_of, any_of, within
 from ..columns import POSITIONS, QUERIES, WIDTH
 from .evidence import (
@@ -15,9 +19,11 @@ from .evidence import (
     highest,
     judge,
     model,
+    num_sizes,
     percent,
     place,
     settings,
+    several,
     solved,
     solved_nowhere,
     with_room,
@@ -58,7 +64,7 @@ def c11(studies: Studies) -> Verdict:
     tables = [
         ablations(runs, {POSITIONS: "none"})
         for runs in by_pairs(studies, ["positions"], RECURRENT)
-        if (runs[POSITIONS] == "none").any()
+        if POSITIONS in setting_columns(runs) and (runs[POSITIONS] == "none").any()
     ]
     rows = [row for table in tables for row in table.dropna(subset="difference").to_dict("records")]
     without = {(model(row), place(row)): row for row in rows if row["is_baseline"]}
@@ -69,8 +75,11 @@ def c11(studies: Studies) -> Verdict:
             for row in rows
         ]
         most = max(rows, key=lambda row: abs(row["difference"]))
-        words = f"of {len(rows)} recurrent models {model(most)} changes most, by "
-        findings = [Finding(all_of(same), words + percent(most, "difference"))]
+        sizes = num_sizes(pd.DataFrame(rows))
+        words = f"of {len(rows)} recurrent models of {in_words.count(sizes, 'size')} {model(most)} "
+        words += f"changes most, by {percent(most, 'difference')}"
+        same_everywhere = several(all_of(same), sizes, len({row["mixer"] for row in rows}))
+        findings = [Finding(same_everywhere, words)]
     text = f"learned positions change recurrent models by {100 * HARDLY:.0f} % at most"
     return judge("C11", text, findings, ["positions"], studies)
 

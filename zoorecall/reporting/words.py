@@ -204,7 +204,7 @@ def _spans(finding: Setting) -> str:
     spans = f"{window.inner:.2f} to {window.outer:.2f}"
     spans = f"at least {window.inner:.2f}" if finding.windows.edge else spans
     text = f"a window of {spans} decades{_interval(finding.windows.decades, 1, 2)}"
-    return text + (f", the best of {window.islands} islands" if window.islands > 1 else "")
+    return text + (f", the widest of {window.islands} islands" if window.islands > 1 else "")
 
 
 def _ends(window: Window) -> str:
