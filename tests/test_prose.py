@@ -1074,6 +1074,10 @@ def bench():
     yield f"it is {first} in the first, in which three"
     yield f"{nineteenth} in the nineteenth, {last} in the last"
     assert minutes.drop([0, 18, minutes.index[-1]]).round().min() == 99
+    stopping = pd.read_csv(ROOT / "results/bench/lr_fine_stop.csv").iloc[-1]
+    seconds, finished = stopping["seconds"], stopping["runs_finished"]
+    yield f"finished {finished} of 612 runs in {seconds:,} s"
+    yield f"{finished} runs in {seconds / 3600:.2f}, when it was cut off"
     dropping = pd.read_csv(ROOT / "results/bench/dropout.csv")
     ms = dropping.set_index(["form", "attention_dropout"])["ms_per_run_step"]
     yield f"takes {ms['kernel', 0.1]:.3f} ms"
