@@ -6,10 +6,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from made_up import made_up_runs
 
 from zoorecall import load_results
-from zoorecall.analysis.summary import summarize
-from zoorecall.tables import interval, markdown, print_table, readable
+from zoorecall.analysis.summary import Summary, summarize
+from zoorecall.columns import RATE
+from zoorecall.search.search import Answer
+from zoorecall.sweeps.tuner import table_of
+from zoorecall.tables import interval, latex, markdown, print_table, readable
 
 RESULTS = Path(__file__).parents[1] / "results"
 
@@ -99,6 +103,41 @@ def test_what_is_in_brackets_is_said_below_on_a_terminal_and_in_markdown(capsys)
         assert "accuracy: " in shown and "[95 % t interval over seeds" in shown
         assert "solved: " in shown and "95 % Wilson interval" in shown
     assert readable(TABLE[["mixer", "seeds"]]).attrs["notes"] == []
+
+
+DECAYS = ["0.0001", "0.001"]
+
+
+def decayed(**axes) -> Summary:
+    """Made-up runs with the two values of weight decay that `DECAYS` tells."""
+    made = made_up_runs(lambda *_: 0.123456, rates=(1e-3, 1e-2), **axes)
+    both = [made.assign(**{"train.weight_decay": float(x)}) for x in DECAYS]
+    runs = pd.concat(both, ignore_index=True)
+    return Summary(runs.assign(run_id=runs.index.astype(str)), pd.DataFrame())
+
+
+def test_settings_that_differ_read_so_and_measurements_have_two_decimals(monkeypatch, capsys):
+    found = decayed()
+    for table in (found.table(), found.for_paper()):
+        shown = readable(table)
+        assert shown["weight_decay"].tolist() == DECAYS
+        assert shown["accuracy"].unique().tolist() == ["0.12 [0.12, 0.12]"]
+    assert all(f"& {x} &" in latex(found.for_paper()) for x in DECAYS)
+    values = {RATE: 1e-3, "train.weight_decay": 1e-4}
+    answers = table_of([Answer("a, learning rate", values, 0.123456, 3, None)])
+    of_config = pd.DataFrame({"train.weight_decay": [1e-4], "without_recall": 0.123456})
+    assert [*readable(answers).iloc[0]] == ["a", "1.0e-03", "0.0001", "0.12", "3"]
+    assert [*readable(of_config).iloc[0]] == ["0.0001", "0.12"]
+    same = readable(found.table().assign(weight_decay=1e-4, inner=[1.0, 2.0]))
+    assert "weight_decay 0.0001" in printed(same, None, monkeypatch, capsys)[0]
+
+
+@pytest.mark.parametrize("seeds", [(42,), (42, 123)])
+def test_an_accuracy_is_not_called_held_out_where_no_other_seed_chose_its_rate(seeds):
+    note = {1: "at the best rate, chosen by the same seed", 2: "best for the other seeds"}
+    notes = readable(decayed(seeds=seeds).table()).attrs["notes"]
+    (told,) = [x for x in notes if x.startswith("accuracy: ")]
+    assert note[len(seeds)] in told
 
 
 def test_brackets_that_nobody_explains_are_an_error():

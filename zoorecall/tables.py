@@ -9,7 +9,8 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
-from .columns import RATE
+from . import words
+from .columns import CONFIG_PREFIXES, RATE
 from .words import missing
 
 NOTES = {
@@ -23,6 +24,9 @@ NOTES = {
     "decades": "the width of a seed's own window, the mean",
 }
 """What a column holds, where its name does not say it."""
+
+ONE_SEED = {"accuracy": "at the best rate, chosen by the same seed"}
+"""The same, where no setting has seeds to choose a rate for one another."""
 
 T_INTERVAL = "95 % t interval over seeds; covers less where seeds either solve or fail"
 
@@ -44,12 +48,15 @@ def interval(name: str) -> list[str]:
 def readable(table: pd.DataFrame) -> pd.DataFrame:
     """A table with its numbers as a person wants to read them, a column and the ends of its
     interval as one: `0.97 [0.95, 0.99]`. What columns and brackets are stands in `attrs["notes"]`,
-    which `print_table` and `markdown` put below."""
+    which `print_table` and `markdown` put below. Settings are told in full: what a config names
+    so, and the columns in the table's `attrs["settings"]`."""
     columns = {str(name): table[name] for name in table}
+    settings = {name for name in columns if name.startswith(CONFIG_PREFIXES)}
+    settings.update(table.attrs.get("settings", ()))
     ends = {name: interval(name)[1:] for name in columns if f"{name}_low" in columns}
     hidden = {end for pair in ends.values() for end in pair}
     cells = {
-        name: [text(name, x) for x in column]
+        name: [text(name, x, name in settings) for x in column]
         for name, column in columns.items()
         if name not in hidden
     }
@@ -65,18 +72,22 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
             for cell, (low, high) in zip(cells[name], limits, strict=True)
         ]
     found = pd.DataFrame(cells)
+    alone = "accuracy" in ends and columns["accuracy_low"].isna().all()
+    told = NOTES | ONE_SEED if alone else NOTES
     brackets = {name: f"[{BRACKETS[name]}]" for name in ends}
-    notes = {name: [x[name] for x in (NOTES, brackets) if name in x] for name in cells}
+    notes = {name: [x[name] for x in (told, brackets) if name in x] for name in cells}
     found.attrs["notes"] = [f"{name}: {'; '.join(parts)}" for name, parts in notes.items() if parts]
     return found
 
 
-def text(column: str, value: Any) -> str:
-    """A cell as a person wants to read it."""
+def text(column: str, value: Any, setting: bool = False) -> str:
+    """A cell as a person wants to read it: a setting in full, a measurement to two decimals."""
     if missing(value):
         return "-"
     if column in ("best learning rate", RATE):
         return f"{value:.1e}"
+    if setting:
+        return words.value(value)
     return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 

@@ -64,6 +64,22 @@ def test_the_rise_is_that_of_the_last_fifth_whatever_the_order_of_rows():
     assert set(nothing) == {"does not fit"}
 
 
+@pytest.mark.parametrize(
+    ("steps", "accuracies", "expected"),
+    [
+        ((0, 50, 100), (0.1, 0.2, 0.24), "does not fit"),  # 0.016 of it in the last fifth
+        ((0, 50, 100), (0.1, 0.2, 0.26), "undertrained"),
+        ((0, 79, 81, 100), (0.1, 0.2, 0.3, 0.3), "undertrained"),
+        ((0, 60), (0.1, 0.3), "does not fit"),  # nothing is known of the last fifth
+    ],
+)
+def test_of_a_rise_since_before_the_last_fifth_a_share_counts(steps, accuracies, expected):
+    runs = pd.DataFrame({"run_id": ["a"], "num_steps": 100, "test_accuracy": accuracies[-1],
+                         "train_accuracy": 0.5})  # fmt: skip
+    curves = pd.DataFrame({"run_id": "a", "step": steps, "test_accuracy": accuracies})
+    assert outcomes(runs, curves)["a"] == expected
+
+
 def test_what_an_early_version_did_not_measure_is_not_known():
     runs = pd.DataFrame({"run_id": list("ab"), "test_accuracy": [1.0, 0.5]})
     assert outcomes(runs, pd.DataFrame()).tolist() == ["solved", "fit unknown"]

@@ -6,7 +6,12 @@ import pytest
 from made_up import hat, made_up_runs
 
 from zoorecall.analysis.intervals import Estimate
-from zoorecall.analysis.precision import in_all_precisions, precision_differences, within_spread
+from zoorecall.analysis.precision import (
+    SMALLER,
+    in_all_precisions,
+    precision_differences,
+    within_spread,
+)
 
 SEEDS = (42, 123, 777)
 RATES = tuple(np.logspace(-5, -1, 17))
@@ -68,10 +73,11 @@ def test_accuracies_come_with_their_ranges_and_a_loss_beyond_them_is_one():
     assert row["accuracy_within"] == row["within_seed_spread"] == "no"
 
 
-@pytest.mark.parametrize(("loss", "verdict"), [(0.003, "yes"), (0.004, "yes"), (0.005, "no")])
-def test_a_difference_up_to_the_seed_range_is_within_the_spread(loss, verdict):
+@pytest.mark.parametrize(("loss", "verdict"), [(0.003, SMALLER), (0.004, SMALLER), (0.005, "no")])
+def test_a_difference_on_which_all_seeds_agree_is_not_within_the_spread(loss, verdict):
     row = difference(lambda x, s: inside(x, s) - loss, inside)
-    assert row["accuracy_difference_high"] < 0 and row["accuracy_within"] == verdict
+    assert row["accuracy_difference_high"] < 0
+    assert verdicts(row) == [verdict, "yes", verdict]
 
 
 def test_a_gain_beyond_the_seed_range_is_a_difference_too():
@@ -81,17 +87,18 @@ def test_a_gain_beyond_the_seed_range_is_a_difference_too():
 @pytest.mark.parametrize(
     ("estimate", "within"),
     [
-        (Estimate(0.2, -0.1, 0.5), True),  # the interval has 0
-        (Estimate(-0.2, -0.3, 0.0), True),
-        (Estimate(0.1, 0.05, 0.15), True),  # at most the larger range
-        (Estimate(-0.1, -0.15, -0.05), True),
-        (Estimate(0.2, 0.1, 0.3), False),
-        (Estimate(-0.2, -0.3, -0.1), False),
-        (Estimate(0.0, np.nan, np.nan), None),  # one seed
+        (Estimate(0.2, -0.1, 0.5), "yes"),  # the interval has 0
+        (Estimate(-0.2, -0.3, 0.0), "yes"),
+        (Estimate(0.01, 0.005, 0.015), "yes"),  # as good as equal
+        (Estimate(0.1, 0.05, 0.15), SMALLER),  # at most the range
+        (Estimate(-0.1, -0.15, -0.05), SMALLER),
+        (Estimate(0.2, 0.1, 0.3), "no"),
+        (Estimate(-0.2, -0.3, -0.1), "no"),
+        (Estimate(0.0, np.nan, np.nan), "undecided"),  # one seed
     ],
 )
-def test_within_is_by_the_larger_range_or_by_the_interval(estimate, within):
-    assert within_spread(estimate, (0.02, 0.1)) is within
+def test_within_is_by_the_interval_and_what_is_certain_by_the_range(estimate, within):
+    assert within_spread(estimate, larger=0.1, equal=0.01) == within
 
 
 def test_a_narrower_window_is_a_difference_at_equal_best_accuracy():
@@ -155,6 +162,17 @@ def test_a_window_within_the_spread_of_one_that_touches_the_edge_is_not_decided(
         assert {row["edge"], row["reference_edge"]} == {"", "low"}
         larger = max(row[f"{x}inner_max"] - row[f"{x}inner_min"] for x in ("", "reference_"))
         assert abs(row["window_difference"]) < larger and row["window_within"] == "undecided"
+
+
+@pytest.mark.parametrize(("low", "verdict"), [(-4, SMALLER), (-6, "undecided")])
+def test_a_decade_that_every_seed_loses_is_certain_unless_the_edge_hides_more(low, verdict):
+    def up_to(high):
+        return lambda x, seed: hat(x, low, high + 0.75 * SEEDS.index(seed), slope=0.25)
+
+    row = difference(up_to(-3.75), up_to(-2.75))
+    assert row["window_difference"] == pytest.approx(-1)
+    assert row["inner_max"] - row["inner_min"] == pytest.approx(1.5)
+    assert row["window_within"] == verdict
 
 
 def test_the_largest_difference_at_one_rate_is_found_with_its_sign_and_range():

@@ -77,6 +77,15 @@ def test_seeds_that_disagree_leave_the_smallest_width_in_an_interval():
     assert (found["width_low"], found["width"], found["width_high"]) == (128, 128, 256)
 
 
+@pytest.mark.parametrize(("seeds", "low", "high"), [((42, 123, 777), 64, 128), ((42,), None, None)])
+def test_a_width_with_one_seed_is_not_ruled_out(seeds, low, high):
+    made = made_up_runs(lambda m, n, d, length, x, s: hat(x, -3, -2), widths=WIDTHS, seeds=seeds)
+    made = made[(made["model.d_model"] > 64) | (made["seed"] == 42)]
+    found = smallest_widths(made).iloc[0]
+    ends = [None if np.isnan(found[name]) else found[name] for name in ("width_low", "width_high")]
+    assert found["width"] == 64 and ends == [low, high]
+
+
 def test_a_wider_model_that_fails_is_counted():
     def relapsing(mixer, layers, width, length, x, seed):
         return hat(x, -3, -2) * (0.5 if width == 128 else 1.0)

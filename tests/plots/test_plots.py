@@ -125,7 +125,7 @@ FIGURES = {
     ),
     "step cost": lambda: plots.step_cost(step_times()),
     "one panel": lambda: plots.accuracy_by_width(
-        study(layers=(2,), lengths=(256,))[lambda runs: runs["mixer"] == "hyena"]
+        study(layers=(2,), lengths=(256,), seeds=(42,))[lambda runs: runs["mixer"] == "hyena"]
     ),
 }
 
@@ -321,6 +321,25 @@ def marks(axis) -> np.ndarray:
 
 def below(figure) -> str:
     return figure.get_supxlabel().replace("\n", " ")
+
+
+ONE_SEED = {
+    "width": lambda: plots.accuracy_by_width(study(lengths=(64,), seeds=(42,))),
+    "seeds without a common rate": lambda: plots.accuracy_by_width(
+        study(lengths=(64,), seeds=(42, 123))[
+            lambda runs: (runs["seed"] == 42) == (runs["train.learning_rate"] > 1e-3)
+        ]
+    ),
+    "recall by pairs": lambda: plots.recall_by_pairs(sums()[lambda rows: rows["seed"] == 42]),
+    "recall by size": lambda: plots.recall_by_size(sums()[lambda rows: rows["seed"] == 42]),
+}
+
+
+@pytest.mark.parametrize("made", ONE_SEED.values(), ids=ONE_SEED)
+def test_nothing_is_called_held_out_where_no_other_seed_chose_the_rate(made):
+    figure = made()
+    assert "held out" not in figure.get_supylabel() + below(figure)
+    assert "at the best rate, chosen by the same seed" in below(figure)
 
 
 def test_recall_shows_every_seed_as_a_dot_full_for_ar_and_hollow_for_non_ar():

@@ -147,9 +147,15 @@ class Accuracies:
 
     @cached_property
     def held_out(self) -> pd.Series:
-        """Accuracy by seed, each at the rate that is best for the others, of those that the seed
-        was run at. Where no rate has two seeds there are no others to choose by: as `at_best`."""
-        values = self.table.to_numpy()
+        """Accuracy by seed, each at its rate of `held_out_at`."""
+        found = {seed: self.table[rate][seed] for seed, rate in self.held_out_at.items()}
+        return pd.Series(found, dtype=float)
+
+    @cached_property
+    def held_out_at(self) -> dict[Any, float]:
+        """The rate by seed that is best for the others, of those that the seed was run at. Where no
+        rate has two seeds there are no others to choose by: the best, for those run at it."""
+        values, rates = self.table.to_numpy(), self.table.columns
         run = ~np.isnan(values)
         total, count = np.nansum(values, axis=0), run.sum(axis=0)
         found = {}
@@ -157,8 +163,8 @@ class Accuracies:
             at = np.flatnonzero(there & (count > 1))
             if len(at):
                 others = ((total[at] - own[at]) / (count[at] - 1)).round(12)
-                found[seed] = own[at[best_index(others)]]
-        return pd.Series(found, dtype=float) if found else self.at_best
+                found[seed] = rates[at[best_index(others)]]
+        return found or dict.fromkeys(self.at_best.index, rates[self.best])
 
     @cached_property
     def accuracy(self) -> Estimate:

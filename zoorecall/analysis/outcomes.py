@@ -16,6 +16,7 @@ A run is of the first kind that fits:
 How the loss went on the way is another question; see `bumps`.
 """
 
+import numpy as np
 import pandas as pd
 
 from ..columns import RUN_ID, SOLVED
@@ -60,15 +61,19 @@ def outcomes(runs: pd.DataFrame, curves: pd.DataFrame, solved: float = SOLVED) -
 
 
 def _rises(runs: pd.DataFrame, curves: pd.DataFrame) -> pd.Series:
-    """What each run's test accuracy gains over the last fifth of its steps, by run id."""
+    """What each run's test accuracy gains over the last fifth of its steps, by run id.
+
+    Between two evaluations it is taken to rise evenly, so that a run of few evaluations is judged
+    as well, and not by what it gained before that fifth.
+    """
     if curves.empty:
         return pd.Series(dtype=float)
-    curves = curves.sort_values("step")
-    until = (1 - LAST) * curves[RUN_ID].map(runs.set_index(RUN_ID)["num_steps"])
-    ends, before = (
-        x.groupby(RUN_ID)["test_accuracy"].last() for x in (curves, curves[curves["step"] <= until])
-    )
-    return ends - before
+    starts = (1 - LAST) * runs.set_index(RUN_ID)["num_steps"]
+    found = {}
+    for run_id, curve in curves.sort_values("step").groupby(RUN_ID):
+        steps, accuracy = curve["step"].to_numpy(), curve["test_accuracy"].to_numpy()
+        found[run_id] = accuracy[-1] - np.interp(starts.get(run_id, np.nan), steps, accuracy)
+    return pd.Series(found, dtype=float)
 
 
 def counted(kinds: pd.Series) -> str:

@@ -1,14 +1,14 @@
 """Does the precision of training change what is reached: best accuracies, windows of learning
 rates, and single rates, each against the reference's.
 
-A difference is within the seed spread where it is at most the larger of the two ranges over seeds
-(the highest less the lowest) or, of accuracies, `EQUAL`, or where its 95 % interval contains 0. Of
-two or three seeds such an interval is wide, and that of windows has room for the steps of the grid:
-`yes` says that no difference can be told from the seeds, not that there is none. A window that
-touches its grid's edge has an end that was not seen, and one seed has no spread; neither says yes.
+A difference is within the seed spread where its 95 % interval, of paired seeds, contains 0 or where
+it is, of accuracies, at most `EQUAL`. Of two or three seeds such an interval is wide, and that of
+windows has room for the steps of the grid: `yes` says that no difference can be told from the
+seeds, not that there is none. One that can be told is `SMALLER` where it is at most the larger of
+the two ranges over seeds (the highest less the lowest): seeds may differ by more and yet all agree
+on it. A window that touches its grid's edge has an end that was not seen, and one seed has no
+spread; neither says yes.
 """
-
-from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
@@ -16,10 +16,13 @@ import pandas as pd
 from ..columns import PRECISION, RATE
 from .accuracy import EQUAL, accuracies, setting_columns, with_baselines
 from .intervals import Estimate, mean_difference
-from .three_valued import all_of
 from .windows import window_differences, windows_of
 
-WORDS = {True: "yes", False: "no", None: "undecided"}
+SMALLER = "certain but smaller"
+"""Of a difference that is certain, and no larger than the range over seeds."""
+
+WORST_FIRST = ("no", "undecided", SMALLER, "yes")
+"""What a difference can come to; of several, the first tells of all together."""
 
 
 def in_all_precisions(runs: pd.DataFrame) -> pd.DataFrame:
@@ -40,7 +43,7 @@ def precision_differences(runs: pd.DataFrame, reference: str = "fp32") -> pd.Dat
     interval. `edge` says which of the grid's ends a window touches, as in `windows`.
     `largest_difference` is that of the means at the one rate, `largest_rate`, where they are
     furthest apart, `largest_range` the larger range over seeds there. `accuracy_within`,
-    `window_within` and, for both together, `within_seed_spread` are `yes`, `no` or `undecided`.
+    `window_within` and, for both together, `within_seed_spread` are one of `WORST_FIRST`.
     Raises ValueError where nothing was trained in the reference's precision.
     """
     runs, baseline = in_all_precisions(runs), {PRECISION: reference}
@@ -55,11 +58,12 @@ def precision_differences(runs: pd.DataFrame, reference: str = "fp32") -> pd.Dat
     rows = []
     for (one, other), gap in zip(pairs, gaps, strict=True):
         difference, pairing = mean_difference(one.held_out, other.held_out)
-        accuracy = within_spread(difference, [EQUAL, *(_range(x.held_out) for x in (one, other))])
+        larger = max(_range(x.held_out) for x in (one, other))
+        accuracy = within_spread(difference, larger, equal=EQUAL)
         gap_interval = Estimate(*(gap[f"wider{end}"] for end in ("", "_low", "_high")))
         spans = windows_of(one).inner, windows_of(other).inner
         edges = gap["edge"], gap["baseline_edge"]
-        window = within_spread(gap_interval, map(_range, spans))
+        window = within_spread(gap_interval, max(map(_range, spans)))
         window = _unless_unseen(window, gap_interval.value, *edges)
         apart = one.mean - other.mean
         at = int(np.abs(apart).argmax())
@@ -81,27 +85,32 @@ def precision_differences(runs: pd.DataFrame, reference: str = "fp32") -> pd.Dat
                 "largest_range": max(_range(x.values[:, at]) for x in (one, other)),
                 "rates": len(one.rates),
                 "seeds": pairing.num_seeds,
-                "accuracy_within": WORDS[accuracy],
-                "window_within": WORDS[window],
-                "within_seed_spread": WORDS[all_of([accuracy, window])],
+                "accuracy_within": accuracy,
+                "window_within": window,
+                "within_seed_spread": min(accuracy, window, key=WORST_FIRST.index),
             }
         )
     return pd.DataFrame(rows)
 
 
-def within_spread(difference: Estimate, ranges: Iterable[float]) -> bool | None:
-    """Whether a difference is within the seed spread; open where one seed has none."""
+def within_spread(difference: Estimate, larger: float, equal: float = 0) -> str:
+    """Whether a difference is within the seed spread, as one of `WORST_FIRST`, given the larger
+    range over seeds and what counts as equal; `undecided` where one seed has no spread."""
     if np.isnan(difference.low):
-        return None
+        return "undecided"
     value, low, high = (round(x, 12) for x in difference)  # as means are, so that equal is equal
-    return abs(value) <= max(ranges) or low <= 0 <= high
+    if low <= 0 <= high or abs(value) <= equal:
+        return "yes"
+    return SMALLER if abs(value) <= larger else "no"
 
 
-def _unless_unseen(within: bool | None, difference: float, edge: str, other: str) -> bool | None:
+def _unless_unseen(within: str, difference: float, edge: str, other: str) -> str:
     """A finding on two windows, but open where the grid's edge may be the reason: equal ones may
-    differ beyond it, and the narrower may be as wide as the other."""
+    differ beyond it, a small difference may be a large one, and the narrower window may be as wide
+    as the other."""
     narrower = edge if difference < 0 else other
-    return None if (within and (edge or other)) or (within is False and narrower) else within
+    unseen = narrower if within == "no" else edge or other
+    return "undecided" if unseen else within
 
 
 def _range(values: pd.Series | np.ndarray) -> float:

@@ -71,17 +71,17 @@ def smallest_widths(runs: pd.DataFrame) -> pd.DataFrame:
     """One row for each mixer, depth, length (and what else varies): the smallest width that solves
     the task by its held-out accuracy, NaN where none does.
 
-    It lies between `width_low`, the smallest that seeds and learning rates do not rule out, and
-    `width_high`, the smallest that surely solves; these are NaN where there is none, or but one
-    seed. `narrowest` and `widest` are those tried, `relapses` counts the ones wider than
-    `width` that fail.
+    It lies between `width_low`, the smallest that seeds and learning rates do not rule out, as one
+    seed never does, and `width_high`, the smallest that surely solves; these are NaN where there is
+    none, or no width has more than one seed. `narrowest` and `widest` are those tried, `relapses`
+    counts the ones wider than `width` that fail.
     """
     best, rows = best_accuracies(runs), []
     keys = [name for name in setting_columns(runs) if name != WIDTH]
     for key, group in best.groupby(keys, dropna=False):
         widths, accuracy, verdict = group[WIDTH], group["accuracy"], group["verdict"]
         width = widths[accuracy >= SOLVED].min()
-        possible = (verdict != "does not solve") & (group["seeds"] > 1)
+        possible = (verdict != "does not solve") & (group["seeds"].max() > 1)
         rows.append(
             {
                 **dict(zip(keys, key, strict=True)),

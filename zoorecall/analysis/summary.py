@@ -54,8 +54,12 @@ class Setting:
 
     @property
     def slices(self) -> dict[str, float]:
-        """Accuracy at the best learning rate by slice of the task, the mean over seeds."""
-        return {name: x.iloc[:, self.one.best].mean() for name, x in self.one.slices.items()}
+        """Accuracy by slice of the task, the mean over seeds, each at its rate of `accuracy`."""
+        at = self.one.held_out_at.items()
+        return {
+            name: pd.Series([table[rate][seed] for seed, rate in at], dtype=float).mean()
+            for name, table in self.one.slices.items()
+        }
 
     @property
     def solved(self) -> int:
@@ -142,11 +146,13 @@ class Summary:
         share; `runs there` says what those at the best learning rate came to. `inner` and `outer`
         are the spans of the window of the mean, in decades, and `edge` says where a window, or the
         best learning rate where there is none, lies at the grid's end, so that more may be beyond.
+        `attrs["settings"]` names the columns that tell settings apart.
         """
         parts = dict.fromkeys(part for setting in self.settings for part in setting.slices)
-        return pd.DataFrame([self._row(setting, parts) for setting in self.settings]).astype(
-            {"state size": "Int64"}
-        )
+        rows = [self._row(setting, parts) for setting in self.settings]
+        found = pd.DataFrame(rows).astype({"state size": "Int64"})
+        found.attrs["settings"] = [name(column) for column in self.columns]
+        return found
 
     def for_paper(self) -> pd.DataFrame:
         """`table` as a paper prints it: mixers by their titles, what all settings share left out,
@@ -155,7 +161,7 @@ class Summary:
             mixer=[one.title for one in self.settings],
             parameters=[one.one.parameters for one in self.settings],
         )
-        told = [name(column) for column in self.columns]
+        told = table.attrs["settings"]
         varying = [x for x in told if x == "mixer" or table[x].nunique(dropna=False) > 1]
         numbers = ("best learning rate", *interval("accuracy"), *interval("solved"), "seeds")
         names = [*varying, "parameters", "state size", *numbers, "inner", "outer"]

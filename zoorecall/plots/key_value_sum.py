@@ -10,6 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
 from .. import words
+from ..analysis.accuracy import setting_columns
 from ..analysis.key_value_sum import (
     AR,
     EACH,
@@ -32,12 +33,14 @@ from .style import (
     Look,
     accuracy_axis,
     broken,
+    chosen,
     fitting,
     labels,
     legend,
     mixer_handles,
     mixer_looks,
     panels,
+    seeds_said,
     size_axis,
 )
 
@@ -70,8 +73,8 @@ def recall_by_pairs(rows: pd.DataFrame, width: float = WIDTH) -> Figure:
         size_axis(axis, rows[PAIRS])
         axis.margins(x=0.12)
         accuracy_axis(axis)
-    note = "a mark is a seed, a line goes through their means"
-    labels(figure, "number of pairs", "test accuracy (held out)", words.setting(size), note)
+    accuracy, by = chosen(rows, setting_columns(rows))
+    labels(figure, "number of pairs", accuracy, words.setting(size), seeds_said(rows), by)
     handles = {_called(line, lines): _handle(line) for line in lines}
     legend(figure, {**handles, BEST_GUESS: Line2D([], [], **GUESS)})
     return figure
@@ -114,7 +117,8 @@ def recall_by_size(rows: pd.DataFrame, width: float = WIDTH) -> Figure:
     told = [broken(text, 0.45 * width) for text in told]
     axis.set_yticks(range(len(sizes)), told, fontsize=NORMAL)
     axis.set_ylim(len(sizes) - 0.5, -0.5)
-    labels(figure, f"test accuracy (held out) in AR{pairs}", "", "a mark is a seed")
+    accuracy, by = chosen(rows, setting_columns(rows))
+    labels(figure, f"{accuracy} in AR{pairs}", "", "a mark is a seed", by)
     marks = {x: Look(look.color, look.marker, "", full=True) for x, look in looks.items()}
     legend(figure, {**mixer_handles(marks, mixer_names(rows)), BEST_GUESS: Line2D([], [], **GUESS)})
     return figure

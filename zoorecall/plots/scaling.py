@@ -1,6 +1,6 @@
 """Accuracy against width, parameters and state size (Okpekpe and Orvieto 2025, arXiv 2508.19029,
-figures 2 to 4), each seed at the learning rate that is best for the others: a mark a seed, a line
-through their means."""
+figures 2 to 4), each seed at the learning rate that is best for the others, one seed at its own: a
+mark a seed, a line through their means."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -13,9 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .. import words
-from ..analysis.accuracy import best_accuracies
+from ..analysis.accuracy import best_accuracies, setting_columns
 from ..analysis.sparse_grids import ZOOLOGY_RATES, reported
-from ..columns import DEPTH, MIXER, WIDTH
+from ..columns import DEPTH, MIXER, RATE, WIDTH
 from ..errors import UserError
 from ..words import mixer_names
 from . import style
@@ -24,6 +24,7 @@ from .style import (
     LINES,
     Look,
     accuracy_axis,
+    chosen,
     fitting,
     labels,
     legend,
@@ -37,7 +38,6 @@ from .style import (
 )
 
 SPARSE = Look(GRAY, "x", "--")
-ACCURACY = "test accuracy (held out)"
 
 
 def accuracy_by_width(
@@ -140,7 +140,8 @@ def _panel_each(
         draw(axis, one.runs)
         size_axis(axis, runs[column])
         accuracy_axis(axis)
-    labels(figure, label, ACCURACY, shared, seeds_said(runs))
+    accuracy, by = chosen(runs, [*setting_columns(runs), RATE])
+    labels(figure, label, accuracy, shared, seeds_said(runs), by)
     return figure
 
 

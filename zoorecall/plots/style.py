@@ -258,6 +258,15 @@ def seeds_said(runs: pd.DataFrame) -> str:
     return "a mark is a seed, a line goes through their means"
 
 
+def chosen(runs: pd.DataFrame, keys: Sequence[str]) -> tuple[str, str]:
+    """What accuracies at a best learning rate are called at an axis, and what is to be known of
+    them below a figure: whether `keys` are ever those of several runs, so that other seeds chose
+    the rate."""
+    if runs.duplicated([*keys]).any():
+        return "test accuracy (held out)", ""
+    return "test accuracy (best rate)", "at the best rate, chosen by the same seed"
+
+
 def mixer_handles(looks: Mapping[str, Look], names: Mapping[str, str]) -> dict[str, Artist]:
     return {names[label]: look.handle for label, look in looks.items()}
 

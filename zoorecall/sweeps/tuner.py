@@ -167,8 +167,9 @@ def known_accuracies(folder: Path) -> dict[str, float]:
 
 def table_of(answers: Sequence[Answer]) -> pd.DataFrame:
     """A row a setting: the best values, their accuracy over seeds, the window of all runs that are
-    over, as `summary` has it, and how many these are."""
-    return pd.DataFrame(
+    over, as `summary` has it, and how many these are. `attrs["settings"]` names the columns of
+    values."""
+    found = pd.DataFrame(
         {
             "setting": answer.setting.rpartition(", ")[0],
             **{f"best {columns.name(path)}": value for path, value in answer.values.items()},
@@ -178,6 +179,8 @@ def table_of(answers: Sequence[Answer]) -> pd.DataFrame:
         }
         for answer in answers
     )
+    found.attrs["settings"] = [name for name in map(str, found) if name.startswith("best ")]
+    return found
 
 
 def _window(answer: Answer) -> dict[str, object]:
