@@ -135,7 +135,7 @@ def _sweep(args: argparse.Namespace) -> int:
     from .loggers import logger
     from .sweeps.sweeper import default_folder, part_of, plan_groups, resolve_device, sweep
 
-    folder = args.out or default_folder(grid)
+    folder = args.out or default_folder(grid.name)
     if args.dry_run:
         device = resolve_device(args.device)
         own = part_of(grid, args.part)
@@ -169,10 +169,11 @@ def _tune(args: argparse.Namespace) -> int:
     from . import display, tables
     from .loggers import logger
     from .results import GRID
-    from .sweeps.tuner import default_folder, plan_search, table_of, tune
+    from .sweeps.sweeper import default_folder
+    from .sweeps.tuner import plan_search, table_of, tune
     from .words import count
 
-    folder = args.out or default_folder(space)
+    folder = args.out or default_folder(space.name)
     options = {"sampler": args.sampler, "pruner": args.pruner, "runs": args.runs}
     if args.dry_run:
         display.print_plan(*plan_search(space, args.device, **options))

@@ -334,7 +334,8 @@ def write_shard(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     run_ids = [row[RUN_ID] for row in rows]
     write_table(folder / SHARDS / f"{run_ids[0]}.parquet", pd.DataFrame(list(rows)))
     for run_id in run_ids:
-        checkpoint_path(folder, run_id).unlink(missing_ok=True)
+        with suppress(OSError):  # the rows are there, so the runs are finished
+            checkpoint_path(folder, run_id).unlink()
 
 
 def merge(folder: Path, others: Sequence[Path] = (), without: Collection[str] = ()) -> bool:

@@ -376,15 +376,27 @@ def test_half_a_line_that_a_kill_left_in_the_journal_is_cut_off(two, tmp_path):
     assert [json.loads(line) for line in storage.read_text().splitlines()]
 
 
+@pytest.mark.parametrize("line", ["not JSON", "3", "{}"])
 @pytest.mark.parametrize("behind", [1, None])  # the last line, too
-def test_a_damaged_line_of_the_journal_is_named(two, tmp_path, behind):
+def test_a_damaged_line_of_the_journal_is_named(two, tmp_path, behind, line):
     storage = tmp_path / "study.log"
     make(two, storage=storage).ask(3)
     lines = storage.read_text().splitlines()
     at = len(lines[:behind])
-    storage.write_text("\n".join([*lines[:at], "not JSON", *lines[at:]]) + "\n")
+    storage.write_text("\n".join([*lines[:at], line, *lines[at:]]) + "\n")
     with pytest.raises(UserError, match=f"{storage} cannot be opened: line {at + 1} is damaged"):
         make(two, storage=storage)
+
+
+@pytest.mark.parametrize(
+    "content", [b"my thesis", b"two\nlines", b"SQLite format 3\x00\n\xff", b"\n"]
+)
+def test_another_file_is_no_storage_and_stays_as_it_is(two, tmp_path, content):
+    storage = tmp_path / "notes.txt"
+    storage.write_bytes(content)
+    with pytest.raises(UserError, match="cannot be opened: it is no journal of a search"):
+        make(two, storage=storage)
+    assert storage.read_bytes() == content
 
 
 def test_a_lock_that_a_killed_process_left_is_taken_away(two, tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ from conftest import small_run, train_into
 
 from zoorecall import load_grid, load_results, merge, results
 from zoorecall.cli import main
-from zoorecall.errors import ResultsError
+from zoorecall.errors import ResultsError, ZoorecallWarning
 from zoorecall.grid import Grid
 from zoorecall.results import read_plan, write_checkpoint, write_plan
 from zoorecall.sweeps.merging import HEADER, write_grid
@@ -54,6 +54,17 @@ def ids(runs) -> list[str]:
 
 def ids_of_grid(folder) -> set[str]:
     return {*ids(load_grid(folder / "grid.yaml").runs)}
+
+
+@pytest.mark.parametrize("length", [0, 20, 300])
+def test_a_grid_that_was_cut_short_is_set_aside_and_written_anew(folder, length):
+    merge(folder)
+    path = folder / "grid.yaml"
+    whole = path.read_text()
+    path.write_text(whole[:length])
+    with pytest.warns(ZoorecallWarning, match=r"grid\.yaml.*it is now grid\.yaml\.damaged"):
+        merge(folder)
+    assert path.read_text() == whole and (folder / "grid.yaml.damaged").exists()
 
 
 def test_merged_tables_say_what_the_shards_said_and_take_their_place(trained, folder):

@@ -21,7 +21,7 @@ from malformed_grids import MALFORMED
 
 from zoorecall import Grid, load_grid, load_results, sweep
 from zoorecall.cli import main
-from zoorecall.errors import ResultsError, SweepFailed
+from zoorecall.errors import ResultsError, SweepFailed, UserError
 from zoorecall.files import clear_temporaries, locked
 from zoorecall.results import SUBFOLDERS, write_weights
 from zoorecall.sweeps import ray_executor, sweeper
@@ -287,6 +287,12 @@ def test_an_empty_path_is_one_line_and_exit_code_2(arguments, grid_file, capsys)
 def test_an_empty_folder_name_is_refused_in_python_too(grid_file):
     with pytest.raises(ResultsError, match="empty"):
         sweep(load_grid(grid_file), "", device="cpu")
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/../../b"])
+def test_a_grids_name_that_leads_out_of_results_is_refused(grid_file, name):
+    with pytest.raises(UserError, match="is no name of a results folder; name one with --out"):
+        sweep(Grid(name, load_grid(grid_file).runs), device="cpu")
 
 
 def test_the_working_folder_hides_no_module_and_its_mixers_are_found(tmp_path):

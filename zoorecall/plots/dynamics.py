@@ -126,7 +126,7 @@ def _draw(
     loss: Axes, accuracy: Axes, curves: pd.DataFrame, falls: pd.DataFrame, color: str
 ) -> None:
     """One setting: its loss, and its accuracy below."""
-    last = int(curves["step"].max())
+    last = max(1, int(curves["step"].max()))
     for axis in (loss, accuracy):
         axis.axis("on")
         axis.spines[["top", "right"]].set_visible(False)

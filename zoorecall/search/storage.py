@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import optuna
@@ -21,6 +21,11 @@ FAULTS = (
     *(ValueError, TypeError, LookupError, AttributeError, AssertionError),
 )
 """What Optuna raises of a storage that is none, or of a journal whose lines are not its own."""
+
+BEGINNING = b'{"op_code":'
+"""Of each line that Optuna writes."""
+
+NO_JOURNAL = "it is no journal of a search; a database is named as sqlite:///FILE"
 
 PATIENCE = 10
 """Seconds without a line in the journal after which a lock is that of a process that was killed."""
@@ -70,26 +75,37 @@ def _journal(path: Path) -> JournalStorage:
     lock = JournalFileSymlinkLock(str(path), grace_period=PATIENCE)
     lock.acquire()
     try:
-        _drop_half_a_line(path)
-        _check_lines(path)
+        _drop_half_a_line(path, *_lines(path))
     finally:
         lock.release()
     return JournalStorage(JournalFileBackend(str(path), lock))
 
 
-def _drop_half_a_line(path: Path) -> None:
-    """Cut off what a process that was killed while it wrote has left behind its last line."""
-    text = path.read_bytes()
-    if text and not text.endswith(b"\n"):
+def _lines(path: Path) -> tuple[list[bytes], bytes]:
+    """The lines of a journal, and what stands behind the last. Raises ValueError for a file that is
+    none, of which nothing is touched, and for the first line that is no entry: Optuna passes over
+    such a last one, and cannot open what it then writes behind it."""
+    *lines, rest = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, 1):
+        if not _is_entry(line):
+            if number == 1:
+                raise ValueError(NO_JOURNAL)
+            raise ValueError(f"line {number} is damaged; without it the rest is used")
+    if not (rest.startswith(BEGINNING) or BEGINNING.startswith(rest)):
+        raise ValueError(f"line {len(lines) + 1} is damaged" if lines else NO_JOURNAL)
+    return lines, rest
+
+
+def _is_entry(line: bytes) -> bool:
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return False
+    return isinstance(entry, dict) and {"op_code", "worker_id"} <= entry.keys()
+
+
+def _drop_half_a_line(path: Path, lines: Sequence[bytes], rest: bytes) -> None:
+    """Cut off what a process that was killed while it wrote has left behind the last line."""
+    if rest:
         with path.open("r+b") as file:
-            file.truncate(text.rfind(b"\n") + 1)
-
-
-def _check_lines(path: Path) -> None:
-    """Raise ValueError for the first line that is no JSON: Optuna passes over the last such, and
-    cannot open what it then writes behind it."""
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
-        try:
-            json.loads(line)
-        except ValueError as error:
-            raise ValueError(f"line {number} is damaged; without it the rest is used") from error
+            file.truncate(sum(len(line) + 1 for line in lines))

@@ -51,8 +51,11 @@ OTHERS = (
 )
 
 
-def default_folder(grid: Grid) -> Path:
-    return Path("results") / grid.name
+def default_folder(name: str) -> Path:
+    """The results folder of a grid's name. Raises UserError for a name that leads elsewhere."""
+    if name in ("", ".", "..") or Path(name).name != name:
+        raise UserError(f"{name!r} is no name of a results folder; name one with --out")
+    return Path("results") / name
 
 
 def resolve_device(device: str) -> str:
@@ -113,7 +116,7 @@ def sweep(
         raise UserError("a part cannot move aside what others write; move the folder yourself")
     if address and executor != "ray":
         raise UserError(f"the address {address} is of a Ray cluster; --executor ray trains there")
-    folder = default_folder(grid) if folder is None else Path(folder)
+    folder = default_folder(grid.name) if folder is None else Path(folder)
     grid = dataclasses.replace(grid, runs=each_once(grid.runs))
     device, own = resolve_device(device), part_of(grid, part)
     check_fits(own.runs, torch.device(device))

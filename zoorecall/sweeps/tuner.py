@@ -21,7 +21,15 @@ from .local import LOG, places
 from .merging import write_grid
 from .plan import RunGroup, check_fits, pack_size, plan
 from .schedule import Schedule
-from .sweeper import failure, make_workers, resolve_device, set_up, train_all, what_is_kept
+from .sweeper import (
+    default_folder,
+    failure,
+    make_workers,
+    resolve_device,
+    set_up,
+    train_all,
+    what_is_kept,
+)
 from .watch import Watch
 
 
@@ -67,10 +75,6 @@ class Searching:
         return self._search.finished
 
 
-def default_folder(space: Space) -> Path:
-    return Path("results") / space.name
-
-
 def plan_search(
     space: Space, device: str, *, sampler: str | None, pruner: str, runs: int | None
 ) -> tuple[Grid, list[RunGroup], str]:
@@ -112,7 +116,7 @@ def tune(
     """
     if folder == "":
         raise ResultsError("the name of the results folder is empty")
-    folder = default_folder(space) if folder is None else Path(folder)
+    folder = default_folder(space.name) if folder is None else Path(folder)
     device = resolve_device(device)
     place = torch.device(device)
     check_fits(_ends(space), place)
