@@ -168,3 +168,7 @@ def test_weights_that_cannot_be_read_cost_one_line(tmp_path, capsys):
     weights_path(tmp_path, run.run_id).write_bytes(b"x")
     assert main(["show", str(tmp_path), run.run_id]) == 2
     assert "has no checksum" in capsys.readouterr().err
+    weights_path(tmp_path, run.run_id).unlink()
+    assert "is missing, so what it got wrong is not known" in " ".join(
+        printed(capsys, tmp_path, run.run_id).split()
+    )
