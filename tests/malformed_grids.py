@@ -235,6 +235,8 @@ MUTATIONS = [
      "train.momentum: momentum is no option of optimizer adamw, should be with sgd or muon"),
     ("heads that do not divide", 17, "num_heads: 2", "num_heads: 5",
      "model.mixer.num_heads: ... d_model 32"),
+    ("a pattern of none", 16, "    - attention", "    - {name: pattern, mixers: []}",
+     "model.mixer.mixers: has 0 of at least 2 items"),
     ("a package that is not there", 16, "    - attention", "    - no.such.package:Mixer",
      "model.mixer: ... no.such.package:Mixer ... cannot be used"),
     ("an option that only another mixer has", 27, "mixer: attention,",

@@ -162,6 +162,8 @@ def _sentence(detail: ErrorDetails, path: Path, owners: Sequence[type[BaseModel]
         return f"{show(value)} is too {what}, should be {bound} {context[key]:.12g}"
     if kind == "too_long":
         return f"has {context['actual_length']} items, should have {context['max_length']}"
+    if kind == "too_short":
+        return f"has {context['actual_length']} of at least {context['min_length']} items"
     if kind == "missing":
         return "has too few items" if isinstance(value, list) else "is missing"
     wanted = SHOULD.get(kind.partition("_")[0])
