@@ -38,9 +38,9 @@ TASK_SIZES = (LENGTH, VOCABULARY, QUERIES)
 WIDTH, DEPTH, POSITIONS, DROPPED = (
     "model.d_model", "model.num_layers", "model.positions", "model.embed_dropout",
 )  # fmt: skip
-OPTIMIZER, RATE, WARMUP, PRECISION, DATA, ORDER = (
+OPTIMIZER, RATE, WARMUP, PRECISION, DATA, ORDER, KEEP = (
     "train.optimizer", "train.learning_rate", "train.warmup", "train.precision", "train.data",
-    "train.order",
+    "train.order", "train.keep",
 )  # fmt: skip
 SOLVED = 0.95
 """The accuracy from which the papers call a task solved."""

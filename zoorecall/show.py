@@ -104,7 +104,7 @@ def show_run(folder: Path, prefix: str, number: int) -> Iterator[str]:
     if weights.exists():
         yield from _answers_of(configs[run_id], weights, number)
     else:
-        kept = row["train.keep"] == "weights"
+        kept = row[columns.KEEP] == "weights"
         gone = f"  {weights} is missing, so what it got wrong is not known"
         yield _filled(gone if kept else _how_to_keep(folder), "  ")
 

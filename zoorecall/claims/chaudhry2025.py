@@ -25,13 +25,13 @@ from ..analysis.ablations import ablations
 from ..analysis.accuracy import setting_columns
 from ..analysis.key_value_sum import AR, FORM, NON_AR, PAIRS, TRAINED_ON, by_form
 from ..analysis.three_valued import Row, above, all_of, any_of
-from ..columns import DEPTH, MIXER, WIDTH
+from ..columns import DATA, DEPTH, MIXER, WIDTH
 from .evidence import Finding, Studies, Verdict, highest, judge, lowest, model, percent, with_room
 
 CLEARLY = 0.01
 """What an accuracy must be lower by, for all of its interval, to be lower."""
 
-HOW = (TRAINED_ON, "train.data")
+HOW = (TRAINED_ON, DATA)
 """How a model was trained, as far as the tables differ in it."""
 
 NUMBERS = (10, 20, 50)
