@@ -6,7 +6,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
-from . import comparing
+from . import comparing, test_layer_norm
 from .test_every_kernel import OF_SEQUENCES, OF_TOKENS, each
 
 pytestmark = pytest.mark.skipif(
@@ -48,3 +48,9 @@ def test_forward_and_backward_compile_for_an_h100(make, compiled):
     comparing.results(kernel, inputs)
     assert any("forward" in name for name in compiled)
     assert any("backward" in name or "gradient" in name for name in compiled)
+
+
+@pytest.mark.parametrize("sizes", test_layer_norm.LARGE_SIZES, ids=str)
+def test_the_norm_of_evaluations_compiles_for_an_h100(sizes, compiled):
+    test_layer_norm.kernel(*test_layer_norm.make_inputs(*sizes, dtype=torch.bfloat16))
+    assert compiled == ["_layer_norm_kernel"]
