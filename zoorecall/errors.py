@@ -1,6 +1,13 @@
 """What can go wrong for a user. The text of a UserError is one line that says how to mend it."""
 
+import functools
+import inspect
+from collections.abc import Callable
 from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class UserError(Exception):
@@ -40,3 +47,26 @@ class SweepFailed(Exception):
 
 class ZoorecallWarning(UserWarning):
     """What a user should know of a run that goes on; a sweep shows it as one line."""
+
+
+def checked(function: Callable[P, T]) -> Callable[P, T]:
+    """A function for users that raises UserError where an argument is not of the type it states."""
+    from pydantic import ConfigDict, ValidationError, validate_call  # the command's help needs none
+
+    signature = inspect.signature(function)
+    valid = validate_call(config=ConfigDict(strict=True, arbitrary_types_allowed=True))(function)
+
+    @functools.wraps(function)
+    def call(*args: P.args, **given: P.kwargs) -> T:
+        named = signature.bind(*args, **given).arguments
+        try:
+            return valid(**named)  # type: ignore[call-arg]
+        except ValidationError as error:
+            if error.title != function.__name__:  # raised inside
+                raise
+            first = error.errors()[0]
+        name = str(first["loc"][0])
+        what = f"{first['msg']}, not {named[name]!r:.60}"
+        raise UserError(f"{function.__name__}: {name}: {what}") from None
+
+    return call

@@ -33,8 +33,3 @@ def test_one_run_needs_no_list_and_is_one_if_given_twice():
     for given in (run, [run, run]):
         (row,) = train(given, device="cpu").runs.to_dict("records")
         assert row["run_id"] == run.run_id
-
-
-def test_no_runs_are_refused():
-    with pytest.raises(ValueError, match="no runs"):
-        train([])

@@ -9,13 +9,14 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
+from pydantic import PositiveFloat, PositiveInt
 
 from .. import files, results
 from ..config import RunConfig
-from ..errors import DeviceError, ResultsError, SweepFailed, UserError
+from ..errors import DeviceError, ResultsError, SweepFailed, UserError, checked
 from ..grid import Grid
 from ..results import Results
 from .events import (
@@ -42,6 +43,8 @@ from .plan import SAMPLE_SIZES, RunGroup, check_fits, each_once, pack_size, plan
 from .schedule import Schedule
 from .watch import Watch
 
+Device = Literal["auto", "cpu", "cuda"]
+
 OTHERS_SECONDS = 2
 """Between two looks at what other searches into the same storage have found."""
 
@@ -58,7 +61,7 @@ def default_folder(name: str) -> Path:
     return Path("results") / name
 
 
-def resolve_device(device: str) -> str:
+def resolve_device(device: Device) -> Literal["cpu", "cuda"]:
     """`auto`, `cpu` or `cuda` to one of the last two; raises DeviceError if there is no GPU."""
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
@@ -77,21 +80,27 @@ def plan_groups(grid: Grid, device: str, folder: Path | None = None) -> list[Run
 
 
 def part_of(grid: Grid, part: tuple[int, int] | None) -> Grid:
-    """The grid of what part i of n trains; raises UserError where n is more than there are runs."""
-    return dataclasses.replace(grid, runs=tuple(share(grid.runs, *part))) if part else grid
+    """The grid of what part i of n trains; raises UserError where there is no such part, or fewer
+    runs than parts."""
+    if part is None:
+        return grid
+    if part[0] > part[1]:
+        raise UserError(f"there is no part {part[0]} of {part[1]}")
+    return dataclasses.replace(grid, runs=tuple(share(grid.runs, *part)))
 
 
+@checked
 def sweep(
     grid: Grid,
     folder: str | Path | None = None,
     *,
-    device: str = "auto",
+    device: Device = "auto",
     resume: bool = True,
-    part: tuple[int, int] | None = None,
-    executor: str = "local",
+    part: tuple[PositiveInt, PositiveInt] | None = None,
+    executor: Literal["local", "ray"] = "local",
     address: str | None = None,
-    checkpoint_seconds: float = 60,
-    give_up_seconds: float | None = None,
+    checkpoint_seconds: PositiveFloat = 60,
+    give_up_seconds: PositiveFloat | None = None,
     on_event: Callable[[SweepEvent], None] = lambda event: None,
 ) -> Results:
     """Train every run of the grid that `folder` (by default results/NAME) does not hold yet.
@@ -107,11 +116,13 @@ def sweep(
     `give_up_seconds` is ended, as if it had crashed.
 
     Raises ResultsError where the folder cannot be read or written, DeviceError where a run cannot
-    train on the device, SweepFailed where a run could not be trained. A KeyboardInterrupt has a
-    note of what is kept.
+    train on the device, SweepFailed where a run could not be trained, UserError for arguments that
+    fit neither their types nor one another. A KeyboardInterrupt has a note of what is kept.
     """
     if folder == "":
         raise ResultsError("the name of the results folder is empty")
+    if not grid.runs:
+        raise UserError("the grid has no runs")
     if part and not resume:
         raise UserError("a part cannot move aside what others write; move the folder yourself")
     if address and executor != "ray":

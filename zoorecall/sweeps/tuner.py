@@ -7,10 +7,11 @@ from pathlib import Path
 import pandas as pd
 import torch
 from optuna.storages import InMemoryStorage
+from pydantic import PositiveFloat, PositiveInt
 
 from .. import columns, files, results
 from ..config import RunConfig
-from ..errors import ResultsError
+from ..errors import ResultsError, checked
 from ..grid import Grid, Space
 from ..results import Results
 from ..search import JOURNAL, Answer, Search
@@ -22,6 +23,7 @@ from .merging import write_grid
 from .plan import RunGroup, check_fits, pack_size, plan
 from .schedule import Schedule
 from .sweeper import (
+    Device,
     default_folder,
     failure,
     make_workers,
@@ -76,7 +78,7 @@ class Searching:
 
 
 def plan_search(
-    space: Space, device: str, *, sampler: str | None, pruner: str, runs: int | None
+    space: Space, device: Device, *, sampler: str | None, pruner: str, runs: int | None
 ) -> tuple[Grid, list[RunGroup], str]:
     """About what a search would train: so many runs of each setting, all like its first; and the
     device. Nothing is written."""
@@ -94,18 +96,19 @@ def _ends(space: Space) -> list[RunConfig]:
     return [run for setting in space.settings for run in setting.ends]
 
 
+@checked
 def tune(
     space: Space,
     folder: str | Path | None = None,
     *,
-    device: str = "auto",
+    device: Device = "auto",
     sampler: str | None = None,
     pruner: str = "plateau",
-    runs: int | None = None,
-    seconds: float | None = None,
+    runs: PositiveInt | None = None,
+    seconds: PositiveFloat | None = None,
     storage: str | None = None,
-    checkpoint_seconds: float = 60,
-    give_up_seconds: float | None = None,
+    checkpoint_seconds: PositiveFloat = 60,
+    give_up_seconds: PositiveFloat | None = None,
     on_event: Callable[[SweepEvent], None] = lambda event: None,
 ) -> tuple[Results, list[Answer]]:
     """Search each setting of a space, into `folder` (by default results/NAME); returns the finished
