@@ -191,7 +191,7 @@ def test_the_hours_of_a_plan_are_those_of_steps_that_were_measured(tmp_path, mon
     assert estimated_hours([group], cpu) == (0, 1)
 
 
-@pytest.mark.parametrize(("search", "says"), [(False, "0 runs of 0 shapes"), (True, "searching")])
+@pytest.mark.parametrize(("search", "says"), [(False, "nothing to train"), (True, "searching")])
 def test_a_sweep_with_nothing_left_to_train_is_no_search(search, says, capsys):
     with SweepDisplay() as shown:
         shown.show(Started(Path("here"), "cpu", (), 8, is_search=search))

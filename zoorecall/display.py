@@ -117,8 +117,7 @@ class SweepDisplay:
     def _start(self, event: events.Started) -> None:
         self._add(event.groups)
         kept = f"; {event.finished_runs} finished before" if event.finished_runs else ""
-        shapes = count(len(event.groups), "shape")
-        what = "searching" if event.is_search else f"{count(len(self.runs), 'run')} of {shapes}"
+        what = "searching" if event.is_search else amount(event.groups)
         self._say(f"{what} on {event.device} into {event.folder}{kept}")
 
     def _add(self, groups: Sequence[RunGroup]) -> None:
@@ -190,6 +189,12 @@ def clock(duration: float) -> str:
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
+def amount(groups: Sequence[RunGroup]) -> str:
+    """How much there is to train."""
+    runs = sum(len(group.runs) for group in groups)
+    return f"{count(runs, 'run')} of {count(len(groups), 'shape')}" if runs else "nothing to train"
+
+
 def print_plan(grid: Grid, groups: Sequence[RunGroup], device: str) -> None:
     """What a sweep would train, by setting, without training it."""
     names = short_labels(group.runs[0].model.mixer.label for group in groups)
@@ -203,10 +208,9 @@ def print_plan(grid: Grid, groups: Sequence[RunGroup], device: str) -> None:
     rows = [dict(zip(telling, key, strict=True)) | _planned(each) for key, each in settings.items()]
     if rows:
         print_table(pd.DataFrame(rows))
-    runs = sum(len(group.runs) for group in groups)
-    done = len(grid.runs) - runs
+    done = len(grid.runs) - sum(len(group.runs) for group in groups)
     line = (
-        f"{count(runs, 'run')} of {count(len(groups), 'shape')} on {device}"
+        f"{amount(groups)} on {device}"
         + (f"; {done} more are finished" if done else "")
         + ("; how many at once is an estimate, a sweep measures it" if device == "cuda" else "")
     )
