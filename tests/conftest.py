@@ -22,7 +22,6 @@ from zoorecall.sweeps import sweeper
 from zoorecall.sweeps.events import (
     Died,
     Finished,
-    Job,
     JobEvent,
     More,
     Progress,
@@ -31,6 +30,7 @@ from zoorecall.sweeps.events import (
     Started,
     Stop,
     SweepEvent,
+    Train,
 )
 from zoorecall.sweeps.executor import Inbox, perform
 from zoorecall.sweeps.plan import plan
@@ -124,7 +124,7 @@ class InThread:
 
     def __init__(self, places: Sequence[str], folder: Path, checkpoint_seconds: float, log: str):
         self._setup, self._inbox = Setup(folder, "cpu", 1, checkpoint_seconds), Inbox()
-        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Train | None] = queue.SimpleQueue()
         self._events: queue.SimpleQueue[JobEvent] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work)
 
@@ -137,8 +137,8 @@ class InThread:
         self._jobs.put(None)
         self._thread.join()
 
-    def give(self, place: int, order: Job | More | Prune) -> None:
-        self._jobs.put(order) if isinstance(order, Job) else self._inbox.put(order)
+    def give(self, place: int, order: Train | More | Prune) -> None:
+        self._jobs.put(order) if isinstance(order, Train) else self._inbox.put(order)
 
     def event(self, seconds: float) -> tuple[int, JobEvent] | None:
         with contextlib.suppress(queue.Empty):

@@ -20,7 +20,6 @@ from zoorecall.sweeps.events import (
     Evaluation,
     Failed,
     Finished,
-    Measuring,
     Progress,
     Pruned,
     Reduced,
@@ -148,7 +147,6 @@ def test_runs_that_end_early_or_go_on_from_a_checkpoint_leave_the_time_that_is_l
 
 
 LINES: dict[str, Callable[[tuple[str, ...]], SweepEvent]] = {
-    "measuring how many runs to train at once: 12 shapes, cuda": lambda ids: Measuring(12, "cuda"),
     "out of memory: 2 runs go on, 1 at once": lambda ids: Reduced(ids, 1),
     "2 runs: died; on from the last checkpoint": lambda ids: Retried(ids, "died"),
     "1 run: died; on from the last checkpoint": lambda ids: Retried(ids[:1], "died"),

@@ -25,7 +25,6 @@ from .errors import UserError
 from .model.cost import count_parameters, forward_flops
 from .sweeps.plan import RunGroup, memory_bytes, pack_size
 from .sweeps.provenance import device_name, provenance
-from .sweeps.sizing import measured_size
 from .tasks.mqar import mqar_of_length
 from .training.trainer import PackTrainer
 
@@ -117,9 +116,8 @@ def bench(
     On a GPU a process each compiles and captures its pack, as many at once as there are cores and
     memory for, and only then one after another is timed.
     """
-    of_a_sweep = pack_size if device.type == "cpu" else measured_size
     jobs = [
-        Job(run, size or of_a_sweep(run, device), limits, device, seconds)
+        Job(run, size or pack_size(run, device), limits, device, seconds)
         for run, size in itertools.product(runs, pack_sizes)
     ]
     if device.type == "cpu":
@@ -226,9 +224,7 @@ def measure(prepared: Prepared, job: Job) -> Measurement:
     trainer.time_steps(2)
     times = [trainer.time_steps(1)[0] for _ in range(3)]
     trainer.measure(slot, tests).tolist()  # which captures it, and shows which kernels run
-    started = time.perf_counter()
-    trainer.measure(slot, tests).tolist()
-    evaluation = time.perf_counter() - started
+    evaluation = _median_seconds(lambda: trainer.measure(slot, tests).tolist(), job.device)
     times = trainer.time_steps(max(3, round(job.seconds / max(statistics.median(times), 1e-5))))
     per_run, sequences = statistics.median(times) / job.pack_size, run.train.batch_size
     flops = forward_flops(run)

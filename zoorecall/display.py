@@ -71,9 +71,6 @@ class SweepDisplay:
     def show(self, event: events.SweepEvent) -> None:
         """Take in one event of the sweep."""
         match event:
-            case events.Measuring(groups, device):
-                shapes = "shape" if groups == 1 else "shapes"
-                self._say(f"measuring how many runs to train at once: {groups} {shapes}, {device}")
             case events.Started():
                 self._start(event)
             case events.Asked(groups):
@@ -209,11 +206,7 @@ def print_plan(grid: Grid, groups: Sequence[RunGroup], device: str) -> None:
     if rows:
         print_table(pd.DataFrame(rows))
     done = len(grid.runs) - sum(len(group.runs) for group in groups)
-    line = (
-        f"{amount(groups)} on {device}"
-        + (f"; {done} more are finished" if done else "")
-        + ("; how many at once is an estimate, a sweep measures it" if device == "cuda" else "")
-    )
+    line = f"{amount(groups)} on {device}" + (f"; {done} more are finished" if done else "")
     console = plain_console()
     console.print(line)
     if groups:

@@ -1,7 +1,6 @@
 """What can go wrong for a user. The text of a UserError is one line that says how to mend it."""
 
 import functools
-import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -51,14 +50,17 @@ class ZoorecallWarning(UserWarning):
 
 def checked(function: Callable[P, T]) -> Callable[P, T]:
     """A function for users that raises UserError where an argument is not of the type it states."""
-    from pydantic import ConfigDict, ValidationError, validate_call  # the command's help needs none
+    # not at the top: the command needs errors before it takes the working folder off the path
+    from inspect import signature
 
-    signature = inspect.signature(function)
+    from pydantic import ConfigDict, ValidationError, validate_call
+
+    stated = signature(function)
     valid = validate_call(config=ConfigDict(strict=True, arbitrary_types_allowed=True))(function)
 
     @functools.wraps(function)
     def call(*args: P.args, **given: P.kwargs) -> T:
-        named = signature.bind(*args, **given).arguments
+        named = stated.bind(*args, **given).arguments
         try:
             return valid(**named)  # type: ignore[call-arg]
         except ValidationError as error:

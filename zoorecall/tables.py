@@ -33,7 +33,8 @@ T_INTERVAL = "95 % t interval over seeds; covers less where seeds either solve o
 BRACKETS = {
     **dict.fromkeys(("accuracy", "full", "difference", "gain", "lost"), T_INTERVAL),
     "solved": "seeds that end with 95 % or more, each at that rate; 95 % Wilson interval",
-    "decades": "95 % t interval over seeds, with the room that the steps of the grid leave",
+    "decades": "95 % t interval over seeds, with the room that the steps of the grid leave; inf: a "
+    "window goes to the grid's end",
     "wider": "95 % t interval over seeds, with the room that the steps of the grid leave",
     "width": "the smallest that is not ruled out, the smallest that solves for sure",
 }

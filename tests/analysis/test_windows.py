@@ -114,6 +114,14 @@ def test_a_window_comes_with_the_interval_of_the_seeds_own_and_room_for_the_step
     np.testing.assert_allclose(row[["inner", "outer"]].astype(float), [1, 1.5])
 
 
+def test_the_interval_of_a_window_at_the_grids_end_has_no_upper_end():
+    runs = made_up_runs(lambda m, n, d, length, x, s: hat(x, -2, -1 if s == 42 else -1.5))
+    row = windows(runs).iloc[0]
+    assert row["edge"] == "high" and 0 <= row["decades_low"] < row["decades"]
+    assert np.isposinf(row["decades_high"])
+    assert np.isnan(windows(runs[runs["seed"] == 42]).loc[0, "decades_high"])
+
+
 def test_a_seed_that_solves_nowhere_counts_with_the_step_in_which_a_window_may_hide():
     runs = made_up_runs(lambda m, n, d, length, x, s: hat(x, -3, -2) * (0.5 if s == 42 else 1))
     (one,) = accuracies(runs)

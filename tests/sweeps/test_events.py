@@ -13,7 +13,6 @@ RUN = small_run()
 ORDERS = [
     events.Setup(Path("a folder"), "cuda:1", 2, 0.5),
     events.Train((RUN, small_run(learning_rate=1e-5)), 3),
-    events.Measure(RUN),
     events.More((RUN,)),
     events.More(()),
     events.Prune(("a", "b")),
@@ -24,7 +23,6 @@ EVENTS = [
     events.Warned(("a", "b"), 'two\nlines, "quoted"'),
     events.Finished(("a", "b")),
     events.Pruned(("a",)),
-    events.Measured("key", 5),
     events.Done(),
     events.Stopped(),
     events.Raised("why ä"),
@@ -47,8 +45,8 @@ def test_every_message_is_one_line_and_comes_back_as_it_was():
 def test_a_run_of_any_mixer_and_task_comes_back_as_it_was():
     runs = [small_run(mixer) for mixer in MIXERS if mixer != "pattern"]
     for run in [*runs, *(small_run(task={"name": task}) for task in SMALL_TASKS)]:
-        again = events.order_from(events.to_line(events.Measure(run)))
-        assert again == events.Measure(run) and again.run.run_id == run.run_id
+        again = events.order_from(events.to_line(events.More((run,))))
+        assert again == events.More((run,)) and again.runs[0].run_id == run.run_id
 
 
 @pytest.mark.parametrize(

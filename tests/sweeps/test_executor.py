@@ -15,13 +15,11 @@ from conftest import DOES, small_run
 from zoorecall import load_results, results
 from zoorecall.config import RunConfig
 from zoorecall.results import read_checkpoint
-from zoorecall.sweeps import executor, sizing
+from zoorecall.sweeps import executor
 from zoorecall.sweeps.events import (
     Done,
     Finished,
     JobEvent,
-    Measure,
-    Measured,
     More,
     OutOfMemory,
     Progress,
@@ -43,17 +41,12 @@ def told(tmp_path, monkeypatch):
     """Performs a job of a mixer whose forward first does what it is given; returns its events."""
     (tmp_path / "does_in_executor.py").write_text(DOES)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(sizing, "SAMPLE_SECONDS", 0)
 
-    def run(code: str, folder: Path = tmp_path, measure=False):
+    def run(code: str, folder: Path = tmp_path):
         mixer = {"name": "does_in_executor:Does", "options": {"code": code}}
         run = small_run(epochs=1)
         model = {"d_model": 16, "num_layers": 1, "mixer": mixer}
         run = type(run).model_validate({**run.model_dump(), "model": model})
-        if measure:
-            heard: list[JobEvent] = []
-            perform(Measure(run), Setup(folder, "cpu", 1, 60), heard.append, Inbox())
-            return run, heard
         return run, train([run], folder, 1)
 
     return run
@@ -213,11 +206,6 @@ def test_a_disk_that_is_slow_does_not_keep_a_run_from_training(ticks, tmp_path, 
     assert heard[-1] == Done()
 
 
-def test_a_run_is_measured(told):
-    run, heard = told("pass", measure=True)
-    assert heard == [Measured(run.pack_key, heard[0].size)]
-
-
 @pytest.mark.parametrize(
     ("code", "kind", "reason"),
     [
@@ -231,11 +219,6 @@ def test_whatever_a_mixer_raises_is_the_reason_of_its_job(code, kind, reason, to
     _, heard = told(code)
     assert heard == [kind(reason)]
     assert "Traceback" in capsys.readouterr().err
-
-
-def test_a_run_that_cannot_be_measured_ends_its_worker(told):
-    with pytest.raises(ValueError, match="no luck"):
-        told("raise ValueError('no luck')", measure=True)
 
 
 def test_a_full_disk_is_reported_though_the_log_is_on_it(told, tmp_path, monkeypatch):
@@ -258,13 +241,12 @@ def test_a_warning_names_the_runs_at_work_and_none_that_has_finished(tmp_path):
     assert [event.run_ids for event in heard if isinstance(event, Warned)] == [ids(runs[1])]
 
 
-@pytest.mark.parametrize("measure", [False, True])
-def test_a_warning_of_the_package_is_an_event_and_another_is_none(measure, told):
+def test_a_warning_of_the_package_is_an_event_and_another_is_none(told):
     code = "[warnings.warn(*w) for w in (('look\\n out', ZoorecallWarning), ('others',))]"
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("error", UserWarning)
         warnings.filterwarnings("default", "others")
         for _ in range(2):  # of each job, once
-            run, heard = told(code, measure=measure)
+            run, heard = told(code)
             assert [e for e in heard if isinstance(e, Warned)] == [Warned(ids(run), "look out")]
     assert {str(warning.message) for warning in caught} == {"others"}

@@ -16,7 +16,6 @@ from zoorecall.sweeps.events import (
     Finished,
     Interim,
     JobEvent,
-    Measure,
     More,
     Raised,
     Train,
@@ -104,8 +103,8 @@ class CarriedOut(NamedTuple):
 
 @pytest.fixture(scope="module")
 def carried_out(place) -> CarriedOut:
-    """All cases, on two workers. A third measures for longer than the others train; a fourth hangs
-    when nobody is there any more to give it orders."""
+    """All cases, on two workers. A third has nothing to do; a fourth hangs when nobody is there any
+    more to give it orders."""
     waiting, at_work, found = [*CASES, GONE], {3: ORPHAN}, dict[str, JobEvent]()
     gone, workers = gone_run(place), list[local._Worker]()
 
@@ -118,7 +117,6 @@ def carried_out(place) -> CarriedOut:
         patch.setattr(local, "CLOSING_SECONDS", 0.5)
         patch.setattr(local, "_Worker", Recorded)
         with LocalExecutor(["cpu"] * 4, place, 60) as executor:
-            executor.give(2, Measure(run_that(BEGIN_AND.format(place / "measures", 60))))
             executor.give(3, Train((run_that(BEGIN_AND.format(place / "hangs", 3600)),), 1))
             wait_for(place / "hangs")
             executor._workers[3]._waiting.put(None)  # there are no more orders
@@ -134,7 +132,6 @@ def carried_out(place) -> CarriedOut:
                     executor.give(worker, More(()))
                 if not isinstance(event, Interim):
                     found[at_work.pop(worker)] = event
-            wait_for(place / "measures")
             started = time.monotonic()
     return CarriedOut(found, workers, time.monotonic() - started)
 
@@ -148,7 +145,7 @@ def test_a_worker_starts_when_first_needed_and_goes_at_once_where_it_has_nothing
     carried_out,
 ):
     deaths = sum(isinstance(event, Died) for event in carried_out.endings.values())
-    assert len(carried_out.workers) <= 4 + deaths and carried_out.closing_seconds < 5
+    assert len(carried_out.workers) <= 3 + deaths and carried_out.closing_seconds < 5
     assert all(worker.process.poll() is not None for worker in carried_out.workers)
 
 

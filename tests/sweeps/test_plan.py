@@ -13,7 +13,15 @@ from zoorecall.config import PER_RUN, ModelConfig, RunConfig, TrainConfig
 from zoorecall.errors import DeviceError, UserError
 from zoorecall.mixers import MIXERS
 from zoorecall.model.cost import count_parameters
-from zoorecall.sweeps.plan import RunGroup, check_fits, example_bytes, memory_bytes, plan
+from zoorecall.sweeps import plan as planning
+from zoorecall.sweeps.plan import (
+    RunGroup,
+    check_fits,
+    example_bytes,
+    memory_bytes,
+    pack_size,
+    plan,
+)
 from zoorecall.sweeps.sweeper import plan_groups
 from zoorecall.tasks import TASKS
 from zoorecall.training.data import Feed
@@ -170,3 +178,19 @@ def test_a_feed_has_no_more_test_examples_than_slots_and_keeps_those_of_who_is_t
     feed.load(0, enters, 0)
     feed.tests(enters)
     assert len(feed._tests) == 2 and feed.tests(stays) is made[1]
+
+
+@pytest.mark.parametrize(
+    ("d_model", "gib", "slots"),
+    [(64, 80, 20), (256, 80, 5), (1024, 80, 1), (8, 80, 128), (64, 8, 5)],
+)
+def test_a_gpu_trains_as_many_runs_as_keep_it_busy_and_fit(d_model, gib, slots, monkeypatch):
+    monkeypatch.setattr(planning, "total_memory", lambda device: gib * 2**30)
+    run = RunConfig.model_validate(
+        {
+            "task": {"name": "mqar", "vocab_size": 8192, "seq_len": 64, "num_kv_pairs": 4},
+            "model": {"d_model": d_model, "num_layers": 2},
+            "train": {"batch_size": 512, "train_examples": 100_000, "precision": "bf16"},
+        }
+    )
+    assert pack_size(run, torch.device("cuda")) == slots

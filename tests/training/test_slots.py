@@ -234,3 +234,19 @@ def test_on_a_gpu_a_captured_program_goes_on_with_whoever_enters(mixer, data):
         assert result.curve.step == by_itself.curve.step
         assert result.curve.test_loss == pytest.approx(by_itself.curve.test_loss, rel=0.01)
         assert result.train_loss == pytest.approx(by_itself.train_loss, rel=0.01)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_the_last_steps_of_all_may_be_what_a_run_goes_on_with():
+    gpu = torch.device("cuda", 0)
+    run = small_run("delta_net", epochs=1, evaluations=5)
+    through = PackTrainer([run], gpu)
+    while through.slots[0].step < 3:
+        through.advance()
+    again = PackTrainer([run], gpu)
+    again.restore(again.slots[0], through.state(through.slots[0]))
+    for trainer in (through, again):
+        while not trainer.finished:
+            trainer.advance()
+    assert through.slots[0].step == again.slots[0].step == run.train.num_steps == 5
+    torch.testing.assert_close(through.pack.flat, again.pack.flat, rtol=1e-3, atol=1e-5)

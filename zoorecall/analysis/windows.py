@@ -9,9 +9,9 @@ rate, and an outer one, between the failing rates on either side.
 
 Over seeds, the number is the width of a seed's own window, in the mean. Each seed's inner and outer
 span enclose the width that a denser grid would show, so the interval goes from the lower end of
-the t interval of the inner spans to the upper end of that of the outer ones. A seed that solves at
-no rate has an inner span of 0, and an outer one of the grid's largest step, in which a window may
-hide.
+the t interval of the inner spans to the upper end of that of the outer ones; it has no upper end
+where a seed's window touches an end of the grid. A seed that solves at no rate has an inner span of
+0, and an outer one of the grid's largest step, in which a window may hide.
 
 Widths are in decades, the logarithm to base 10 of a ratio of learning rates.
 """
@@ -108,6 +108,8 @@ class Windows:
         outer spans, in the interval that these leave."""
         low, high = mean_over_seeds(self.inner).low, mean_over_seeds(self.outer).high
         middle = float((self.inner + self.outer).mean() / 2)
+        if any(window.edge for window in self.each.values()) and not np.isnan(high):
+            high = np.inf
         return Estimate(middle, low, high).within(0, np.inf)
 
     @property

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import torch
 
-from .events import Died, Job, JobEvent, Order, Setup, Stop, Train, order_from, to_line
+from .events import Died, JobEvent, Order, Setup, Stop, Train, order_from, to_line
 from .executor import Inbox, perform
 
 GRACE_SECONDS = 5
@@ -70,8 +70,8 @@ class Worker:
     """Carries out the orders that one thread takes in another."""
 
     def __init__(self, setup: Setup):
-        self._setup, self._inbox, self._training = setup, Inbox(), threading.Event()
-        self._jobs: queue.SimpleQueue[Job | Stop] = queue.SimpleQueue()
+        self._setup, self._inbox = setup, Inbox()
+        self._jobs: queue.SimpleQueue[Train | Stop] = queue.SimpleQueue()
         device = torch.device(setup.device)
         if device.type == "cuda":
             torch.cuda.set_device(device)  # captures and kernels go to the current one
@@ -79,19 +79,14 @@ class Worker:
 
     def take(self, order: Order) -> None:
         """Hear of an order."""
-        if isinstance(order, Job):
+        if isinstance(order, Train):
             self._jobs.put(order)
         elif not isinstance(order, Setup):
             self._inbox.put(order)
         if isinstance(order, Stop):
             self._jobs.put(order)
-            if not self._training.is_set():
-                os._exit(0)  # there is nothing to save
 
     def work(self, emit: Callable[[JobEvent], None]) -> None:
         """Carry out orders until a `Stop`."""
         while not isinstance(job := self._jobs.get(), Stop):
-            if isinstance(job, Train):
-                self._training.set()
             perform(job, self._setup, emit, self._inbox)
-            self._training.clear()

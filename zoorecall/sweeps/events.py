@@ -37,13 +37,6 @@ class Train:
 
 
 @dataclass(frozen=True)
-class Measure:
-    """Measure in how many slots to train runs like this one."""
-
-    run: RunConfig
-
-
-@dataclass(frozen=True)
 class More:
     """Runs for the slots of those that have left; the answer to `Finished` and `Pruned`."""
 
@@ -62,8 +55,7 @@ class Stop:
     """Save checkpoints at once, and go."""
 
 
-Job = Train | Measure
-Order = Setup | Job | More | Prune | Stop
+Order = Setup | Train | More | Prune | Stop
 
 # ---- events of a worker; any but an `Interim` is the last of its job
 
@@ -115,14 +107,6 @@ class Pruned:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """So many slots are good for a pack key."""
-
-    pack_key: str
-    size: int
-
-
-@dataclass(frozen=True)
 class Done:
     """No run is left."""
 
@@ -164,18 +148,9 @@ class Died:
 
 
 Interim = Progress | Warned | Finished | Pruned
-JobEvent = Interim | Measured | Done | Stopped | Raised | OutOfMemory | Unwritable | Died
+JobEvent = Interim | Done | Stopped | Raised | OutOfMemory | Unwritable | Died
 
 # ---- events of the sweep
-
-
-@dataclass(frozen=True)
-class Measuring:
-    """Before anything trains: of so many groups of runs, how many to train at once is measured on
-    the device."""
-
-    groups: int
-    device: str
 
 
 @dataclass(frozen=True)
@@ -230,7 +205,7 @@ class Unmerged:
     missing: int
 
 
-SweepEvent = Measuring | Started | Asked | Interim | Reduced | Retried | Failed | Unmerged
+SweepEvent = Started | Asked | Interim | Reduced | Retried | Failed | Unmerged
 """What `sweep` reports."""
 
 # ---- as lines

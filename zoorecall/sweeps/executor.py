@@ -19,10 +19,7 @@ from .events import (
     Done,
     Evaluation,
     Finished,
-    Job,
     JobEvent,
-    Measure,
-    Measured,
     More,
     OutOfMemory,
     Progress,
@@ -36,8 +33,7 @@ from .events import (
     Unwritable,
     Warned,
 )
-from .pack_job import PackJob
-from .sizing import measured_size, release_memory
+from .pack_job import PackJob, release_memory
 
 TELL_SECONDS = 2
 """Between two times that a worker says how far it is, if nothing is evaluated meanwhile."""
@@ -49,8 +45,8 @@ class Executor(Protocol):
     places: Sequence[str]
     """The device of each."""
 
-    def give(self, place: int, order: Job | More | Prune) -> None:
-        """Give a worker an order: a job if it has none, `More` and `Prune` if it trains. One that
+    def give(self, place: int, order: Train | More | Prune) -> None:
+        """Give a worker an order: `Train` if it has none, `More` and `Prune` if it trains. One that
         is not there is started."""
         ...
 
@@ -110,19 +106,12 @@ class Inbox:
 Emit = Callable[[JobEvent], None]
 
 
-def perform(job: Job, setup: Setup, emit: Emit, inbox: Inbox) -> None:
-    """Carry out a job in this process and emit its events.
-
-    Where runs cannot be trained, an event says why. Where one cannot be measured, this raises:
-    the worker should end, so that the next one trains on a GPU in a known state.
-    """
+def perform(job: Train, setup: Setup, emit: Emit, inbox: Inbox) -> None:
+    """Carry out a job in this process and emit its events; where runs cannot be trained, one says
+    why."""
     device = torch.device(setup.device)
     try:
-        if isinstance(job, Measure):
-            with _warnings_told(lambda: (job.run.run_id,), emit):
-                emit(Measured(job.run.pack_key, measured_size(job.run, device)))
-        else:
-            emit(_ending(job, setup, device, emit, inbox))
+        emit(_ending(job, setup, device, emit, inbox))
     finally:
         release_memory(device)  # the next pack has other shapes
 

@@ -20,13 +20,13 @@ import torch
 from ..search_path import working_folder_last
 from .events import (
     Died,
-    Job,
     JobEvent,
     More,
     Order,
     Prune,
     Setup,
     Stop,
+    Train,
     event_from,
     to_line,
 )
@@ -96,7 +96,7 @@ class LocalExecutor:
             for worker in workers:
                 worker.close()
 
-    def give(self, place: int, order: Job | More | Prune) -> None:
+    def give(self, place: int, order: Train | More | Prune) -> None:
         if place not in self._workers:
             self._workers[place] = self._start(self.places[place])
         self._workers[place].send(order)

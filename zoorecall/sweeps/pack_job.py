@@ -1,6 +1,7 @@
 """The runs of a pack key in the slots of a pack, from their checkpoints to their rows, in whatever
 process."""
 
+import gc
 import math
 import warnings
 from collections.abc import Callable, Sequence
@@ -19,7 +20,6 @@ from ..training.outcome import Curve, RunResult
 from ..training.trainer import PackTrainer, Slot, UnusableState
 from .events import Evaluation
 from .provenance import provenance, user_code
-from .sizing import release_memory
 
 Row = dict[str, Any]
 Weights = dict[str, torch.Tensor]
@@ -188,3 +188,10 @@ def _columns(fields: RunResult | Curve) -> dict[str, Any]:
     columns = dict(vars(fields))
     by_slice = columns.pop("slice_test_accuracy")
     return columns | {slice_accuracy(name): value for name, value in by_slice.items()}
+
+
+def release_memory(device: torch.device) -> None:
+    """Give back what a trainer held that nothing refers to any more."""
+    gc.collect()  # it refers to itself
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

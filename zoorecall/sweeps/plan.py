@@ -100,17 +100,14 @@ def share(runs: Sequence[RunConfig], part: int, parts: int) -> list[RunConfig]:
 MAX_RUNS = 128
 """In a pack: from there on more share nothing worth having, and a crash costs more."""
 
-SAMPLE_SIZES = 2, 6
-"""The numbers of slots with which `sizing` measures runs; not 1, for which compilers make an
-exception. A group that is no larger is not measured."""
-
 CPU_ACTIVATIONS = 2**18
 """Numbers in one activation [R, B, L, D] of a pack on a CPU: about what its caches hold. Measured
 at width 32, length 32, batch 64: 6.0 ms a run-step alone, 3.6 in fours; at width 64, length 64,
 batch 128: 99 ms alone, 95 in twos, 105 in fours, 136 in eights."""
 
-GPU_TOKENS = 5 * 2**17
-"""Tokens in one step of a pack on a GPU: enough to keep it busy, where that was not measured."""
+GPU_ACTIVATIONS = 5 * 2**23
+"""The same on a GPU: enough to keep it busy. A step of 20 runs at width 64, length 64, batch 512 is
+so large; of what it takes on an H200 a tenth is what a step takes however few runs it has."""
 
 TOKEN_BYTES = 4
 """Of a token, a position or a target, see `tasks.base`."""
@@ -167,12 +164,12 @@ def least_memory(run: RunConfig) -> float:
 
 
 def pack_size(run: RunConfig, device: torch.device) -> int:
-    """An estimate of how many runs like this one to train at once."""
+    """How many runs like this one to train at once."""
     B, L, D = run.train.batch_size, run.task.seq_len, run.model.d_model
     if device.type == "cpu":
         return min(8, max(1, CPU_ACTIVATIONS // (B * L * D)))
     fits = int(pack_memory(device) / memory_bytes(run))
-    return max(1, min(GPU_TOKENS // (B * L), fits, MAX_RUNS))
+    return max(1, min(GPU_ACTIVATIONS // (B * L * D), fits, MAX_RUNS))
 
 
 def memory_bytes(run: RunConfig) -> int:

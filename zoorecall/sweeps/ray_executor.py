@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DeviceError, UserError
-from .events import Died, Interim, Job, JobEvent, More, Prune
+from .events import Died, Interim, JobEvent, More, Prune, Train
 from .local import STOP_SECONDS, WORKERS_PER_GPU, LocalExecutor
 
 START_SECONDS = 120
@@ -90,11 +90,11 @@ class RayExecutor:
             if self._began:
                 self._ray.shutdown()
 
-    def give(self, place: int, order: Job | More | Prune) -> None:
+    def give(self, place: int, order: Train | More | Prune) -> None:
         number, inner = self._at(place)
-        if isinstance(order, Job):
+        if isinstance(order, Train):
             self._busy.add(place)
-        if isinstance(order, Job) and number in self._lost:
+        if isinstance(order, Train) and number in self._lost:
             self._due.append((place, Died(self._lost[number], gone=True)))
         self._actors[number].give.remote(inner, order)
 
@@ -194,7 +194,7 @@ class _Node:
     def ready(self) -> None:
         """Returns as soon as the actor has started."""
 
-    def give(self, place: int, order: Job | More | Prune) -> None:
+    def give(self, place: int, order: Train | More | Prune) -> None:
         """As of the executor; no one waits for what this might raise."""
         try:
             self._executor.give(place, order)

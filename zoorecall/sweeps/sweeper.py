@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 import torch
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from .. import files, results
 from ..config import RunConfig
@@ -24,9 +24,6 @@ from .events import (
     Died,
     Finished,
     Interim,
-    Measure,
-    Measured,
-    Measuring,
     More,
     Prune,
     Pruned,
@@ -39,7 +36,7 @@ from .events import (
 from .executor import Executor
 from .local import LOG, LocalExecutor, places
 from .merging import write_grid
-from .plan import SAMPLE_SIZES, RunGroup, check_fits, each_once, pack_size, plan, share
+from .plan import RunGroup, check_fits, each_once, pack_size, plan, share
 from .schedule import Schedule
 from .watch import Watch
 
@@ -99,7 +96,7 @@ def sweep(
     part: tuple[PositiveInt, PositiveInt] | None = None,
     executor: Literal["local", "ray"] = "local",
     address: str | None = None,
-    checkpoint_seconds: PositiveFloat = 60,
+    checkpoint_seconds: NonNegativeFloat = 60,
     give_up_seconds: PositiveFloat | None = None,
     on_event: Callable[[SweepEvent], None] = lambda event: None,
 ) -> Results:
@@ -147,7 +144,6 @@ def sweep(
             where = (executor, address, todo, device)
             with make_workers(*where, folder, checkpoint_seconds, log) as each:
                 watch = Watch(each, give_up_seconds, on_event)
-                groups = _measured(groups, device, each, watch, on_event)
                 on_event(Started(folder, device, tuple(groups), len(own.runs) - todo))
                 schedule = Schedule(groups, each.places)
                 train_all(folder, schedule, watch, on_event)
@@ -233,40 +229,6 @@ def _move_aside(folder: Path) -> None:
     if folder.resolve() in (Path.cwd(), *Path.cwd().parents):
         raise ResultsError(f"{folder}: has the working folder in it, and is not moved aside")
     folder.rename(files.first_free(folder))
-
-
-def _measured(
-    groups: list[RunGroup],
-    device: str,
-    executor: Executor,
-    watch: Watch,
-    on_event: Callable[[SweepEvent], None],
-) -> list[RunGroup]:
-    """The groups with as many slots as were measured to be best: on a GPU, and where a slot each is
-    too many, by the estimate.
-
-    A group that cannot be measured stays as it is: what keeps it from it, training will report.
-    """
-    if device == "cpu":
-        return groups
-    uncertain = (x for x in groups if len(x.runs) > max(x.slots, SAMPLE_SIZES[1]))
-    jobs = [Measure(group.runs[0]) for group in uncertain]
-    if jobs:
-        on_event(Measuring(len(jobs), device))
-    sizes, at_work = {group.runs[0].pack_key: group.slots for group in groups}, set[int]()
-    while jobs or at_work:
-        for place in range(len(executor.places)):
-            if jobs and place not in at_work:
-                watch.give(place, jobs.pop(0))
-                at_work.add(place)
-        place, event = watch.event()
-        if isinstance(event, Measured):
-            sizes[event.pack_key] = event.size
-        if isinstance(event, Interim):
-            on_event(event)
-        else:
-            at_work.discard(place)
-    return plan([run for group in groups for run in group.runs], lambda run: sizes[run.pack_key])
 
 
 class Source(Protocol):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 from optuna.storages import InMemoryStorage
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from .. import columns, files, results
 from ..config import RunConfig
@@ -105,9 +105,9 @@ def tune(
     sampler: str | None = None,
     pruner: str = "plateau",
     runs: PositiveInt | None = None,
-    seconds: PositiveFloat | None = None,
+    seconds: NonNegativeFloat | None = None,
     storage: str | None = None,
-    checkpoint_seconds: PositiveFloat = 60,
+    checkpoint_seconds: NonNegativeFloat = 60,
     give_up_seconds: PositiveFloat | None = None,
     on_event: Callable[[SweepEvent], None] = lambda event: None,
 ) -> tuple[Results, list[Answer]]:

@@ -5,9 +5,7 @@ from collections.abc import Callable
 
 from .events import (
     Finished,
-    Job,
     JobEvent,
-    Measure,
     More,
     Progress,
     Prune,
@@ -45,11 +43,9 @@ class Watch:
         self._runs: dict[int, set[str]] = {}
         self._told: set[int] = set()
 
-    def give(self, place: int, order: Job | More | Prune) -> None:
+    def give(self, place: int, order: Train | More | Prune) -> None:
         """As of the executor."""
-        if isinstance(order, Measure):
-            self._runs[place] = {order.run.run_id}
-        elif isinstance(order, Train):
+        if isinstance(order, Train):
             self._runs[place] = {run.run_id for run in order.runs}
         elif isinstance(order, More):
             self._runs[place] |= {run.run_id for run in order.runs}

@@ -36,18 +36,9 @@ class Step:
     Only the weights of runs that are `active` change; the optimizer's means of others may decay. To
     `enter` one puts its numbers where they are looked for: a step that was compiled and captured
     goes on with it.
-
-    `compiled=False` leaves out what makes the first step on a GPU long: for timing, not training.
     """
 
-    def __init__(
-        self,
-        run: RunConfig,
-        pack: Pack,
-        feed: Feed,
-        device: torch.device,
-        compiled: bool,
-    ):
+    def __init__(self, run: RunConfig, pack: Pack, feed: Feed, device: torch.device):
         self.pack, self.feed, self.device = pack, feed, device
         decayed = pack.decayed() if run.train.undecayed == "official" else None
         self.optimizer = make_optimizer(run.train, pack.flat, feed.cursor, pack.matrices(), decayed)
@@ -66,7 +57,7 @@ class Step:
         self._forward, self._update = self.mean_loss, self._update_runs
         self._run: Callable[[], None] = self._train
         if device.type == "cuda" and pack.can_be_captured:
-            self._run = self._compile_and_capture if compiled else self._capture
+            self._run = self._compile_and_capture
 
     def __call__(self) -> None:
         self._run()

@@ -63,7 +63,6 @@ class PackTrainer:
     depends on none of its neighbours. One that has ended keeps its slot until it `leave`s; another
     may then `enter`, without a new program. `state(slot)` can be saved after any `advance`; a run
     that it is restored to goes on as if never stopped. There may be more slots than runs.
-    `compiled=False` leaves out what makes the first step on a GPU long: for timing, not training.
     """
 
     def __init__(
@@ -71,14 +70,13 @@ class PackTrainer:
         runs: Sequence[RunConfig],
         device: torch.device,
         slots: int | None = None,
-        compiled: bool = True,
     ):
         if len({run.pack_key for run in runs}) != 1:
             raise ValueError("the runs of a pack may differ only in seed and optimizer settings")
         R, run = slots or len(runs), runs[0]
         self.device, self.task_slices = device, run.task.slices
         self.pack, self.feed = Pack(runs, device, R), Feed(run, R, device)
-        self.do_step = Step(run, self.pack, self.feed, device, compiled)
+        self.do_step = Step(run, self.pack, self.feed, device)
         at_once = run.train.batch_size * (R if device.type == "cuda" else 1)
         dtype, slices = self.do_step.dtype, len(self.task_slices)
         self.evaluator = Evaluator(self.pack, at_once, dtype, slices)
