@@ -8,7 +8,7 @@ count, as the text is wrapped. The times in the READMEs are not in the tables, a
 import json
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
-from math import log
+from math import log, log10
 from pathlib import Path
 
 import pandas as pd
@@ -230,6 +230,43 @@ def lr_fine():
         yield text.format(interval(the(wider, mixer=mixer), "wider"))
     for (_, device), group in runs.groupby(["seed", "device"]):
         yield f"| {len(group)} | {'one' if 'H100' in device else 'two'} {device} |"
+
+
+def lr_fine_stop():
+    kinds = []
+    for name in ("lr_fine", "lr_fine_stop"):
+        found = study(name)
+        of = found.runs["run_id"].map(outcomes(found.runs, found.curves))
+        rates = found.runs[RATE].map("{:.2e}".format)
+        kinds.append(found.runs.assign(kind=of, rate=rates))
+    one = ["mixer", "model.num_layers", "seed", "rate"]
+    both = kinds[0].merge(kinds[1], on=one, suffixes=("", "_stop"))
+    assert len(both) == len(kinds[0]) == len(kinds[1])
+    yield f"The {len(both)} runs of `lr_fine`"
+    table = pd.crosstab(both["kind"], both["kind_stop"])
+    yield row("", *table)
+    for kind, counts in table.iterrows():
+        yield row(kind, *counts)
+    back = both[both["kind"] == "fell back"]
+    saved = WORDS[(back["kind_stop"] == "solved").sum()]
+    yield f"Of the {len(back)} runs that had solved and fell back, {saved} count as solved here"
+    widths = [windows(x).set_index(one[:2]) for x in kinds]
+    wider = (widths[1]["inner"] - widths[0]["inner"])[widths[0]["islands"] > 0].round(9)
+    higher = (widths[1]["high"] / widths[0]["high"]).dropna().map(log10).round(2)
+    assert wider.min() == 0 and higher.min() == 0 and wider.max() == higher.max() == 0.25
+    of = f"{WORDS[(wider > 0).sum()]} of {WORDS[len(wider)]} windows"
+    yield f"{of} are a step of the grid (0.25 decades) wider"
+    for (mixer, layers), x in widths[0][widths[0]["islands"] > 0].iterrows():
+        other = widths[1].loc[(mixer, layers)]
+        cells = (f"{y[name]:.2f}" for name in ("inner", "outer") for y in (x, other))
+        yield row(mixer, layers, *cells, rate(x["high"]), rate(other["high"]))
+    of_mamba = both[(both["mixer"] == "mamba") & (both[RATE] > 0.01)]
+    solves = [of_mamba[name] >= SOLVED for name in (ACCURACY, f"{ACCURACY}_stop")]
+    there, here = (solves[0] & ~solves[1]).sum(), (solves[1] & ~solves[0]).sum()
+    yield f"of Mamba's {len(of_mamba)} above 1e-2, {there} solved only there, and {here} only here"
+    steps = both["stopped_at_stop"].fillna(both["num_steps_stop"]).sum() / both["num_steps"].sum()
+    ended = both["stopped_at_stop"].notna().sum()
+    yield f"{ended} of the runs ended early, which left {100 * steps:.0f} % of the run-steps"
 
 
 def ablations():
@@ -1003,16 +1040,36 @@ def zoology_2023():
 def fresh():
     runs = runs_of("fresh")
     yield counted("fresh")
-    losses = {}
-    for mixer in ("attention", "attention (conv=v)"):
-        for data, text in (("fixed", "100,000, fixed"), ("fresh", "new ones at every step")):
-            found = part(runs, mixer=mixer, data=data).sort_values(RATE)
-            accuracy = [
-                " ".join(f"{x:.2f}" for x in found[of]) for of in (ACCURACY, "train_accuracy")
-            ]
-            losses[mixer, data] = span(found["test_loss"])
-            yield row(mixer, text, *accuracy, span(found["train_loss"]), span(found["test_loss"]))
-    of = [losses["attention", data] for data in ("fixed", "fresh")]
+    assert rate(runs[RATE].min()) == "1e-3" and rate(runs[RATE].max()) == "2.2e-2"
+    setting = ["mixer", "model.num_layers"]
+    best = runs.loc[runs.groupby([*setting, "train.data", "seed"])[ACCURACY].idxmax()]
+    for (mixer, layers), of in best.groupby(setting):
+        for data, text in (("fixed", "100,000, fixed"), ("fresh", "new ones")):
+            if (of["train.data"] == data).any():
+                found = part(of, data=data)
+                training = " ".join(f"{x:.2f}" for x in found["train_accuracy"])
+                loss = (
+                    span(found["test_loss"])
+                    if len(found) > 1
+                    else f"{found['test_loss'].item():.2f}"
+                )
+                yield row(mixer, layers, text, each(found), training, loss)
+
+    def of_seeds(mixer: str, layers: int, data: str = "fresh") -> str:
+        return span(part(best, mixer=mixer, layers=layers, data=data)[ACCURACY])
+
+    fixed = runs_of("lr_fine", mixer="hyena", layers=2)
+    at_best = fixed.loc[fixed.groupby("seed")[ACCURACY].idxmax()]
+    with_fixed = span(at_best[ACCURACY])
+    yield f"2-layer Hyena comes to {of_seeds('hyena', 2)}, with fixed ones to {with_fixed}"
+    assert (at_best["train_accuracy"] > 0.999).all()
+    yield f"RWKV-4 to {of_seeds('rwkv', 2)} and H3 to {of_seeds('h3', 2)}"
+    one = [f"{of_seeds('hyena', 1, data)}" for data in ("fixed", "fresh")]
+    yield "1-layer Hyena gains little ({} with fixed examples, {} with new ones)".format(*one)
+    gap = (runs["train_accuracy"] - runs[ACCURACY])[runs["train.data"] == "fresh"].abs().max()
+    yield f"by more than {gap:.2f}"
+    attention = part(runs, mixer="attention")
+    of = [span(part(attention, data=data)["test_loss"]) for data in ("fixed", "fresh")]
     yield "the test loss is {} nats with fixed examples and {} with new ones".format(*of)
     yield f"guessing among the values: {GUESSING:.2f}"
 
@@ -1077,7 +1134,14 @@ def bench():
     stopping = pd.read_csv(ROOT / "results/bench/lr_fine_stop.csv").iloc[-1]
     seconds, finished = stopping["seconds"], stopping["runs_finished"]
     yield f"finished {finished} of 612 runs in {seconds:,} s"
-    yield f"{finished} runs in {seconds / 3600:.2f}, when it was cut off"
+    by_ray = pd.read_csv(ROOT / "results/bench/lr_fine_ray.csv").iloc[-1]
+    assert by_ray["runs_finished"] == len(study("lr_fine_stop"))
+    yield f"{by_ray['seconds']} s by its display"
+    sizes = pd.read_csv(ROOT / "results/bench/pack_sizes.csv")
+    low, high = sizes["two_gpus"].min(), sizes["two_gpus"].max()
+    yield f"{low} to {high} for {WORDS[len(sizes)]} shapes of like speed"
+    hyena = sizes[(sizes["mixer"] == "hyena") & (sizes["layers"] == 1)].iloc[0]
+    yield f"and {hyena['two_gpus']} in one sweep and {hyena['one_gpu']:.0f} in another for 1-layer"
     dropping = pd.read_csv(ROOT / "results/bench/dropout.csv")
     ms = dropping.set_index(["form", "attention_dropout"])["ms_per_run_step"]
     yield f"takes {ms['kernel', 0.1]:.3f} ms"
@@ -1224,6 +1288,7 @@ FOLDERS = {
     "key_value_sum_small": key_value_sum_small,
     "lengths": lengths,
     "lr_fine": lr_fine,
+    "lr_fine_stop": lr_fine_stop,
     "mamba_norm_small": mamba_norm_small,
     "positions": positions,
     "precision": precision,
