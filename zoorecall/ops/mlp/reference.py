@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..layer_norm.reference import layer_norm_reference
+
 Activation = Literal["gelu", "tanh"]
 
 
@@ -32,10 +34,8 @@ def mlp_reference(
     norm_weight, norm_bias and b2 are [R, D], b1 [R, F], w1 [R, F, D] and w2 [R, D, F]; eps is added
     to the variance under the norm's root.
     """
-    norm_weight, norm_bias, b1, b2 = (
-        p.to(x.dtype).unsqueeze(1) for p in (norm_weight, norm_bias, b1, b2)
-    )
-    normed = F.layer_norm(x, x.shape[-1:], eps=eps) * norm_weight + norm_bias
+    b1, b2 = (p.to(x.dtype).unsqueeze(1) for p in (b1, b2))
+    normed = layer_norm_reference(x, norm_weight, norm_bias, eps)
     # not baddbmm: it first writes the bias out to the size of the product
     hidden = torch.bmm(normed, w1.to(x.dtype).mT) + b1
     hidden = F.gelu(hidden) if activation == "gelu" else hidden.tanh()
