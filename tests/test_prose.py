@@ -1131,10 +1131,16 @@ def bench():
     yield f"it is {first} in the first, in which three"
     yield f"{nineteenth} in the nineteenth, {last} in the last"
     assert minutes.drop([0, 18, minutes.index[-1]]).round().min() == 99
+    both = pd.read_csv(ROOT / "results/bench/utilization_ray.csv", index_col="second")
+    steady = both[(both.index >= 120) & (both.index < 540)]
+    minutes = steady.groupby(steady.index // 60).mean()
+    yield f"both GPUs are busy {minutes.min().min():.0f} to {minutes.max().max():.0f} % of each minute"
     stopping = pd.read_csv(ROOT / "results/bench/lr_fine_stop.csv").iloc[-1]
     seconds, finished = stopping["seconds"], stopping["runs_finished"]
     yield f"finished {finished} of 612 runs in {seconds:,} s"
-    by_ray = pd.read_csv(ROOT / "results/bench/lr_fine_ray.csv").iloc[-1]
+    by_ray = pd.read_csv(ROOT / "results/bench/lr_fine_ray.csv").set_index("seconds", drop=False)
+    yield f"which {by_ray['runs_finished'][540] - by_ray['runs_finished'][120]} rows"
+    by_ray = by_ray.iloc[-1]
     assert by_ray["runs_finished"] == len(study("lr_fine_stop"))
     yield f"{by_ray['seconds']} s by its display"
     sizes = pd.read_csv(ROOT / "results/bench/pack_sizes.csv")
