@@ -1133,8 +1133,8 @@ def bench():
     assert minutes.drop([0, 18, minutes.index[-1]]).round().min() == 99
     both = pd.read_csv(ROOT / "results/bench/utilization_ray.csv", index_col="second")
     steady = both[(both.index >= 120) & (both.index < 540)]
-    minutes = steady.groupby(steady.index // 60).mean()
-    yield f"both GPUs are busy {minutes.min().min():.0f} to {minutes.max().max():.0f} % of each minute"
+    minutes = steady.groupby(steady.index // 60).mean().stack()
+    yield f"both GPUs are busy {span(minutes, 0)} % of each minute"
     stopping = pd.read_csv(ROOT / "results/bench/lr_fine_stop.csv").iloc[-1]
     seconds, finished = stopping["seconds"], stopping["runs_finished"]
     yield f"finished {finished} of 612 runs in {seconds:,} s"
