@@ -84,7 +84,7 @@ def test_a_window_at_the_grids_edge_is_a_lower_bound():
     overview, _, (sentence,) = said(made_up_runs(solved_between(-3, 9, outside=0.75)))
     assert sentence.endswith(
         "; 95 % or more from 1e-3 to the grid's highest rate 1e-1, a window of at least 2.00 "
-        "decades [2.00, 2.25]."
+        "decades [2.00, inf]."
     )
     assert "(1 layer, width 64, length 64): a window of at least 2.00 decades" in overview
     assert "1 of 1 window at the grid's edge: what lies beyond is not known." in overview
