@@ -8,12 +8,9 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from .display import SweepDisplay
 from .errors import UserError
-from .grid import load_grid
 from .plots import save
 from .results import Results, has_runs, load_results
-from .sweeps.sweeper import sweep
 
 
 def trained_studies() -> dict[str, Results]:
@@ -35,6 +32,10 @@ def load_study(name: str) -> Results:
     none."""
     if is_trained(name):
         return load_results(Path("results", name))
+    from .display import SweepDisplay  # and torch: a script that only draws starts without
+    from .grid import load_grid
+    from .sweeps.sweeper import sweep
+
     with SweepDisplay() as shown:
         return sweep(load_grid(f"grids/{name}.yaml"), on_event=shown.show)
 
@@ -48,6 +49,8 @@ def draw(name: str, figures: Mapping[str, Figure]) -> None:
 
 def missing_runs(name: str, results: Results) -> str:
     """How many runs of grids/NAME.yaml are not trained yet, in words."""
+    from .grid import load_grid
+
     runs = {run.run_id for run in load_grid(f"grids/{name}.yaml").runs}
     missing = len(runs - set(results.runs["run_id"]))
     return f"\n{missing} of {len(runs)} runs of grids/{name}.yaml are not trained yet"

@@ -202,8 +202,7 @@ def rate_axis(axis: Axes, rates: Iterable[float]) -> None:
         ends = [x for i, x in enumerate(ends) if i in (0, len(ends) // 2, len(ends) - 1)]
         ends = ends if ends[-1] >= 4 * ends[0] else ends[:1]
         axis.set_xticks(ends, [words.rate(x) for x in ends])
-        axis.xaxis.set_minor_locator(NullLocator())
-    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.xaxis.set_minor_locator(NullLocator())  # the marks say where rates are
 
 
 def size_axis(axis: Axes, sizes: Iterable[float]) -> None:
