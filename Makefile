@@ -13,7 +13,7 @@ test: .venv/ready-dev
 	$(BIN)/pytest -n 2 --dist worksteal
 
 # every figure and verdict of results/ anew from its tables, without training, two scripts at a time,
-# each in one thread: two that wait for threads busily take twice as long
+# each in one thread: with two each they get in one another's way
 figures: .venv/ready
 	printf '%s\n' $(filter-out experiments/speed_comparison.py,$(wildcard experiments/*.py)) | \
 		OMP_NUM_THREADS=1 xargs -P 2 -I SCRIPT sh -c 'echo SCRIPT; $(BIN)/python SCRIPT > /dev/null || exit 255'

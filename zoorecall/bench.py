@@ -224,7 +224,7 @@ def measure(prepared: Prepared, job: Job) -> Measurement:
     trainer.time_steps(2)
     times = [trainer.time_steps(1)[0] for _ in range(3)]
     trainer.measure(slot, tests).tolist()  # which captures it, and shows which kernels run
-    evaluations, started = [], time.perf_counter()
+    evaluations, started = list[float](), time.perf_counter()
     while not evaluations or time.perf_counter() - started < job.seconds / 10:
         began = time.perf_counter()
         trainer.measure(slot, tests).tolist()
