@@ -169,7 +169,8 @@ class SweepDisplay:
         if always or time.monotonic() - self.last_line > self.LINE_SECONDS:
             self.last_line = time.monotonic()
             best = ", ".join(f"{name} {accuracy:.2f}" for name, accuracy in self.best.items())
-            self._say(f"{self.finished}/{len(self.runs)} runs, {self._pace()}; best: {best}")
+            told = f"; best: {best}" if best else ""
+            self._say(f"{self.finished}/{len(self.runs)} runs, {self._pace()}{told}")
 
 
 def setting(mixer: str, num_layers: int) -> str:

@@ -50,7 +50,8 @@ def layer_norm_triton(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Te
     """
     R, D = x.shape[0], x.shape[-1]
     if {weight.shape, bias.shape} != {(R, D)}:
-        raise ValueError(f"x, weight and bias do not fit: {[*map(list, (x.shape, weight.shape))]}")
+        shapes = [list(t.shape) for t in (x, weight, bias)]
+        raise ValueError(f"x, weight and bias do not fit: {shapes}")
     if {weight.dtype, bias.dtype} != {torch.float32} or not fits(x.dtype, D):
         raise ValueError(f"no kernel for width {D}, {[x.dtype, weight.dtype, bias.dtype]}")
     x = x.contiguous()
