@@ -61,7 +61,8 @@ COLUMNS = {
 }
 WORDS = (
     *("no", "one", "two", "three", "four", "five", "six"),
-    *("seven", "eight", "nine", "ten", "eleven", "twelve"),
+    *("seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen"),
+    *("fifteen", "sixteen", "seventeen", "eighteen"),
 )
 GUESSING = log(4096)
 """The loss of guessing among the values, of which there are 4,096."""
@@ -285,28 +286,45 @@ def ablations():
     yield "without and with a convolution in front: {:.2f} and {:.2f}".format(*means)
     plain = part(runs, mixer="mamba (conv=False)", width=128)
     beyond = plain[plain[ACCURACY] > 0.3]
-    yield f"{WORDS[len(beyond)].capitalize()} run of fourteen at width 128 goes beyond one pair"
+    yield f"{WORDS[len(beyond)].capitalize()} run of {len(plain)} at width 128 goes beyond one pair"
     yield f"({beyond[ACCURACY].iloc[0]:.2f}, at {rate(beyond[RATE].iloc[0])})"
-    assert len(plain) == 14
     yield f"and {WORDS[(plain[BEST] < 0.01).sum()]} never leaves the loss of guessing"
 
 
 def conv1d():
-    runs = runs_of("conv1d")
     yield counted("conv1d")
+    one, two = (runs_of("conv1d", layers=layers) for layers in (1, 2))
     names = ("initial weights of its authors", "of Zoology, N(0, 0.02^2)")
-    for name, (_, group) in zip(names, runs.groupby("mixer"), strict=True):
+    for name, (_, group) in zip(names, one.groupby("mixer"), strict=True):
         yield row(name, f"{group[ACCURACY].min():.3f}", f"{group[ACCURACY].max():.3f}")
         yield f"highest of {len(group)} runs"
-    seeds, rates = runs["seed"].nunique(), sorted(runs[RATE].unique())
+    seeds, rates = one["seed"].nunique(), sorted(one[RATE].unique())
     yield f"at any of {WORDS[len(rates)]} rates from {rate(rates[0])} to {rate(rates[-1])}"
     yield f"in any of {WORDS[seeds]} seeds"
     yield f"positions alone give away {given_away(64, 4):.2f} pairs"
-    fits = (runs["train_accuracy"] >= 0.99).sum()
-    yield f"{fits} of {len(runs)} runs fit their training examples"
+    fits = (one["train_accuracy"] >= 0.99).sum()
+    yield f"{fits} of {len(one)} runs fit their training examples"
     yield f"`results/lr_fine`: {at_best(runs_of('lr_fine'), mixer='mamba', layers=1).mean():.3f}"
     wider = at_best(runs_of("ablations"), mixer="mamba (conv=False)", width=128)
-    yield f"({wider.min():.2f} and {wider.max():.2f} at the best rate of the other one)"
+    yield f"({span(wider)} at the best rate of the others)"
+
+    solving = two[two[ACCURACY] >= SOLVED]
+    rates = sorted(two[RATE].unique())
+    at = " and ".join(
+        f"{WORDS[len(x)]} at {rate(value)}" for value, x in solving.groupby(RATE, sort=False)
+    )
+    yield f"{WORDS[len(solving)]} of {len(two)} do ({at})"
+    yield f"{WORDS[len(rates)]} rates from {rate(rates[0])} to {rate(rates[-1])}"
+    near = two[(two[ACCURACY] > 0.5) & (two[ACCURACY] < SOLVED)]
+    yield f"one ends at {near[ACCURACY].item():.2f}"
+    back = two[(two[BEST] > 0.5) & (two[ACCURACY] < 0.5)]
+    yield f"{WORDS[len(back)]} had come to {span(back[BEST], 2, ' and ')} and fell back"
+    rest = two[two[BEST] <= 0.5]
+    yield f"The other {len(rest)} recall one pair at the most (up to {rest[BEST].max():.2f})"
+    fits = (rest["train_accuracy"] >= 0.95).sum()
+    yield f"and {fits} of those learn their examples by heart (a training accuracy of 95 % or more)"
+    best = at_best(two)
+    yield f"at its best rate {WORDS[(best >= SOLVED).sum()]} seeds of {WORDS[len(best)]} solve it"
 
 
 def conv_on_values():
@@ -338,19 +356,20 @@ def dynamics():
     smooth = part(kinds, mixer="attention")["kind"].eq("smooth")
     assert smooth.all()
     yield f"All {WORDS[len(smooth)]} curves are classified as smooth"
-    for width, text in ((64, "a bump with gain in {} runs of six"), (128, "{} in {} runs, each")):
+    for width, text in ((64, "a bump with gain in {} runs of nine"), (128, "{} in {} runs, each")):
         mamba = part(kinds, mixer="mamba", width=width)
         bumps = mamba[mamba["kind"] == "bump with gain"]
         number = WORDS[len(bumps)]
         yield text.format(*((number,) if width == 64 else (span(bumps[ACCURACY]), number)))
-        assert len(mamba) == 6 and (bumps[ACCURACY].min() > 0.8)
+        assert len(mamba) == 9 and (bumps[ACCURACY].min() > 0.8)
         assert (mamba[mamba["kind"] != "bump with gain"][BEST] < 0.01).all()
     stepwise = attention.assign(**{"train.warmup": 0.0})
     depths = [0.15, 0.08, 0.05]
     for table, text in (
         (
             stepwise,
-            "on the clock of steps {} of 12 have one at a depth of {}, {} at {} and {} at {}",
+            f"on the clock of steps {{}} of {len(attention)} have one at a depth of {{}}, {{}} "
+            "at {} and {} at {}",
         ),
         (attention, "on that of the learning rates {} at {}, {} at {} and {} at {}"),
     ):
@@ -368,9 +387,10 @@ def dynamics():
     assert set(kinds_of) == {"does not fit"}
     narrow = part(runs, mixer="mamba", width=64)
     higher = narrow[(narrow[RATE] > 0.002) & (narrow[ACCURACY] > 0.9)]
-    yield f"{span(higher[ACCURACY])} in {WORDS[len(higher)]} runs of four"
+    yield f"{span(higher[ACCURACY])} in {WORDS[len(higher)]} runs of six"
     falls = transitions(part(narrow, rate=0.003162278), results.curves).sort_values("start")
-    yield f"{span(falls['depth'], 1, ' and ')} nats within {span(falls['end'] - falls['start'], 0)}"
+    steps = falls["end"] - falls["start"]
+    yield f"{span(falls['depth'], 1)} nats within {steps.min()} to {steps.max():,} steps"
     after = span(falls["accuracy_after"] * 100, 0)
     yield f"accuracy goes from {falls['accuracy_before'].mean() * 100:.0f} % to {after} %"
 
@@ -1038,40 +1058,53 @@ def zoology_2023():
 
 
 def fresh():
-    runs = runs_of("fresh")
-    yield counted("fresh")
+    results, runs = study("fresh"), runs_of("fresh")
+    assert len(results) == len(load_grid(grid_of("fresh")).runs)
+    yield f"All {len(results)} runs of `grids/fresh.yaml`"
     assert rate(runs[RATE].min()) == "1e-3" and rate(runs[RATE].max()) == "2.2e-2"
     setting = ["mixer", "model.num_layers"]
     best = runs.loc[runs.groupby([*setting, "train.data", "seed"])[ACCURACY].idxmax()]
     for (mixer, layers), of in best.groupby(setting):
         for data, text in (("fixed", "100,000, fixed"), ("fresh", "new ones")):
-            if (of["train.data"] == data).any():
-                found = part(of, data=data)
-                training = " ".join(f"{x:.2f}" for x in found["train_accuracy"])
-                loss = (
-                    span(found["test_loss"])
-                    if len(found) > 1
-                    else f"{found['test_loss'].item():.2f}"
-                )
-                yield row(mixer, layers, text, each(found), training, loss)
+            found = part(of, data=data)
+            training = " ".join(f"{x:.2f}" for x in found["train_accuracy"])
+            yield row(mixer, layers, text, each(found), training, span(found["test_loss"]))
 
     def of_seeds(mixer: str, layers: int, data: str = "fresh") -> str:
         return span(part(best, mixer=mixer, layers=layers, data=data)[ACCURACY])
 
-    fixed = runs_of("lr_fine", mixer="hyena", layers=2)
-    at_best = fixed.loc[fixed.groupby("seed")[ACCURACY].idxmax()]
-    with_fixed = span(at_best[ACCURACY])
-    yield f"2-layer Hyena comes to {of_seeds('hyena', 2)}, with fixed ones to {with_fixed}"
-    assert (at_best["train_accuracy"] > 0.999).all()
-    yield f"RWKV-4 to {of_seeds('rwkv', 2)} and H3 to {of_seeds('h3', 2)}"
-    one = [f"{of_seeds('hyena', 1, data)}" for data in ("fixed", "fresh")]
-    yield "1-layer Hyena gains little ({} with fixed examples, {} with new ones)".format(*one)
+    def both(mixer: str, layers: int) -> tuple[str, str]:
+        return of_seeds(mixer, layers), of_seeds(mixer, layers, "fixed")
+
+    yield "2-layer Hyena comes to {}, with fixed ones to {}".format(*both("hyena", 2))
+    yield "RWKV-4 to {}, before {}".format(*both("rwkv", 2))
+    yield "H3 to {}, before {}".format(*both("h3", 2))
+    fixed = part(best, layers=2, data="fixed")
+    assert (fixed["train_accuracy"] > 0.999).all()
+    solved_by = best[best[ACCURACY] >= SOLVED].groupby(["mixer", "train.data"]).size()
+    counts = [solved_by.get((x, y), 0) for x in ("hyena", "rwkv", "h3") for y in ("fixed", "fresh")]
+    yield "Hyena {} and {} of three, RWKV-4 {} and {}, H3 {} and {}".format(
+        *(WORDS[x] for x in counts)
+    )
+    yield "1-layer Hyena gains little ({} with new examples, {} with fixed ones)".format(
+        *both("hyena", 1)
+    )
     gap = (runs["train_accuracy"] - runs[ACCURACY])[runs["train.data"] == "fresh"].abs().max()
     yield f"by more than {gap:.2f}"
-    attention = part(runs, mixer="attention")
-    of = [span(part(attention, data=data)["test_loss"]) for data in ("fixed", "fresh")]
+    of = [span(part(runs, mixer="attention", data=x)["test_loss"]) for x in ("fixed", "fresh")]
     yield "the test loss is {} nats with fixed examples and {} with new ones".format(*of)
     yield f"guessing among the values: {GUESSING:.2f}"
+
+    on_values = part(runs, mixer="attention (conv=v)", data="fresh")
+    stuck = on_values.groupby("seed")[ACCURACY].max() < 0.3
+    (seed,) = stuck[stuck].index
+    yield f"Seed {seed} stays at a quarter ({span(part(on_values, seed=seed)[ACCURACY])})"
+    of_seed = part(runs, mixer="attention (conv=v)", seed=seed)[["run_id"]]
+    early = results.curves[results.curves["step"] < 700].merge(of_seed)
+    most = f"{early['test_accuracy'].max():.2f}"
+    yield f"Up to step {early['step'].max()} no run of it has more than {most}"
+    ends = part(runs, mixer="attention (conv=v)", data="fixed", seed=seed)[ACCURACY]
+    yield f"those with fixed examples go on to {span(ends)}"
 
 
 TARGETS = {
@@ -1223,7 +1256,13 @@ def overview():
     yield "({:.0f} % at width 64, {:.0f} % at 128)".format(*(100 * x.mean() for x in values))
     s6 = [at_best(runs_of("ablations"), mixer=x).mean() for x in ("s6 (conv=True)", "s6")]
     yield "({:.2f}) and not without ({:.2f})".format(*s6)
-    yield f"in all of {len(study('conv1d'))} runs of five seeds and eight rates"
+    yield f"in all of {len(runs_of('conv1d', layers=1))} runs of five seeds and eight rates"
+    two = runs_of("conv1d", layers=2)
+    yield f"Of two layers {WORDS[(two[ACCURACY] >= SOLVED).sum()]} of {len(two)} runs solve"
+    new = runs_of("fresh", layers=2, data="fresh").groupby(["mixer", "seed"])[ACCURACY].max()
+    assert (new[["rwkv", "h3"]] >= SOLVED).all() and (new["hyena"] >= SOLVED).sum() == 1
+    rwkv, h3 = (f"{new[mixer].mean():.2f}" for mixer in ("rwkv", "h3"))
+    yield f"solve it in every seed ({rwkv} and {h3}) and Hyena in one of three ({span(new['hyena'])})"
     deep = runs_of("width_depth", layers=1)
     pairs = {x: at_best(deep, mixer="hyena", width=x) * 64 for x in (64, 128, 256)}
     yield f"goes from {pairs[64].mean():.1f} to {pairs[128].mean():.1f} pairs of 64"

@@ -221,17 +221,17 @@ def c6(studies: Studies) -> Verdict:
     if "dynamics" in studies:
         runs, curves = studies["dynamics"].runs, studies["dynamics"].curves
         best = best_accuracies(runs, studies.solved).rename(columns={"best_rate": RATE})
-        chosen = runs.merge(best[[*setting_columns(runs), RATE, "verdict"]])
-        kinds = chosen.merge(classify(chosen, curves)[["run_id", "kind"]])
-        attention = pick(kinds, ATTENTION, layers=1)
+        kinds = runs.merge(classify(runs, curves)[["run_id", "kind"]])
+        attention = pick(kinds, ATTENTION, layers=1).merge(best[[*setting_columns(runs), RATE]])
         mamba = pick(kinds, ["mamba"], layers=1)
-        mamba = mamba[mamba["verdict"] == "solves"]
+        mamba = mamba[mamba["test_accuracy"] >= studies.solved]
         bump = unanimous(attention, attention["kind"] == "bump without gain")
         widest = attention[WIDTH].max() >= WIDTHS[-1]
         settled = None if unanimous(mamba, mamba["kind"].str.startswith("bump")) is None else True
+        words = f"Mamba's runs that solve{_widths(mamba)}: {counted(mamba['kind'])}"
         findings = [
             Finding(bump, f"attention{_widths(attention)}: {counted(attention['kind'])}", widest),
-            Finding(settled, f"Mamba where it solves{_widths(mamba)}: {counted(mamba['kind'])}"),
+            Finding(settled, words if len(mamba) else "Mamba solves in no run"),
         ]
     text = "1-layer attention's loss has a bump without gain; whether Mamba's is smooth is settled"
     return judge("C6", text, findings, ["dynamics"], studies)
