@@ -1262,7 +1262,8 @@ def overview():
     new = runs_of("fresh", layers=2, data="fresh").groupby(["mixer", "seed"])[ACCURACY].max()
     assert (new[["rwkv", "h3"]] >= SOLVED).all() and (new["hyena"] >= SOLVED).sum() == 1
     rwkv, h3 = (f"{new[mixer].mean():.2f}" for mixer in ("rwkv", "h3"))
-    yield f"solve it in every seed ({rwkv} and {h3}) and Hyena in one of three ({span(new['hyena'])})"
+    hyena = span(new["hyena"])
+    yield f"solve it in every seed ({rwkv} and {h3}) and Hyena in one of three ({hyena})"
     deep = runs_of("width_depth", layers=1)
     pairs = {x: at_best(deep, mixer="hyena", width=x) * 64 for x in (64, 128, 256)}
     yield f"goes from {pairs[64].mean():.1f} to {pairs[128].mean():.1f} pairs of 64"

@@ -126,6 +126,15 @@ def read_sealed(path: Path, needed: bool = True) -> bytes:
     return content
 
 
+def written(path: Path) -> tuple[int, ...] | None:
+    """What changes when a file is written anew; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
 def set_aside(path: Path) -> Path:
     """Rename a damaged file to the first free of NAME.damaged, NAME.damaged.1, ...; returns it."""
     aside = path.with_name(f"{path.name}.damaged")

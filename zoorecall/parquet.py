@@ -23,7 +23,7 @@ SHARES = {x.name for x in (*columns.COLUMNS, *columns.CURVE_COLUMNS) if x.unit =
 MEASURED = tuple(column.name for column in columns.CURVE_COLUMNS)
 
 
-def read_table(path: Path, fault_of: Callable[[pa.Table], str | None]) -> pd.DataFrame | None:
+def read_table(path: Path, fault_of: Callable[[pa.Table], str | None]) -> pa.Table | None:
     """The table of a file, or None if there is no such file.
 
     Raises DamagedError where it is not as it was written, ResultsError where it has a fault.
@@ -36,14 +36,14 @@ def read_table(path: Path, fault_of: Callable[[pa.Table], str | None]) -> pd.Dat
         raise ResultsError(f"{path}: cannot be read: {error.strerror}") from error
     try:
         table = read_parquet(pa.BufferReader(content))
+        table.validate(full=True)
         fault = fault_of(table)
-        frame = pd.DataFrame() if fault else table.to_pandas()
     except Exception as error:  # Arrow has many
         reason = f"{type(error).__name__} {error}".splitlines()[0]
         raise DamagedError(path, f"cannot be read as Parquet ({reason})") from error
     if fault:
         raise ResultsError(f"{path}: {fault}; take it away, or put there what a sweep wrote")
-    return frame.reset_index(drop=True)
+    return table
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:

@@ -24,6 +24,7 @@ The columns, and what tells runs apart, are in `columns`.
 """
 
 import dataclasses
+import functools
 import io
 import json
 from collections import Counter
@@ -32,17 +33,19 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from . import columns
 from .columns import CONFIG, CURVE, FOLDER, MIXER, PROVENANCE, RUN_ID
 from .errors import DamagedError, ResultsError
-from .files import BLANK, is_sealed, read_sealed, replacing, seal, set_aside
+from .files import BLANK, is_sealed, read_sealed, replacing, seal, set_aside, written
 from .parquet import fault_of_curves, fault_of_runs, fault_of_shard, read_table, write_table
 
 GRID, RUNS, CURVES, SHARDS = "grid.yaml", "runs.parquet", "curves.parquet", "shards"
 PLANNED = "planned"
-PART = "part"
+FILE = "file"
 
 SUBFOLDERS = "shards", "checkpoints", "models"
 
@@ -101,7 +104,7 @@ def load_folders(folders: Sequence[str | Path]) -> Results:
 
 def as_results(rows: pd.DataFrame) -> Results:
     """The results of rows as a shard has them, which need not be on a disk."""
-    return _as_results(*_joined([_Part("memory", *_split(rows, "rows"))]))
+    return _as_results(*_joined([_split(rows.assign(**{FILE: "rows"}))]))
 
 
 def _as_results(rows: pd.DataFrame, curves: pd.DataFrame) -> Results:
@@ -160,10 +163,9 @@ def _is_whole(x: object) -> bool:
 
 
 class _Part(NamedTuple):
-    """The rows of one file, as this version writes them, and a row for each of their evaluations,
-    which has the run's id and the columns of a curve."""
+    """Rows as this version writes them, which say in `FILE` where they are from, and a row for each
+    of their evaluations, whose index is that of the run's row."""
 
-    file: str
     rows: pd.DataFrame
     curves: pd.DataFrame
 
@@ -175,9 +177,9 @@ def read_rows(folder: str | Path) -> pd.DataFrame:
 
 
 def _parts(folder: Path) -> list[_Part]:
-    """What each file of the folder holds, the merged tables first. They are read last, so that a
+    """What the files of the folder hold, the merged tables first. They are read last, so that a
     merge meanwhile hides no row."""
-    shards = [part for path in _shards(folder) if (part := _read_shard(path))]
+    shards = _read_shards(folder)
     return [*_read_merged(folder), *shards]
 
 
@@ -192,10 +194,28 @@ def _shards(folder: Path) -> list[Path]:
         raise ResultsError(f"{folder}: cannot be read: {error.strerror}") from error
 
 
-def _read_shard(path: Path) -> _Part | None:
-    """None where it has gone meanwhile: its rows are merged."""
-    shard = read_table(path, fault_of_shard)
-    return None if shard is None else _Part(str(path), *_split(shard, path))
+def _read_shards(folder: Path) -> list[_Part]:
+    """All shards as one part, but for those that have gone meanwhile: their rows are merged."""
+    found = [(path, _shard(path, written(path))) for path in _shards(folder)]
+    tables = [
+        table.append_column(FILE, pa.array([str(path)] * len(table)))
+        for path, table in found
+        if table is not None
+    ]
+    if not tables:
+        return []
+    try:
+        together = pa.concat_tables(tables, promote_options="permissive")
+    except pa.ArrowException as error:
+        reason = str(error).splitlines()[0]
+        raise ResultsError(f"{folder / SHARDS}: its files do not fit together: {reason}") from error
+    return [_split(together.to_pandas(ignore_metadata=True))]
+
+
+@functools.lru_cache(maxsize=4096)
+def _shard(path: Path, _: object) -> pa.Table | None:
+    """A shard as it was at a time, read once: a sweep looks at all of them several times."""
+    return read_table(path, fault_of_shard)
 
 
 def _read_merged(folder: Path) -> list[_Part]:
@@ -203,54 +223,47 @@ def _read_merged(folder: Path) -> list[_Part]:
     runs = read_table(path, fault_of_runs)
     if runs is None:
         return []
-    curves, rows = read_table(folder / CURVES, fault_of_curves), _as_written_now(runs, path)
-    if curves is None or not runs[RUN_ID].isin(curves[RUN_ID].unique()).all():
+    table = read_table(folder / CURVES, fault_of_curves)
+    before = runs.to_pandas().reset_index(drop=True).assign(**{FILE: str(path)})
+    rows, of_run = _as_written_now(before), pd.Series(before.index, before[RUN_ID])
+    curves = None if table is None else table.to_pandas()
+    if curves is None or not before[RUN_ID].isin(curves[RUN_ID].unique()).all():
         raise ResultsError(
             f"{folder / CURVES}: lacks the curves of {RUNS} beside it; take both files from one "
             "place, or delete both to train their runs again"
         )
-    return [_Part(str(path), rows, _renamed(curves, runs, rows))]
+    curves = curves[curves[RUN_ID].isin(of_run.index)]
+    curves.index = curves[RUN_ID].map(of_run).to_numpy()
+    return [_Part(rows, curves.assign(**{RUN_ID: rows[RUN_ID][curves.index].to_numpy()}))]
 
 
-def _split(shard: pd.DataFrame, file: object) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """A shard's rows without their lists, and the lists as a row an evaluation; NaN in the columns
-    that a run's row does not have: slices of other tasks, what its version did not measure."""
-    names = [name for name in map(str, shard) if name.startswith(CURVE)]
-    rows = _as_written_now(shard.drop(columns=names), file)
-    lists = shard[names].rename(columns=lambda name: name.removeprefix(CURVE))
+def _split(shards: pd.DataFrame) -> _Part:
+    """Rows without their lists, and the lists as a row an evaluation; NaN in the columns that a
+    run's row does not have: slices of other tasks, what its version did not measure."""
+    names = [name for name in map(str, shards) if name.startswith(CURVE)]
+    rows = _as_written_now(shards.drop(columns=names))
+    lists = shards[names].rename(columns=lambda name: name.removeprefix(CURVE))
     missing = lists["step"].map(lambda steps: [float("nan")] * len(steps))
     lists = lists.apply(lambda column: column.astype(object).where(column.notna(), missing))
-    curves = pd.concat([rows[[RUN_ID]], lists], axis=1).explode([*lists], ignore_index=True)
-    return rows, curves.infer_objects()
-
-
-def _renamed(curves: pd.DataFrame, before: pd.DataFrame, now: pd.DataFrame) -> pd.DataFrame:
-    """Curves of these runs under their present ids."""
-    ids = dict(zip(before[RUN_ID], now[RUN_ID], strict=True))
-    return curves.assign(**{RUN_ID: curves[RUN_ID].map(ids)}).dropna(subset=RUN_ID)
+    curves = pd.concat([rows[[RUN_ID]], lists], axis=1).explode([*lists])
+    return _Part(rows, curves.infer_objects())
 
 
 def _joined(parts: Sequence[_Part]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Rows and curves of all parts by run id, each run once.
 
-    Raises ResultsError where two parts disagree on what a run came to.
+    Raises ResultsError where two files disagree on what a run came to.
     """
     if not parts:
         return pd.DataFrame(), pd.DataFrame()
-    rows = _concat([part.rows.assign(**{PART: i}) for i, part in enumerate(parts)])
-    _check_agreement(rows, parts)
-    rows = rows.drop_duplicates(RUN_ID)
-    ids = [rows.loc[rows[PART] == i, RUN_ID] for i in range(len(parts))]
-    pairs = zip(ids, parts, strict=True)
-    curves = _concat([_curves_of(kept, x) for kept, x in pairs if len(kept)])
-    rows = rows.drop(columns=PART).sort_values(RUN_ID, ignore_index=True)
+    rows = _concat([part.rows for part in parts])
+    _check_agreement(rows)
+    first = ~rows.duplicated(RUN_ID).to_numpy()
+    ends = np.cumsum([len(part.rows) for part in parts])
+    kept = zip(np.split(first, ends[:-1]), parts, strict=True)
+    curves = _concat([part.curves[of[part.curves.index]] for of, part in kept if of.any()])
+    rows = rows[first].drop(columns=FILE).sort_values(RUN_ID, ignore_index=True)
     return rows, curves.sort_values(RUN_ID, kind="stable", ignore_index=True)
-
-
-def _curves_of(kept: pd.Series, part: _Part) -> pd.DataFrame:
-    """The curves of those rows of a part that are kept: mostly all, which need no search."""
-    whole = len(kept) == len(part.rows)
-    return part.curves if whole else part.curves[part.curves[RUN_ID].isin(kept)]
 
 
 def _concat(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -260,64 +273,66 @@ def _concat(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return rows.reindex(columns=names)
 
 
-def _check_agreement(rows: pd.DataFrame, parts: Sequence[_Part]) -> None:
+def _check_agreement(rows: pd.DataFrame) -> None:
     """A run that two files hold came to the same in both, whatever machine it was on."""
     trained = {column.name for column in columns.COLUMNS if column.decided_by == "training"}
     trained |= set(columns.slices(rows).values())
     repeated = rows[rows.duplicated(RUN_ID, keep=False)]
     for run_id, group in repeated.groupby(RUN_ID):
         for name in filter(trained.__contains__, group):
-            first, *others = group.drop_duplicates(name)[[PART, name]].itertuples(index=False)
+            first, *others = group.drop_duplicates(name)[[FILE, name]].itertuples(index=False)
             if others:
                 (one, value), (other, another) = first, others[0]
                 raise ResultsError(
-                    f"{parts[one].file} and {parts[other].file}: disagree on run {run_id}, {name} "
-                    f"{value} and {another}; keep one of the two, a sweep trains what that lacks"
+                    f"{one} and {other}: disagree on run {run_id}, {name} {value} and {another}; "
+                    "keep one of the two, a sweep trains what that lacks"
                 )
 
 
-def _as_written_now(rows: pd.DataFrame, file: object) -> pd.DataFrame:
+def _as_written_now(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of any version with options that are newer at their defaults, the id that follows from
     the config, and the sizes that the task tells.
 
     Raises ResultsError, which names the file, where a config is none or two rows are of one run, or
     where a row has other sizes than its task.
     """
-    try:
-        configs = [columns.read_config(text) for text in rows[CONFIG]]
-        sizes = _task_sizes(configs, rows.index)
-    except ValueError as error:
-        raise ResultsError(f"{file}: {error}; take it away, its runs train again") from error
+    configs, found = [], []
+    for file, text in zip(rows[FILE], rows[CONFIG], strict=True):
+        try:
+            configs.append(config := columns.read_config(text))
+            found.append(_sizes(json.dumps(config["task"])))
+        except ValueError as error:
+            raise ResultsError(f"{file}: {error}; take it away, its runs train again") from error
     ids = [columns.run_id(config) for config in configs]
-    if twice := [run_id for run_id, count in Counter(ids).items() if count > 1]:
-        raise ResultsError(f"{file}: has run {twice[0]} twice; take out one of the two rows")
+    for (file, run_id), count in Counter(zip(rows[FILE], ids, strict=True)).items():
+        if count > 1:
+            raise ResultsError(f"{file}: has run {run_id} twice; take out one of the two rows")
+    sizes = pd.DataFrame(found, rows.index, list(columns.TASK_SIZES), "int64")
     for name in sizes.columns.intersection(rows.columns):
         if (wrong := rows[name] != sizes[name]).any():
             i = int(wrong.argmax())
             raise ResultsError(
-                f"{file}: says {name} {rows[name].iloc[i]} of run {ids[i]}, whose config says "
-                f"{sizes[name].iloc[i]}; take it away, its runs train again"
+                f"{rows[FILE].iloc[i]}: says {name} {rows[name].iloc[i]} of run {ids[i]}, whose "
+                f"config says {sizes[name].iloc[i]}; take it away, its runs train again"
             )
     texts = [json.dumps(config) for config in configs]
     return rows.assign(**{RUN_ID: ids, CONFIG: texts}, **sizes)
 
 
-def _task_sizes(configs: Sequence[Mapping[str, Any]], index: pd.Index) -> pd.DataFrame:
-    """What the task of each config tells of its sizes. Raises ValueError where one is no task."""
+@functools.cache
+def _sizes(task: str) -> dict[str, int]:
+    """What a task, given as JSON, tells of its sizes. Raises ValueError where it is none."""
     from pydantic import TypeAdapter, ValidationError
 
     from .tasks import AnyTaskConfig, sizes
 
-    tasks, adapter = [json.dumps(config["task"]) for config in configs], TypeAdapter(AnyTaskConfig)
     try:
-        told = {text: sizes(adapter.validate_json(text)) for text in dict.fromkeys(tasks)}
+        return sizes(TypeAdapter(AnyTaskConfig).validate_json(task))
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         where = ".".join(map(str, ("task", *fault["loc"][1:])))
         reason = fault["msg"].removeprefix("Value error, ")
         raise ValueError(f"no config of a run: {where}: {reason}") from error
-    found = [told[text] for text in tasks]
-    return pd.DataFrame(found, index, list(columns.TASK_SIZES), "int64")
 
 
 def has_runs(folder: Path) -> bool:

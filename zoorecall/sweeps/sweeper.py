@@ -152,7 +152,7 @@ def sweep(
             error.add_note(what_is_kept(folder, own.runs))
             raise
         finally:
-            if results.finished_run_ids(folder):
+            if results.has_runs(folder):
                 with setting_up():
                     results.write_tables(folder, order)
         if failed:
