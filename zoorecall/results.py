@@ -45,7 +45,7 @@ from .parquet import fault_of_curves, fault_of_runs, fault_of_shard, read_table,
 
 GRID, RUNS, CURVES, SHARDS = "grid.yaml", "runs.parquet", "curves.parquet", "shards"
 PLANNED = "planned"
-FILE = "file"
+FILE = ".file"
 
 SUBFOLDERS = "shards", "checkpoints", "models"
 
@@ -208,7 +208,10 @@ def _read_shards(folder: Path) -> list[_Part]:
         together = pa.concat_tables(tables, promote_options="permissive")
     except pa.ArrowException as error:
         reason = str(error).splitlines()[0]
-        raise ResultsError(f"{folder / SHARDS}: its files do not fit together: {reason}") from error
+        raise ResultsError(
+            f"{folder / SHARDS}: the columns of its files differ: {reason}; take away what no sweep "
+            "wrote"
+        ) from error
     return [_split(together.to_pandas(ignore_metadata=True))]
 
 

@@ -117,6 +117,20 @@ def test_rows_of_an_earlier_version_are_read_without_what_it_did_not_measure(fol
     assert load_results(folder).curves[new].isna().all(axis=None)
 
 
+def test_shards_whose_columns_are_of_other_types_are_one_table_or_an_error_that_says_so(folder):
+    one, other = sorted((folder / "shards").iterdir())
+    now = load_results(folder).runs
+    rows = pd.read_parquet(one)
+    rows.assign(seconds=rows["seconds"].astype("float32")).to_parquet(one)
+    assert load_results(folder).runs["seconds"].to_numpy() == pytest.approx(now["seconds"])
+    rows.assign(note="text").to_parquet(one)
+    assert len(load_results(folder)) == len(now)
+    rows = pd.read_parquet(other)
+    rows.assign(note=[[1]] * len(rows)).to_parquet(other)
+    with pytest.raises(ResultsError, match=r"shards: the columns of its files differ: .* note"):
+        load_results(folder)
+
+
 @pytest.mark.parametrize("written", [["curves.parquet"], ["curves.parquet", "runs.parquet"]])
 @pytest.mark.parametrize("merged_before", [False, True])
 def test_a_crash_in_a_merge_loses_and_doubles_no_row(written, merged_before, trained, tmp_path):
