@@ -209,8 +209,8 @@ def _read_shards(folder: Path) -> list[_Part]:
     except pa.ArrowException as error:
         reason = str(error).splitlines()[0]
         raise ResultsError(
-            f"{folder / SHARDS}: the columns of its files differ: {reason}; take away what no sweep "
-            "wrote"
+            f"{folder / SHARDS}: the columns of its files differ: {reason}; take away what no "
+            "sweep wrote"
         ) from error
     return [_split(together.to_pandas(ignore_metadata=True))]
 
