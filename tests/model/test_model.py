@@ -16,6 +16,7 @@ from zoorecall.cli import main
 from zoorecall.config import RunConfig
 from zoorecall.errors import UserError
 from zoorecall.mixers import MIXERS
+from zoorecall.model import cost
 from zoorecall.model.cost import count_parameters, forward_flops, state_size
 from zoorecall.model.model import build_model
 from zoorecall.model.pack import Pack
@@ -66,6 +67,14 @@ def test_the_counts_of_a_run_are_those_of_its_tensors(mixer):
     assert count_parameters(run) == sum(p.numel() for p in model.parameters())
     assert state_size(run) == 2 * model.layers[0].mixer.state_size(run.task.seq_len) > 0
     assert forward_flops(run) > 2 * run.task.seq_len * run.model.d_model**2
+
+
+def test_the_counts_are_the_same_on_layers_without_numbers_and_on_a_pack(mixer):
+    run = small_run(mixer)
+    pack = Pack([run, run], torch.device("cpu"), 3)
+    for count in (cost.count_parameters, cost.state_size, cost.forward_flops):
+        of_one, of_pack = (cost._counted(run, model) for model in (None, pack.model))
+        assert count.__wrapped__(run, of_pack) == count.__wrapped__(run, of_one)
 
 
 def test_flops_of_projections_mlp_and_head_are_what_torch_counts():

@@ -1,12 +1,13 @@
 """What a config costs: parameters, state, FLOPs.
 
-They are counted on layers without numbers (torch's meta device), one of each kind, and once for all
-runs of a pack key.
+They are counted on a model that is there, of any number of runs, or else on layers without numbers
+(torch's meta device, for which torch imports its compiler: seconds), one of each kind; and once for
+all runs of a pack key.
 """
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import nn
@@ -20,41 +21,51 @@ from .model import Model
 T = TypeVar("T")
 
 
-def _once_a_pack_key(count: Callable[[RunConfig], T]) -> Callable[[RunConfig], T]:
+class Counted(NamedTuple):
+    """A model, layers of it, and which of these each layer of the run is."""
+
+    model: Model
+    layers: list[Layer]
+    kinds: list[int]
+
+
+Count = Callable[[RunConfig, Counted], T]
+
+
+def _once_a_pack_key(count: Count[T]) -> Callable[..., T]:
     known: dict[str, T] = {}
 
     @functools.wraps(count)
-    def counted(run: RunConfig) -> T:
+    def counted(run: RunConfig, model: Model | None = None) -> T:
         if run.pack_key not in known:
-            known[run.pack_key] = count(run)
+            known[run.pack_key] = count(run, _counted(run, model))
         return known[run.pack_key]
 
     return counted
 
 
 @_once_a_pack_key
-def count_parameters(run: RunConfig) -> int:
-    """How many numbers are trained; a complex number counts as two."""
-    model, layers, kinds = _one_of_each_kind(run)
-    sizes = [_trained(layer) for layer in layers]
-    return _trained(model) - sum(sizes) + sum(sizes[kind] for kind in kinds)
+def count_parameters(run: RunConfig, on: Counted) -> int:
+    """How many numbers of a run are trained; a complex number counts as two."""
+    sizes = [_trained(layer) for layer in on.layers]
+    of_all = _trained(on.model) - sum(sizes) + sum(sizes[kind] for kind in on.kinds)
+    return of_all // len(on.model.embedding.weight)
 
 
 @_once_a_pack_key
-def state_size(run: RunConfig) -> int | None:
+def state_size(run: RunConfig, on: Counted) -> int | None:
     """Numbers carried from one position to the next by all layers, at the end of a sequence; None
     if a layer's are not known."""
-    _, layers, kinds = _one_of_each_kind(run)
-    sizes = [layer.mixer.state_size(run.task.seq_len) for layer in layers]
-    return _sum([sizes[kind] for kind in kinds])
+    sizes = [layer.mixer.state_size(run.task.seq_len) for layer in on.layers]
+    return _sum([sizes[kind] for kind in on.kinds])
 
 
 @_once_a_pack_key
-def forward_flops(run: RunConfig) -> int | None:
+def forward_flops(run: RunConfig, on: Counted) -> int | None:
     """FLOPs of one sequence's forward pass as it is computed here: logits, the last MLP and what is
     in front of it at the query positions only, norms and activations not counted. Training takes
     three times as many. None if a mixer's are not known."""
-    _, layers, kinds = _one_of_each_kind(run)
+    _, layers, kinds = on
     L, Q, D = run.task.seq_len, run.task.num_queries, run.model.d_model
     *before, last = kinds
     at_all = {kind: layers[kind].mixer.flops(L, L) for kind in set(before)}
@@ -65,10 +76,11 @@ def forward_flops(run: RunConfig) -> int | None:
     return _sum(parts)
 
 
-def _one_of_each_kind(run: RunConfig) -> tuple[Model, list[Layer], list[int]]:
-    """A model with one layer of each kind, these layers, and of which of them each layer of the
-    run is. They have no weights, but for a user's own module, whose constructor may look at them.
-    """
+def _counted(run: RunConfig, model: Model | None) -> Counted:
+    """That model, or one with a layer of each kind. Its layers have no weights, but for a user's
+    own module, whose constructor may look at them."""
+    if model is not None:
+        return Counted(model, list(model.each_layer()), list(range(run.model.num_layers)))
     depth = run.model.num_layers
     each = [run.model.mixer.of_layer(i, depth) for i in range(depth)]
     # a user's own module may be told its layer, so that each is a kind
@@ -76,7 +88,7 @@ def _one_of_each_kind(run: RunConfig) -> tuple[Model, list[Layer], list[int]]:
     distinct = list(dict.fromkeys(mixers))
     with seeded_generators(0), torch.device("meta"):
         model = Model(run, [mixers.index(mixer) for mixer in distinct])
-    return model, list(model.each_layer()), [distinct.index(mixer) for mixer in mixers]
+    return Counted(model, list(model.each_layer()), [distinct.index(mixer) for mixer in mixers])
 
 
 def _trained(module: nn.Module) -> int:

@@ -156,7 +156,7 @@ class PackJob:
 
     def _row(self, slot: Slot) -> Row:
         """A run's row as it stands in a shard."""
-        run, result = slot.run, self._trainer.result(slot)
+        run, result, model = slot.run, self._trainer.result(slot), self._trainer.pack.model
         measured = _columns(result)
         del measured["run"], measured["curve"]
         for name in ("steps_to_solve", "diverged_at", "stopped_at"):
@@ -169,9 +169,9 @@ class PackJob:
             **sizes(run.task),
             **measured,
             "num_steps": run.train.num_steps,
-            "parameters": count_parameters(run),
-            "state_size": state_size(run),
-            "forward_flops": forward_flops(run),
+            "parameters": count_parameters(run, model),
+            "state_size": state_size(run, model),
+            "forward_flops": forward_flops(run, model),
             "pack_id": run.pack_key,
             "pack_size": len(self._trainer.slots),
             "seconds": slot.seconds,
