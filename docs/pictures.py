@@ -16,9 +16,9 @@ from pathlib import Path
 from rich.console import Console
 
 from zoorecall import load_grid, load_results, report, sweep
-from zoorecall.cli import exit_code
 from zoorecall.display import SweepDisplay
 from zoorecall.errors import UserError
+from zoorecall.exits import exit_code
 from zoorecall.plots import figure, save
 from zoorecall.sweeps import events
 

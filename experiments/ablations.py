@@ -9,7 +9,7 @@ attention with a convolution here and there, and mamba without this part and tha
 """
 
 from zoorecall.analysis.ablations import verdicts
-from zoorecall.cli import exit_code
+from zoorecall.exits import exit_code
 from zoorecall.plots import against_baseline
 from zoorecall.studies import draw, load_study, missing_runs
 from zoorecall.tables import print_table, readable

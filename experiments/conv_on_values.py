@@ -12,7 +12,7 @@ CPU cores, minutes).
 """
 
 from zoorecall.analysis.ablations import verdicts
-from zoorecall.cli import exit_code
+from zoorecall.exits import exit_code
 from zoorecall.studies import load_study, missing_runs
 from zoorecall.tables import print_table, readable
 

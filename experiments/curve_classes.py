@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from zoorecall.cli import exit_code
+from zoorecall.exits import exit_code
 from zoorecall.plots import curves_by_kind, save
 from zoorecall.studies import trained_studies
 

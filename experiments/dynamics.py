@@ -13,8 +13,8 @@ import pandas as pd
 from zoorecall.analysis.accuracy import best_accuracies, setting_columns
 from zoorecall.analysis.bumps import classify
 from zoorecall.analysis.outcomes import outcomes
-from zoorecall.cli import exit_code
 from zoorecall.columns import RATE, WIDTH
+from zoorecall.exits import exit_code
 from zoorecall.plots import figure
 from zoorecall.studies import draw, load_study, missing_runs
 from zoorecall.tables import print_table, readable

@@ -14,8 +14,8 @@ the same sizes. Figure, in results/embed_dropout as .png and .pdf: with_and_with
 import pandas as pd
 
 from zoorecall.analysis.summary import summarize
-from zoorecall.cli import exit_code
 from zoorecall.columns import DEPTH, DROPPED, LENGTH, MIXER, RATE, SOLVED, WIDTH
+from zoorecall.exits import exit_code
 from zoorecall.plots import figure
 from zoorecall.results import Results
 from zoorecall.studies import draw, is_trained, load_study, missing_runs

@@ -11,8 +11,8 @@ there (an hour and a half of two CPU cores). Figure, as .png and .pdf: learning_
 """
 
 from zoorecall.analysis.intervals import share
-from zoorecall.cli import exit_code
 from zoorecall.columns import DATA, DROPPED, RATE, SOLVED
+from zoorecall.exits import exit_code
 from zoorecall.plots import figure
 from zoorecall.studies import draw, load_study, missing_runs
 from zoorecall.tables import print_table, readable

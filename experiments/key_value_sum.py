@@ -26,8 +26,8 @@ from zoorecall.analysis.key_value_sum import (
     by_form,
     size_columns,
 )
-from zoorecall.cli import exit_code
 from zoorecall.columns import MIXER, RATE, name
+from zoorecall.exits import exit_code
 from zoorecall.plots import recall_by_pairs, recall_by_size
 from zoorecall.studies import draw, is_trained, load_study, missing_runs
 from zoorecall.tables import print_table, readable

@@ -8,7 +8,7 @@ Figure: learning_rates.png in every folder of results/ that holds finished runs,
 
 from pathlib import Path
 
-from zoorecall.cli import exit_code
+from zoorecall.exits import exit_code
 from zoorecall.plots import figure, save
 from zoorecall.studies import trained_studies
 

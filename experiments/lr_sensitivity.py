@@ -9,8 +9,8 @@ Figure: results/lr_fine/learning_rates.png and .pdf.
 
 from zoorecall.analysis.sparse_grids import reported
 from zoorecall.analysis.summary import summarize
-from zoorecall.cli import exit_code
 from zoorecall.columns import DEPTH
+from zoorecall.exits import exit_code
 from zoorecall.plots import figure
 from zoorecall.studies import draw, load_study, missing_runs
 from zoorecall.tables import interval, print_table, readable

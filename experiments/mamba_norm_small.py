@@ -18,8 +18,8 @@ import math
 import pandas as pd
 import torch
 
-from zoorecall.cli import exit_code
 from zoorecall.columns import PRECISION, RATE
+from zoorecall.exits import exit_code
 from zoorecall.grid import load_grid
 from zoorecall.plots import figure
 from zoorecall.studies import draw, load_study, missing_runs

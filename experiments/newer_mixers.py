@@ -10,8 +10,8 @@ is the figure against width, too: results/lengths/newer_mixers.png and .pdf.
 
 from zoorecall.analysis.summary import summarize
 from zoorecall.analysis.windows import window_differences
-from zoorecall.cli import exit_code
 from zoorecall.columns import DEPTH
+from zoorecall.exits import exit_code
 from zoorecall.plots import figure
 from zoorecall.results import Results
 from zoorecall.studies import draw, is_trained, load_study, missing_runs

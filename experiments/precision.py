@@ -14,8 +14,8 @@ from pathlib import Path
 import pandas as pd
 
 from zoorecall.analysis.precision import in_all_precisions, precision_differences
-from zoorecall.cli import exit_code
 from zoorecall.columns import PRECISION
+from zoorecall.exits import exit_code
 from zoorecall.files import replacing
 from zoorecall.plots import accuracy_by_precision
 from zoorecall.studies import draw, load_study, missing_runs

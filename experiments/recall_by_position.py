@@ -8,7 +8,7 @@ slot is right more often than one time in K. 1-layer attention with positions ca
 same number is the `floor` in the tables of `zoorecall table`.
 """
 
-from zoorecall.cli import exit_code
+from zoorecall.exits import exit_code
 from zoorecall.tasks import make_task
 from zoorecall.tasks.mqar import MQARConfig
 

@@ -11,7 +11,7 @@ against the numbers that a model keeps of a sequence.
 """
 
 from zoorecall.analysis.summary import summarize
-from zoorecall.cli import exit_code
+from zoorecall.exits import exit_code
 from zoorecall.plots import figure
 from zoorecall.studies import draw, load_study, missing_runs
 from zoorecall.tables import print_table, readable

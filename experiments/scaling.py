@@ -8,8 +8,8 @@ results/width_depth as .png and .pdf: width (figure 3), parameters (figure 4), s
 """
 
 from zoorecall.analysis.scaling import along_depth, along_width
-from zoorecall.cli import exit_code
 from zoorecall.columns import DEPTH, WIDTH
+from zoorecall.exits import exit_code
 from zoorecall.plots import figure
 from zoorecall.studies import draw, load_study, missing_runs
 from zoorecall.tables import interval, print_table, readable

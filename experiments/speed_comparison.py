@@ -32,9 +32,9 @@ from torch import Tensor, nn
 
 from zoorecall import load_grid, sweep
 from zoorecall.bench import bench, bench_run, ceilings
-from zoorecall.cli import exit_code
 from zoorecall.config import RunConfig
 from zoorecall.errors import UserError
+from zoorecall.exits import exit_code
 from zoorecall.files import replacing
 from zoorecall.model.model import build_model
 from zoorecall.sweeps.provenance import provenance

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from zoorecall.bench import read_record
-from zoorecall.cli import exit_code
+from zoorecall.exits import exit_code
 from zoorecall.plots import save, step_cost
 from zoorecall.tables import markdown
 

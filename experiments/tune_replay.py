@@ -23,8 +23,8 @@ from optuna.storages import InMemoryStorage
 
 from zoorecall.analysis.accuracy import Accuracies, accuracies, setting_columns
 from zoorecall.analysis.windows import Window, learning_rate_window
-from zoorecall.cli import exit_code
 from zoorecall.columns import DEPTH, MIXER, RATE, RUN_ID, SEED, SOLVED
+from zoorecall.exits import exit_code
 from zoorecall.files import replacing
 from zoorecall.grid import load_space
 from zoorecall.plots.searches import found_and_spent

@@ -19,9 +19,9 @@ import pandas as pd
 from tune_replay import compared
 
 from zoorecall.analysis.accuracy import accuracies
-from zoorecall.cli import exit_code
 from zoorecall.columns import MIXER, RATE, RUN_ID, SEED
 from zoorecall.errors import ResultsError
+from zoorecall.exits import exit_code
 from zoorecall.files import replacing
 from zoorecall.search import JOURNAL, window
 from zoorecall.search.pruners import NUM_STEPS

@@ -13,7 +13,7 @@ import pandas as pd
 
 from zoorecall.claims import CLAIMS, WITH_DROPOUT, sensitivity, verdicts
 from zoorecall.claims.evidence import Studies, Verdict
-from zoorecall.cli import exit_code
+from zoorecall.exits import exit_code
 from zoorecall.results import Results
 from zoorecall.studies import trained_studies
 from zoorecall.tables import markdown

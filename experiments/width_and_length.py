@@ -11,7 +11,7 @@ learning_rates, figure 1 for every width and length.
 from zoorecall.analysis.accuracy import setting_columns
 from zoorecall.analysis.scaling import smallest_widths
 from zoorecall.analysis.sparse_grids import reported
-from zoorecall.cli import exit_code
+from zoorecall.exits import exit_code
 from zoorecall.plots import figure
 from zoorecall.studies import draw, load_study, missing_runs
 from zoorecall.tables import interval, print_table, readable

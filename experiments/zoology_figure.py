@@ -8,8 +8,8 @@ day of one H100; the grid says how to take a part). Figure: results/zoology/widt
 """
 
 from zoorecall.analysis.sparse_grids import reported
-from zoorecall.cli import exit_code
 from zoorecall.columns import LENGTH, WIDTH
+from zoorecall.exits import exit_code
 from zoorecall.plots import figure
 from zoorecall.studies import draw, load_study, missing_runs
 from zoorecall.tables import interval, print_table, readable

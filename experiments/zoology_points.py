@@ -14,8 +14,8 @@ import pandas as pd
 
 from zoorecall import words
 from zoorecall.claims.arora2023 import beside_published
-from zoorecall.cli import exit_code
 from zoorecall.columns import DEPTH, LENGTH, MIXER, ORDER, WIDTH, name
+from zoorecall.exits import exit_code
 from zoorecall.files import replacing
 from zoorecall.plots import accuracy_beside_published
 from zoorecall.studies import draw, is_trained, load_study, missing_runs

@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 import zoorecall
 from zoorecall import bench
 from zoorecall.arguments import parser
-from zoorecall.cli import exit_code, main
+from zoorecall.cli import main
+from zoorecall.exits import exit_code
 
 (COMMANDS,) = (
     action.choices for action in parser()._actions if isinstance(action, argparse._SubParsersAction)

@@ -19,9 +19,9 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 FLOORS = (
     "errors search_path seeding version",
-    "arguments columns files",
+    "arguments columns exits files",
     "ops user_code words",
-    "layers parquet tables tasks",
+    "checkpoints layers parquet tables tasks",
     "mixers results",
     "analysis config listing",
     "claims grid model plots",

@@ -8,8 +8,8 @@ import pytest
 from conftest import SMALL_TASKS, small_run, train_into
 
 from zoorecall import load_results
+from zoorecall.checkpoints import weights_path
 from zoorecall.cli import main
-from zoorecall.results import weights_path
 from zoorecall.tasks import make_task
 
 BOTH = {"name": "key_value_sum", "recall": "both"}

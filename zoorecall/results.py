@@ -25,7 +25,6 @@ The columns, and what tells runs apart, are in `columns`.
 
 import dataclasses
 import functools
-import io
 import json
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -38,6 +37,7 @@ import pandas as pd
 import pyarrow as pa
 
 from . import columns
+from .checkpoints import checkpoint_path
 from .columns import CONFIG, CURVE, FOLDER, MIXER, PROVENANCE, RUN_ID
 from .errors import DamagedError, ResultsError
 from .files import BLANK, is_sealed, read_sealed, replacing, seal, set_aside, written
@@ -48,9 +48,6 @@ PLANNED = "planned"
 FILE = ".file"
 
 SUBFOLDERS = "shards", "checkpoints", "models"
-
-CHECKPOINT_FORMAT = 4
-"""Counts the changes of what a checkpoint holds; one of another format is as good as none."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -410,57 +407,6 @@ def table_order(folder: Path) -> dict[str, int]:
     except (FileNotFoundError, ValueError):  # it is written anew
         return {}
     return {run_id: place for place, run_id in enumerate(ids)}
-
-
-def weights_path(folder: Path, run_id: str) -> Path:
-    return folder / "models" / f"{run_id}.safetensors"
-
-
-def write_weights(folder: Path, run_id: str, weights: Mapping[str, Any]) -> None:
-    """Write a run's parameters, tensors by name; they appear by one rename."""
-    from safetensors.torch import save
-
-    with replacing(weights_path(folder, run_id)) as temporary:
-        # not `save_file`, whose error on a full disk is none of the system's
-        temporary.write_bytes(save(dict(weights), {"seal": BLANK.decode()}))
-        seal(temporary)
-
-
-def checkpoint_path(folder: Path, run_id: str) -> Path:
-    return folder / "checkpoints" / f"{run_id}.pt"
-
-
-def write_checkpoint(folder: Path, run_id: str, state: Mapping[str, Any]) -> None:
-    import torch
-
-    with replacing(checkpoint_path(folder, run_id)) as temporary:
-        with temporary.open("wb") as file:
-            file.write(BLANK)
-            torch.save({"format": CHECKPOINT_FORMAT, **state}, file)
-        seal(temporary)
-
-
-def read_checkpoint(folder: Path, run_id: str) -> dict | None:
-    """The state of an unfinished run, or None where there is none.
-
-    Raises DamagedError where it is not as this version wrote it.
-    """
-    import torch
-
-    path = checkpoint_path(folder, run_id)
-    try:
-        content = read_sealed(path)
-        state = torch.load(io.BytesIO(content[len(BLANK) :]), "cpu", weights_only=True)
-        found = state.pop("format", None)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except DamagedError:
-        raise
-    except Exception as error:  # of pickle, torch, zip files
-        raise DamagedError(path, f"cannot be read ({type(error).__name__})") from error
-    if found != CHECKPOINT_FORMAT:
-        raise DamagedError(path, "is of another format, as another version writes it")
-    return state
 
 
 def write_plan(folder: Path, run_ids: Sequence[str]) -> None:

@@ -15,13 +15,14 @@ import torch
 from pydantic import ValidationError
 
 from . import columns
+from .checkpoints import weights_path
 from .config import RunConfig
 from .errors import ResultsError, UserError, ZoorecallWarning
 from .grid.faults import in_words
 from .grid.yaml_nodes import Fault, parse_yaml, suggest
 from .model.kept import load_model
 from .model.model import Model
-from .results import GRID, load_results, read_rows, weights_path
+from .results import GRID, load_results, read_rows
 from .tasks import Examples, Task, TaskConfig, make_task
 from .words import count, missing, percent, value
 

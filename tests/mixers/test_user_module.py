@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from zoorecall import bench as benchmark
 from zoorecall import load_models, load_results, train
 from zoorecall.bench import Ceilings, bench, bench_run
+from zoorecall.checkpoints import read_checkpoint, write_checkpoint
 from zoorecall.cli import main
 from zoorecall.config import RunConfig
 from zoorecall.errors import ZoorecallWarning
@@ -27,7 +28,6 @@ from zoorecall.model.cost import count_parameters
 from zoorecall.model.model import Model, build_model
 from zoorecall.model.pack import Pack
 from zoorecall.ops.dropout import Dropped
-from zoorecall.results import read_checkpoint, write_checkpoint
 from zoorecall.seeding import Stream
 from zoorecall.sweeps.events import More, Setup, Train
 from zoorecall.sweeps.executor import Inbox, perform

@@ -5,9 +5,10 @@ import torch
 from conftest import small_run, train_into
 
 from zoorecall import load_models, load_results
+from zoorecall.checkpoints import weights_path
 from zoorecall.cli import main
 from zoorecall.errors import ResultsError
-from zoorecall.results import finished_run_ids, weights_path
+from zoorecall.results import finished_run_ids
 from zoorecall.sweeps.pack_job import STEPS_TO_PAY
 from zoorecall.tasks import make_task
 

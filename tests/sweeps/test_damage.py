@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import small_run, train_into
 
-from zoorecall import load_models, load_results, merge, results, sweep
+from zoorecall import checkpoints, load_models, load_results, merge, results, sweep
 from zoorecall.cli import main
 from zoorecall.errors import ResultsError, UserError, ZoorecallWarning
 from zoorecall.files import BLANK, MARK, read_sealed
@@ -96,7 +96,7 @@ def told(folder: Path, file: str):
     if file == PLAN:
         return sorted(results.read_plan(folder))
     if file == CHECKPOINT:
-        return in_full(results.read_checkpoint(folder, FIRST))
+        return in_full(checkpoints.read_checkpoint(folder, FIRST))
     if file == MODEL:
         model = kept.load_model(DONE[0].model_dump_json(), folder / MODEL)
         return repr(list(model.state_dict().items()))
@@ -152,10 +152,10 @@ def test_a_plan_of_another_version_is_as_good_as_none(plan, folder):
 
 def spoil_state(folder: Path, change) -> None:
     """A checkpoint as this version seals it, of a state that is not the run's."""
-    state = results.read_checkpoint(folder, FIRST)
+    state = checkpoints.read_checkpoint(folder, FIRST)
     assert state is not None
     change(state)
-    results.write_checkpoint(folder, FIRST, state)
+    checkpoints.write_checkpoint(folder, FIRST, state)
 
 
 def of_state(**changes):
@@ -189,7 +189,7 @@ UNUSABLE = {
     "of an earlier version": lambda f: torch.save({"format": 2}, f / CHECKPOINT),
     "of another format": lambda f: spoil_state(f, lambda state: state.update(format=2)),
     "of another run": lambda f: shutil.copy(
-        results.checkpoint_path(f, HALF[1].run_id), f / CHECKPOINT
+        checkpoints.checkpoint_path(f, HALF[1].run_id), f / CHECKPOINT
     ),
     "another shape": of_state(flat=lambda x: x[:-1]),
     "another type": of_state(flat=lambda x: x.double()),
@@ -229,7 +229,7 @@ def test_a_checkpoint_that_cannot_be_used_counts_as_absent_and_is_named(name, fo
         job = PackJob(HALF, 2, CPU, folder)
     said_of_checkpoint(folder, *(str(warning.message) for warning in said))
     job.save()
-    states = [results.read_checkpoint(folder, run.run_id) for run in HALF]
+    states = [checkpoints.read_checkpoint(folder, run.run_id) for run in HALF]
     assert states[1]["step"] > 0
     fresh = PackTrainer(HALF, CPU)
     assert in_full(states[0]) == in_full(fresh.state(fresh.slots[0]))

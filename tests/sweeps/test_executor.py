@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from conftest import DOES, small_run
 
-from zoorecall import load_results, results
+from zoorecall import checkpoints, load_results
+from zoorecall.checkpoints import read_checkpoint
 from zoorecall.config import RunConfig
-from zoorecall.results import read_checkpoint
 from zoorecall.sweeps import executor
 from zoorecall.sweeps.events import (
     Done,
@@ -190,7 +190,7 @@ def test_a_worker_tells_how_far_it_is_though_nothing_is_evaluated(tmp_path):
 
 def test_a_disk_that_is_slow_does_not_keep_a_run_from_training(ticks, tmp_path, monkeypatch):
     """Saving takes longer than it takes to be told of the next steps."""
-    write = results.write_checkpoint
+    write = checkpoints.write_checkpoint
 
     def slowly(*arguments) -> None:
         write(*arguments)
@@ -201,7 +201,7 @@ def test_a_disk_that_is_slow_does_not_keep_a_run_from_training(ticks, tmp_path, 
         assert next(told) < 50
 
     told = itertools.count()
-    monkeypatch.setattr(results, "write_checkpoint", slowly)
+    monkeypatch.setattr(checkpoints, "write_checkpoint", slowly)
     heard = train([small_run(evaluations=1)], tmp_path, 1, look, checkpoint_seconds=0)
     assert heard[-1] == Done()
 

@@ -19,9 +19,10 @@ import pytest
 from conftest import DOES, small_run
 
 from zoorecall import Grid, RunConfig, load_grid, load_results, sweep, train
+from zoorecall.checkpoints import read_checkpoint
 from zoorecall.columns import PROVENANCE
 from zoorecall.errors import SweepFailed
-from zoorecall.results import Results, finished_run_ids, read_checkpoint
+from zoorecall.results import Results, finished_run_ids
 
 GRID = """
 base:

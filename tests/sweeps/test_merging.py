@@ -7,10 +7,11 @@ import pytest
 from conftest import small_run, train_into
 
 from zoorecall import load_grid, load_results, merge, results
+from zoorecall.checkpoints import write_checkpoint
 from zoorecall.cli import main
 from zoorecall.errors import ResultsError, ZoorecallWarning
 from zoorecall.grid import Grid
-from zoorecall.results import read_plan, write_checkpoint, write_plan
+from zoorecall.results import read_plan, write_plan
 from zoorecall.sweeps.merging import HEADER, write_grid
 from zoorecall.sweeps.sweeper import plan_groups
 

@@ -20,10 +20,11 @@ from conftest import DOES, InThread, finished_runs, small_run, train_into
 from malformed_grids import MALFORMED
 
 from zoorecall import Grid, load_grid, load_results, sweep
+from zoorecall.checkpoints import write_weights
 from zoorecall.cli import main
 from zoorecall.errors import ResultsError, SweepFailed, UserError
 from zoorecall.files import clear_temporaries, locked
-from zoorecall.results import SUBFOLDERS, write_weights
+from zoorecall.results import SUBFOLDERS
 from zoorecall.sweeps import ray_executor, sweeper
 from zoorecall.sweeps.events import Failed, Progress, Reduced, Retried, Started
 

@@ -13,9 +13,9 @@ from optuna.storages import InMemoryStorage
 
 import zoorecall
 from zoorecall import arguments, load_grid, load_results, load_space, results, tune
+from zoorecall.checkpoints import checkpoint_path
 from zoorecall.cli import main
 from zoorecall.columns import RATE
-from zoorecall.results import checkpoint_path
 from zoorecall.search import PRUNERS, SAMPLERS, Search
 from zoorecall.search.pruners import PlateauPruner
 from zoorecall.sweeps import merging, plan, sweeper, tuner

@@ -7,12 +7,13 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load
 
+from ..checkpoints import weights_path
 from ..columns import CONFIG, RUN_ID
 from ..config import RunConfig
 from ..errors import ResultsError, ZoorecallWarning
 from ..files import read_sealed
 from ..mixers.user_module import UserModule
-from ..results import read_rows, weights_path
+from ..results import read_rows
 from .model import Model, build_model
 
 

@@ -13,6 +13,7 @@ from typing import Protocol, Self, TextIO
 import torch
 
 from .. import results
+from ..checkpoints import write_weights
 from ..config import RunConfig
 from ..errors import ResultsError, ZoorecallWarning
 from .events import (
@@ -148,7 +149,7 @@ def _train(job: Train, setup: Setup, device: torch.device, emit: Emit, inbox: In
             if taken := pack.take():
                 for row, weights in taken:
                     if weights is not None:
-                        results.write_weights(setup.folder, row["run_id"], weights)
+                        write_weights(setup.folder, row["run_id"], weights)
                 results.write_shard(setup.folder, [row for row, _ in taken])
                 left.append(Finished(tuple(row["run_id"] for row, _ in taken)))
             if pruned := inbox.pruned() & {slot.run.run_id for slot in pack.running}:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from .. import files, results
+from .. import checkpoints, files
 from ..columns import slice_accuracy
 from ..config import RunConfig
 from ..errors import DamagedError, ZoorecallWarning
@@ -113,7 +113,7 @@ class PackJob:
     def _save(self, slot: Slot) -> None:
         assert self._folder is not None
         state = self._trainer.state(slot)
-        results.write_checkpoint(self._folder, slot.run.run_id, state)
+        checkpoints.write_checkpoint(self._folder, slot.run.run_id, state)
 
     def _go_on(self, slot: Slot) -> None:
         """Have a run go on from its checkpoint, if there is one. One that cannot be used is set
@@ -122,11 +122,11 @@ class PackJob:
             return
         run_id = slot.run.run_id
         try:
-            if (state := results.read_checkpoint(self._folder, run_id)) is not None:
+            if (state := checkpoints.read_checkpoint(self._folder, run_id)) is not None:
                 self._trainer.restore(slot, state)
             return
         except (DamagedError, UnusableState) as error:
-            path = results.checkpoint_path(self._folder, run_id)
+            path = checkpoints.checkpoint_path(self._folder, run_id)
             reason = error.reason if isinstance(error, DamagedError) else error
             text = f"{path}: {reason}; it is now {files.set_aside(path).name}, its run starts anew"
         warnings.warn(text, ZoorecallWarning, stacklevel=2)

@@ -15,6 +15,7 @@ import torch
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from .. import files, results
+from ..checkpoints import checkpoint_path
 from ..config import RunConfig
 from ..errors import DeviceError, ResultsError, SweepFailed, UserError, checked
 from ..grid import Grid
@@ -221,7 +222,7 @@ def what_is_kept(folder: Path, runs: Iterable[RunConfig]) -> str:
     """What an interrupted sweep goes on from."""
     run_ids = {run.run_id for run in runs}
     finished = run_ids & results.finished_run_ids(folder)
-    saved = [x for x in run_ids - finished if results.checkpoint_path(folder, x).exists()]
+    saved = [x for x in run_ids - finished if checkpoint_path(folder, x).exists()]
     return f"{len(finished)} of {len(run_ids)} runs are finished, {len(saved)} more are saved"
 
 
