@@ -481,6 +481,8 @@ def test_what_the_page_says_of_its_verdicts_is_what_stands_in_their_tables():
     assert sorted(set(verdict) - set(changed)) == ["C12", "C16", "C18", "C19"]
     readings = rows_of(page, "without 42")
     decided = [name for name, row in readings.items() if row["95 %"] in ("yes", "no")]
-    assert sorted(decided) == ["C12", "C19"]
-    for other in ("90 %", "99 %"):
-        assert all(readings[name][other] == readings[name]["95 %"] for name in decided)
+    assert sorted(decided) == ["C12", "C19", "C8"]
+    by_other = {"90 %": decided, "99 %": ["C12", "C19"]}  # C8 hangs on 99, as the page says
+    for other, names in by_other.items():
+        alike = [name for name in decided if readings[name][other] == readings[name]["95 %"]]
+        assert alike == names

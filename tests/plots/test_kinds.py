@@ -170,7 +170,7 @@ def test_the_command_draws_several_folders_at_once(tmp_path, monkeypatch, capsys
     assert "conv_on_values" in drawn and "Attention" in drawn
     assert main(["table", *both, "--format", "csv"]) == 0
     table = capsys.readouterr().out.splitlines()
-    assert table[0].startswith("mixer,folder,") and len(table) == 1 + 2 + 3
+    assert table[0].startswith("mixer,folder,") and len(table) == 1 + 3 + 3
     assert main(["report", *both]) == 0
     page = Path("report.html").read_text()
     assert "conv1d and conv_on_values: recall of" in page
