@@ -103,7 +103,8 @@ def top(tmp_path, monkeypatch):
     """An empty top of the repository, with its grids."""
     (tmp_path / "grids").symlink_to(ROOT / "grids")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(ROOT / "experiments")
+    for folder in (ROOT, ROOT / "experiments"):
+        monkeypatch.syspath_prepend(folder)
     monkeypatch.setattr("mamba_norm_small.STEPS", 1)  # which it trains anew
     return tmp_path
 
