@@ -37,7 +37,7 @@ def page() -> str:
     pattern = inspect.getmodule(PatternConfig)
     assert pattern is not None
     sections.append("\n".join([f"## pattern\n\n{_prose(pattern)}\n", *_options(PatternConfig)]))
-    own = "## Your own\n\n`name: package.module:Class` is any `torch.nn.Module`; see `adding.md`."
+    own = "## Your own\n\n`name: package.module:Class` is any `torch.nn.Module`; see `own-mixer.md`."
     return HEAD + _overview() + "\n" + "\n\n".join([*sections, own]) + "\n"
 
 
@@ -65,7 +65,7 @@ def _section(module_name: str, names: list[str]) -> str:
         lines += [title, "", *options, ""] if options else [f"{name} has no options.", ""]
     for op in _operations(module):
         forms = sorted(path.stem for path in op.glob("*.py") if path.stem != "__init__")
-        lines.append(f"- Operation `ops/{op.name}`: {', '.join(forms)}")
+        lines.append(f"- Operation `ops/{op.name}`: {', '.join(forms) or 'plain torch'}")
     oracle = ROOT / f"tests/mixers/test_{file}.py"
     said = ast.get_docstring(ast.parse(oracle.read_text())) or ""
     lines.append(f"- Oracle, in `tests/mixers/{oracle.name}`: {' '.join(said.split())}")

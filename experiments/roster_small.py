@@ -2,8 +2,8 @@
 
     python experiments/roster_small.py
 
-Based, H3 and RWKV are in figures 2 and 3 of Okpekpe and Orvieto 2025 (arXiv 2508.19029), and not
-yet in the studies of results/ that were run on a GPU; here they stand beside the others.
+Based, H3 and RWKV are in figures 2 and 3 of Okpekpe and Orvieto 2025 (arXiv 2508.19029); one layer
+of them is not yet run on a GPU. Here they stand beside the others.
 
 Grid: grids/roster_small.yaml, trained into results/roster_small if nothing of it is there (more
 than an hour of two CPU cores). Figures, as .png and .pdf: learning_rates, and state_size, accuracy

@@ -41,7 +41,7 @@ from zoorecall.analysis.summary import summarize
 from zoorecall.analysis.windows import window_differences, windows
 from zoorecall.claims.arora2023 import BASE_CONV, beside_published
 from zoorecall.grid import load_grid
-from zoorecall.results import Results, has_runs, load_results
+from zoorecall.results import Results, finished_run_ids, has_runs, load_results
 from zoorecall.tables import readable
 from zoorecall.tasks import make_task
 from zoorecall.tasks.key_value_sum import best_guess as without_recall
@@ -1227,6 +1227,11 @@ def overview():
             continue
         runs, total = len(study(name)), len(load_grid(grid_of(name)).runs)
         yield f"complete: {runs} runs" if runs == total else f"{runs} of {total:,} runs"
+    for path in sorted((ROOT / "grids").glob("*.yaml")):
+        folder = ROOT / "results" / path.stem
+        found = finished_run_ids(folder) if has_runs(folder) else set()
+        if path.stem != "quick" and (left := {x.run_id for x in load_grid(path).runs} - found):
+            yield f"| `{path.stem}` | {len(left):,} |"
     attention, dropped = (
         part(runs_of(x), mixer="attention", length=256, layers=2)
         for x in ("lengths", "embed_dropout")

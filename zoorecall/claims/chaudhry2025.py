@@ -2,7 +2,7 @@
 
 C12 has three parts, of which two are judged: that AR is harder than non-AR for every model, and
 that pure Mamba2 is worst. That accuracy grows with the share of attention takes hybrids, which
-are not here yet.
+are not run yet.
 
 - AR is *harder* for a model at a size where the interval of AR less non-AR, each at its own best
   learning rate and paired by seed, lies below 0 by more than `CLEARLY`. Where both are at 100 % it

@@ -4,7 +4,7 @@ A mixer is causal, has no norm and no residual around it (the layer has those) a
 one run: `Mixer(config, d_model, seq_len, num_layers)`. Its parameters come from `layers` and so
 carry the run axis; operations without parameters, in `ops`, treat R and B alike as batch. `mix`
 moves information between positions; `finish` is what follows at each position by itself. The last
-layer runs `finish` at the query positions only, at most one position in sixteen.
+layer runs `finish` at the query positions only, in MQAR at most one position in four.
 
 A mixer also runs one position at a time: `step` takes an input and a state, and returns an output
 and the next state. The state is all that a mixer carries from one position to the next.

@@ -1,5 +1,6 @@
 """Which form of an operation runs: on a GPU a Triton kernel, if Triton is installed and the sizes
-fit it, else plain torch. The choice changes speed, never results.
+fit it (the delta rule of wider heads: flash-linear-attention's, if that is), else plain torch. The
+choice changes speed, never results.
 """
 
 from collections.abc import Callable, Iterator

@@ -4,7 +4,7 @@
 
 Dao and Gu 2024 (arXiv 2405.21060), section 7. Shape letters: R runs, B batch, L length, E channels,
 G groups of channels, each of which has a mean of its own. y, z: [R, B, L, E]; weight: [R, E].
-`gated_norm_triton` is the form for CUDA.
+`gated_rms_norm_triton` is the form for CUDA.
 """
 
 import torch.nn.functional as F
