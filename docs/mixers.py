@@ -37,7 +37,7 @@ def page() -> str:
     pattern = inspect.getmodule(PatternConfig)
     assert pattern is not None
     sections.append("\n".join([f"## pattern\n\n{_prose(pattern)}\n", *_options(PatternConfig)]))
-    own = "## Your own\n\n`name: package.module:Class` is any `torch.nn.Module`; see `own-mixer.md`."
+    own = "## Your own\n\n`name: package.module:Class`: any `torch.nn.Module`, see `own-mixer.md`."
     return HEAD + _overview() + "\n" + "\n\n".join([*sections, own]) + "\n"
 
 

@@ -31,7 +31,8 @@ BRACKETS = (
 )
 DROPOUT = (
     "By the same rules, of the runs in which a tenth of the embedding was dropped, as Zoology's "
-    "code does by default, but for Mamba. The claims' paper calls its code inspired by Zoology's and does not say:"
+    "code does by default, but for Mamba. The claims' paper calls its code inspired by Zoology's "
+    "and does not say:"
 )
 SENSITIVITY = (
     "The same verdicts by other readings of the same runs: a task solved from 90 or 99 % on in the "

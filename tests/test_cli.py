@@ -152,13 +152,13 @@ def test_it_says_its_version(capsys):
 
 
 def test_ls_has_a_line_a_folder_and_a_grid(folder, tmp_path, capsys):
-    (tmp_path / "first.yaml").write_text("description: What it is for. And more.\n")
+    (tmp_path / "first.yaml").write_text("description: What Li et al. have. And more.\n")
     (tmp_path / "notes").mkdir()
     (tmp_path / "trained").symlink_to(folder / "out")
     assert main(["ls", str(tmp_path)]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert lines == [
-        [f"{tmp_path}/first.yaml", "grid", "What", "it", "is", "for"],
+        [f"{tmp_path}/first.yaml", "grid", "What", "Li", "et", "al.", "have"],
         [f"{tmp_path}/trained", "2", "runs"],
     ]
 

@@ -1,5 +1,6 @@
 """What there is to look at: results folders and grids."""
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ def _description(grid: Path) -> str:
         return ""
     try:
         sections: Any = yaml.safe_load(grid.read_text(encoding="utf-8"))
-        return " ".join(sections["description"].split()).partition(". ")[0].rstrip(".")
+        text = " ".join(sections["description"].split())
+        return re.split(r"(?<! et al)\. ", text)[0].rstrip(".")
     except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, AttributeError):
         return ""
