@@ -269,6 +269,23 @@ def lr_fine_stop():
     ended = both["stopped_at_stop"].notna().sum()
     yield f"{ended} of the runs ended early, which left {100 * steps:.0f} % of the run-steps"
 
+    runs = kinds[1].drop(columns=["kind", "rate"])
+    again = pd.read_csv(ROOT / "results/lr_fine_stop/again.csv")
+    again = runs.drop(columns=ACCURACY).merge(again, validate="one_to_one")
+    assert len(again) == len(runs)
+    twice = runs.merge(again[["run_id", ACCURACY]], on="run_id", suffixes=("", "_again"))
+    other = (twice[ACCURACY] >= SOLVED) != (twice[f"{ACCURACY}_again"] >= SOLVED)
+    high = twice[RATE] > 0.01
+    yield f"{(~other).sum()} of the {len(twice)} came to the same answer"
+    yield f"of the {other.sum()} others {(other & high).sum()} are among the {high.sum()} at rates"
+    sure = twice.loc[other, "mixer"].isin(["delta_net", "hyena"])
+    assert not sure.any()
+    one, two = (windows(x).set_index(["mixer", "model.num_layers"]) for x in (runs, again))
+    moved = (two["inner"] - one["inner"]).abs().round(9)
+    assert moved.max() == 0.25 and (moved > 0).sum() == 2
+    there = WORDS[(one["islands"] > 0).sum()]
+    yield f"Of the {there} windows two have another width, by 0.25 decades"
+
 
 def ablations():
     runs = runs_of("ablations")
