@@ -99,6 +99,8 @@ FAULTS = {
     ),
     "two rows": ("runs.parquet", twice, "has a run twice"),
     "two rows in a shard": (SHARD, twice, "has a run twice"),
+    "no row": (SHARD, lambda t: t.iloc[:0], "has no row"),
+    "no run": ("runs.parquet", lambda t: t.iloc[:0], "has no row"),
     "two ids of a run": (
         SHARD,
         lambda t: pd.concat([t, t.head(1).assign(run_id="other")]),

@@ -59,6 +59,9 @@ def slices(names: Iterable[Hashable]) -> dict[str, str]:
     return {name.removeprefix(SLICE).rpartition(".")[0]: name for name in found}
 
 
+FILE = ".file"
+"""Where a row is from, while it is read."""
+
 CURVE = "curve."
 """What the columns of a curve begin with in a shard, where each is a list."""
 

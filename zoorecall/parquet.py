@@ -35,7 +35,8 @@ def read_table(path: Path, fault_of: Callable[[pa.Table], str | None]) -> pa.Tab
     except OSError as error:
         raise ResultsError(f"{path}: cannot be read: {error.strerror}") from error
     try:
-        table = read_parquet(pa.BufferReader(content))
+        # with threads, an exit right after it may abort the process
+        table = _without_index(read_parquet(pa.BufferReader(content), use_threads=False))
         table.validate(full=True)
         fault = fault_of(table)
     except Exception as error:  # Arrow has many
@@ -46,9 +47,24 @@ def read_table(path: Path, fault_of: Callable[[pa.Table], str | None]) -> pa.Tab
     return table
 
 
+def _without_index(table: pa.Table) -> pa.Table:
+    """Without the column of an index that pandas has put there, and what pandas says of it; nor one
+    that says where a row is from, which is for the reader to say."""
+    known = (table.schema.pandas_metadata or {}).get("index_columns", [])
+    aside = [name for name in table.column_names if name in known or name == columns.FILE]
+    return table.drop_columns(aside).replace_schema_metadata(None)
+
+
 def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a sealed table, which any reader of Parquet reads."""
-    content = pa.Table.from_pandas(table, preserve_index=False)
+    """Write a sealed table, which any reader of Parquet reads.
+
+    Raises ResultsError where a column has values of several types, or the disk does not take it.
+    """
+    try:
+        content = pa.Table.from_pandas(table, preserve_index=False)
+    except pa.ArrowException as error:
+        reason = "; ".join(map(str, error.args)).splitlines()[0]
+        raise ResultsError(f"{path}: cannot be written: {reason}") from error
     with replacing(path) as temporary:
         with ParquetWriter(temporary, content.schema, compression="zstd") as writer:
             writer.write_table(content)
@@ -61,6 +77,7 @@ def fault_of_runs(table: pa.Table) -> str | None:
     return (
         _fault_of_names(table, ROW)
         or _fault_of_types(table)
+        or ("has no row" if not len(table) else None)
         or ("has a run twice" if len(table[RUN_ID].unique()) < len(table) else None)
     )
 

@@ -38,14 +38,13 @@ import pyarrow as pa
 
 from . import columns
 from .checkpoints import checkpoint_path
-from .columns import CONFIG, CURVE, FOLDER, MIXER, PROVENANCE, RUN_ID
+from .columns import CONFIG, CURVE, FILE, FOLDER, MIXER, PROVENANCE, RUN_ID
 from .errors import DamagedError, ResultsError
 from .files import BLANK, is_sealed, read_sealed, replacing, seal, set_aside, written
 from .parquet import fault_of_curves, fault_of_runs, fault_of_shard, read_table, write_table
 
 GRID, RUNS, CURVES, SHARDS = "grid.yaml", "runs.parquet", "curves.parquet", "shards"
 PLANNED = "planned"
-FILE = ".file"
 
 SUBFOLDERS = "shards", "checkpoints", "models"
 
@@ -193,26 +192,37 @@ def _shards(folder: Path) -> list[Path]:
 
 def _read_shards(folder: Path) -> list[_Part]:
     """All shards as one part, but for those that have gone meanwhile: their rows are merged."""
-    found = [(path, _shard(path, written(path))) for path in _shards(folder)]
-    tables = [
-        table.append_column(FILE, pa.array([str(path)] * len(table)))
-        for path, table in found
-        if table is not None
-    ]
+    found = [(path, _read_shard(path)) for path in _shards(folder)]
+    tables = {path: table for path, table in found if table is not None}
     if not tables:
         return []
-    try:
-        together = pa.concat_tables(tables, promote_options="permissive")
-    except pa.ArrowException as error:
-        reason = str(error).splitlines()[0]
-        raise ResultsError(
-            f"{folder / SHARDS}: the columns of its files differ: {reason}; take away what no "
-            "sweep wrote"
-        ) from error
-    return [_split(together.to_pandas(ignore_metadata=True))]
+    schema = next(iter(tables.values())).schema
+    for path, table in tables.items():
+        try:
+            schema = pa.unify_schemas([schema, table.schema], promote_options="permissive")
+        except pa.ArrowException as error:
+            reason = str(error).splitlines()[0]
+            raise ResultsError(
+                f"{path}: differs from the files beside it: {reason}; take it away, its runs train "
+                "again"
+            ) from error
+    together = pa.concat_tables(
+        [
+            table.append_column(FILE, pa.array([str(path)] * len(table)))
+            for path, table in tables.items()
+        ],
+        promote_options="permissive",
+    )
+    return [_split(together.to_pandas())]
 
 
-@functools.lru_cache(maxsize=4096)
+def _read_shard(path: Path) -> pa.Table | None:
+    """None where it has gone meanwhile."""
+    at = written(path)
+    return read_table(path, fault_of_shard) if at is None else _shard(path, at)
+
+
+@functools.lru_cache(maxsize=2**14)
 def _shard(path: Path, _: object) -> pa.Table | None:
     """A shard as it was at a time, read once: a sweep looks at all of them several times."""
     return read_table(path, fault_of_shard)
@@ -224,7 +234,7 @@ def _read_merged(folder: Path) -> list[_Part]:
     if runs is None:
         return []
     table = read_table(folder / CURVES, fault_of_curves)
-    before = runs.to_pandas().reset_index(drop=True).assign(**{FILE: str(path)})
+    before = runs.to_pandas().assign(**{FILE: str(path)})
     rows, of_run = _as_written_now(before), pd.Series(before.index, before[RUN_ID])
     curves = None if table is None else table.to_pandas()
     if curves is None or not before[RUN_ID].isin(curves[RUN_ID].unique()).all():
@@ -309,7 +319,7 @@ def _as_written_now(rows: pd.DataFrame) -> pd.DataFrame:
             raise ResultsError(f"{file}: has run {run_id} twice; take out one of the two rows")
     sizes = pd.DataFrame(found, rows.index, list(columns.TASK_SIZES), "int64")
     for name in sizes.columns.intersection(rows.columns):
-        if (wrong := rows[name] != sizes[name]).any():
+        if (wrong := rows[name].notna() & (rows[name] != sizes[name])).any():
             i = int(wrong.argmax())
             raise ResultsError(
                 f"{rows[FILE].iloc[i]}: says {name} {rows[name].iloc[i]} of run {ids[i]}, whose "
@@ -453,6 +463,8 @@ def set_aside_damaged(folder: Path) -> list[str]:
             if error.path == folder / CURVES and beside.exists():
                 set_aside(beside)  # first, as rows without curves cannot be read
             told.append(_set_aside(error))
+        except ResultsError as error:
+            raise ResultsError("; ".join([*told, str(error)])) from error
     for path in sorted(folder.glob("models/*.safetensors")):
         try:
             read_sealed(path)

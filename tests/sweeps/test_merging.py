@@ -9,6 +9,7 @@ from conftest import small_run, train_into
 from zoorecall import load_grid, load_results, merge, results
 from zoorecall.checkpoints import write_checkpoint
 from zoorecall.cli import main
+from zoorecall.columns import TASK_SIZES
 from zoorecall.errors import ResultsError, ZoorecallWarning
 from zoorecall.grid import Grid
 from zoorecall.results import read_plan, write_plan
@@ -118,6 +119,22 @@ def test_rows_of_an_earlier_version_are_read_without_what_it_did_not_measure(fol
     assert load_results(folder).curves[new].isna().all(axis=None)
 
 
+def test_shards_that_say_their_sizes_are_read_with_one_that_does_not(folder):
+    now = load_results(folder)
+    one, other = (folder / "shards").iterdir()
+    pd.read_parquet(one).drop(columns=list(TASK_SIZES)).to_parquet(one)
+    pd.testing.assert_frame_equal(load_results(folder).runs, now.runs)
+    pd.read_parquet(other).rename(index=lambda i: i + 7).rename_axis("mine").to_parquet(other)
+    pd.testing.assert_frame_equal(load_results(folder).runs, now.runs)
+
+
+def test_a_shard_that_is_replaced_is_read_again(folder):
+    path = next((folder / "shards").iterdir())
+    rows, before = pd.read_parquet(path), load_results(folder).runs
+    rows.assign(seconds=before["seconds"].max() + 5).to_parquet(path)
+    assert load_results(folder).runs["seconds"].max() == before["seconds"].max() + 5
+
+
 def test_shards_whose_columns_are_of_other_types_are_one_table_or_an_error_that_says_so(folder):
     one, other = sorted((folder / "shards").iterdir())
     now = load_results(folder).runs
@@ -128,7 +145,9 @@ def test_shards_whose_columns_are_of_other_types_are_one_table_or_an_error_that_
     assert len(load_results(folder)) == len(now)
     rows = pd.read_parquet(other)
     rows.assign(note=[[1]] * len(rows)).to_parquet(other)
-    with pytest.raises(ResultsError, match=r"shards: the columns of its files differ: .* note"):
+    with pytest.raises(
+        ResultsError, match=rf"{other.name}: differs from the files beside it: .* note"
+    ):
         load_results(folder)
 
 

@@ -78,8 +78,9 @@ def forward_flops(run: RunConfig, on: Counted) -> int | None:
 
 def _counted(run: RunConfig, model: Model | None) -> Counted:
     """That model, or one with a layer of each kind. Its layers have no weights, but for a user's
-    own module, whose constructor may look at them."""
-    if model is not None:
+    own module, whose constructor may look at them. What such a module says must not depend on what
+    it was trained to, so it is always made anew."""
+    if model is not None and not model.user_mixers:
         return Counted(model, list(model.each_layer()), list(range(run.model.num_layers)))
     depth = run.model.num_layers
     each = [run.model.mixer.of_layer(i, depth) for i in range(depth)]
