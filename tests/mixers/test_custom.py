@@ -15,8 +15,10 @@ from zoorecall.display import print_measurement, print_plan
 from zoorecall.errors import GridError
 from zoorecall.grid import Grid
 from zoorecall.mixers import CustomConfig
+from zoorecall.model import cost
 from zoorecall.model.cost import count_parameters, forward_flops, state_size
 from zoorecall.model.model import build_model
+from zoorecall.model.pack import Pack
 from zoorecall.sweeps.plan import RunGroup
 from zoorecall.tasks import make_task
 from zoorecall.training.trainer import PackTrainer
@@ -110,6 +112,21 @@ def test_what_a_users_mixer_tells_of_itself_is_the_whole_of_it_and_what_it_does_
     assert (state_size(telling), state_size(silent)) == (2 * 5, None)
     assert build_model(telling).layers[0].mixer.flops(12) == 7 * 12
     assert forward_flops(telling) is not None and forward_flops(silent) is None
+
+
+class Weighing(Plain):
+    """Its state hangs on its weights."""
+
+    def state_size(self, length: int) -> int:
+        return int(1e6 * self.linear.weight.abs().sum())
+
+
+def test_what_a_users_mixer_tells_of_its_weights_is_of_those_that_it_begins_with():
+    run = custom_run(2, "Weighing", kind="linear")
+    pack = Pack([run, run], torch.device("cpu"))
+    pack.flat.mul_(2)
+    on_pack, anew = (cost._counted(run, model) for model in (pack.model, None))
+    assert state_size.__wrapped__(run, on_pack) == state_size.__wrapped__(run, anew) > 0
 
 
 def test_a_users_mixer_is_planned_by_an_estimate_without_calling_it(monkeypatch):
