@@ -10,8 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyarrow.parquet import ParquetWriter
-from pyarrow.parquet import read_table as read_parquet
+from pyarrow.parquet import ParquetFile, ParquetWriter
 
 from . import columns
 from .columns import CONFIG, CONFIG_PREFIXES, CURVE, RUN_ID, SLICE
@@ -36,7 +35,7 @@ def read_table(path: Path, fault_of: Callable[[pa.Table], str | None]) -> pa.Tab
         raise ResultsError(f"{path}: cannot be read: {error.strerror}") from error
     try:
         # with threads, an exit right after it may abort the process
-        table = _without_index(read_parquet(pa.BufferReader(content), use_threads=False))
+        table = _without_index(ParquetFile(pa.BufferReader(content)).read(use_threads=False))
         table.validate(full=True)
         fault = fault_of(table)
     except Exception as error:  # Arrow has many
