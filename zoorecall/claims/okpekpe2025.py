@@ -223,15 +223,16 @@ def c6(studies: Studies) -> Verdict:
         best = best_accuracies(runs, studies.solved).rename(columns={"best_rate": RATE})
         kinds = runs.merge(classify(runs, curves)[["run_id", "kind"]])
         attention = pick(kinds, ATTENTION, layers=1).merge(best[[*setting_columns(runs), RATE]])
-        each = pick(kinds, ["mamba"], layers=1)
-        mamba = each[each["test_accuracy"] >= studies.solved]
+        mamba = pick(kinds, ["mamba"], layers=1)
+        in_none = f"Mamba solves in none of {len(mamba)} runs" if len(mamba) else "Mamba is not run"
+        mamba = mamba[mamba["test_accuracy"] >= studies.solved]
         bump = unanimous(attention, attention["kind"] == "bump without gain")
         widest = attention[WIDTH].max() >= WIDTHS[-1]
         settled = None if unanimous(mamba, mamba["kind"].str.startswith("bump")) is None else True
         words = f"Mamba's runs that solve{_widths(mamba)}: {counted(mamba['kind'])}"
         findings = [
             Finding(bump, f"attention{_widths(attention)}: {counted(attention['kind'])}", widest),
-            Finding(settled, words if len(mamba) else f"Mamba solves in none of {len(each)} runs"),
+            Finding(settled, words if len(mamba) else in_none),
         ]
     text = "1-layer attention's loss has a bump without gain; whether Mamba's is smooth is settled"
     return judge("C6", text, findings, ["dynamics"], studies)
